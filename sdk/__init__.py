@@ -1,0 +1,1 @@
+"""pathgene-rt: streams whole slides through exported pathology models."""

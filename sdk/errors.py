@@ -1,0 +1,120 @@
+"""The error tree: every failure a caller can expect is a :class:`PathGeneError`.
+
+``code`` is shared with the C header (``PGRT_E_*``) and never changes meaning; ``exit_code`` is what
+the command line returns (README, "Exit codes"). A message is one line: what, which value, what
+to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PathGeneError(Exception):
+    """Base of all errors of this package."""
+
+    code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(PathGeneError, ValueError):
+    """An option, configuration or table that makes no sense; nothing was computed."""
+
+    code = 10
+    exit_code = 2
+
+
+class OutputError(UsageError, OSError):
+    """A place that cannot be written: missing permission, full disk, an existing result."""
+
+    code = 11
+
+
+class SlideError(PathGeneError):
+    """This slide cannot be predicted; others may be."""
+
+    code = 20
+    exit_code = 3
+
+
+class SlideOpenError(SlideError, OSError):
+    """Not there, not a slide, or of a kind that no reader opens."""
+
+    code = 21
+
+
+class SlideReadError(SlideError, OSError):
+    """Opened, but its pixels cannot be read or decoded."""
+
+    code = 22
+
+
+class SlideScaleError(SlideError, ValueError):
+    """No micrometres per pixel, or a scale that the bundle's encoder was not made for."""
+
+    code = 23
+
+
+class NoTissueError(SlideError, ValueError):
+    """The slide holds no tile with enough tissue."""
+
+    code = 24
+
+
+class FeatureFileError(SlideError, ValueError):
+    """A features or coordinates file that is not what it should be."""
+
+    code = 25
+
+
+class BundleError(PathGeneError):
+    """A bundle that is damaged, hostile, or of an unknown schema version."""
+
+    code = 30
+    exit_code = 4
+
+
+class CheckpointError(BundleError):
+    """Weights that do not fit the architecture, or a checkpoint file of another format."""
+
+    code = 31
+
+
+class EngineError(PathGeneError, RuntimeError):
+    """A graph could not be compiled or run."""
+
+    code = 40
+    exit_code = 5
+
+
+class EngineUnavailableError(EngineError):
+    """The engine, device or precision that was asked for is not on this machine."""
+
+    code = 41
+
+
+class MissingExtraError(EngineUnavailableError, ImportError):
+    """A command needs a package that this installation lacks; the message names the extra."""
+
+    code = 42
+
+
+class VerificationError(PathGeneError):
+    """Outputs differ from the reference by more than the limits allow."""
+
+    code = 50
+    exit_code = 6
+
+
+class BatchError(PathGeneError):
+    """Some slides of a batch failed; the others were done."""
+
+    code = 60
+    exit_code = 7
+
+
+class CancelledError(PathGeneError):
+    """The caller (or Ctrl-C) stopped the work."""
+
+    code = 70
+    exit_code = 130

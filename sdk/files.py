@@ -1,0 +1,79 @@
+"""Writing files so that a crash, a full disk or Ctrl-C never leaves half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.errors import OutputError
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it over ``path`` when the block succeeds.
+
+    On any exception the temporary file is removed and ``path`` is as it was before. ``OSError``
+    (no space, no permission) becomes :class:`OutputError`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"cannot write {path}: {reason(error)}; free space or choose another folder"
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` atomically and flush it to the disk. Raises :class:`OutputError`."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write ``document`` as indented UTF-8 JSON, atomically. NaN and infinity are refused."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def writable_folder(path: Path) -> Path:
+    """Create ``path`` if need be and prove that a file can be written in it.
+
+    Called before hours of work are spent. Raises :class:`OutputError`.
+    """
+    probe = path / f".{secrets.token_hex(4)}.probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"pathgene-rt")
+        probe.unlink()
+    except OSError as error:
+        if path.is_dir():
+            probe.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write to the folder {path}: {reason(error)}; choose another with --out"
+        ) from error
+    return path
+
+
+def reason(error: OSError) -> str:
+    """The operating system's words, without the path that the caller names already."""
+    return error.strerror or str(error)

@@ -1,0 +1,120 @@
+"""What a graph is and what it needs at run time: the part of a bundle's manifest about models.
+
+The runtime knows no architecture. Whatever an encoder or head needs travels in these types, so a
+new one is added in ``training/`` without touching this package. They are validated dataclasses:
+a manifest that does not fit is refused before any graph is parsed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+DType = Literal["uint8", "int64", "float32"]
+Activation = Literal["softmax", "sigmoid"]
+TaskKind = Literal["mutation", "subtype", "exon", "tmb", "other"]
+Reduction = Literal["box", "bilinear"]
+ScalePolicy = Literal["resample", "refuse"]
+
+HEAD_INPUTS = ("features", "coords", "edges")
+"""The vocabulary of head inputs (DESIGN.md section 4); a head declares those it uses."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TensorSpec:
+    """Name, dtype and shape of a graph input or output; a string in ``shape`` is a dynamic axis."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Preprocess:
+    """How pixels become tiles. Resize to ``resize_px`` and normalisation are inside the graph.
+
+    Tiles are ``tile_px`` square at ``mpp`` micrometres per pixel. A slide level whose scale, times
+    a whole factor, lies within ``mpp_tolerance`` (relative) of ``mpp`` is used as it is; any other
+    is resampled or refused as ``scale_policy`` says. ``reduction`` is the filter of training.
+    """
+
+    tile_px: int = Field(default=256, ge=16, le=4096)
+    mpp: float = Field(default=0.5, gt=0, le=100)
+    mpp_tolerance: float = Field(default=0.05, ge=0, lt=0.5)
+    scale_policy: ScalePolicy = "resample"
+    reduction: Reduction = "box"
+    resize_px: int = Field(default=224, ge=16, le=4096)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelSpec:
+    """One graph of a bundle.
+
+    ``onnx_sha256`` is the file's hash. ``weights_sha256`` names the weights themselves (and, for an
+    encoder, the preprocessing), independent of how and when they were exported: it is the
+    ``encoder_sha256`` of feature files and head checkpoints.
+    """
+
+    name: str = Field(min_length=1, max_length=120)
+    architecture: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    onnx_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    activation: Activation | None = None
+
+    @property
+    def feature_dim(self) -> int:
+        """D: width of the encoder's ``features`` output, or of a head's ``features`` input."""
+        tensors = self.outputs if self.preprocess else self.inputs
+        for tensor in tensors:
+            if tensor.name == "features" and isinstance(tensor.shape[-1], int):
+                return tensor.shape[-1]
+        raise ValueError(f"model {self.name} declares no features tensor of known width")
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the graph returns ``attention`` float32 [n, k], normalised over n."""
+        return any(tensor.name == "attention" for tensor in self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Calibration:
+    """Temperature scaling: logits are divided by ``temperature`` before the activation."""
+
+    temperature: float = Field(default=1.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Task:
+    """What a head predicts. ``threshold`` applies to the last class of a two-class task (the
+    positive one) and to every class of a sigmoid task; other tasks take the likeliest class.
+    ``metrics`` are the figures of training, e.g. ``{"auroc": 0.81}``.
+    """
+
+    kind: TaskKind
+    gene: str | None = None
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    calibration: Calibration = Calibration()
+    metrics: dict[str, float | int | str | list[float]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeadSpec:
+    """A head of a panel: its graph, where it lies in the bundle, and its task."""
+
+    model: ModelSpec
+    file: str
+    task: Task
+
+    @property
+    def name(self) -> str:
+        return self.model.name

@@ -1,0 +1,107 @@
+"""What a caller may choose. Every option has a default that suits a hospital workstation."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pathgene_rt.engine import PRECISIONS
+from pathgene_rt.errors import UsageError
+
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
+
+def default_cache_dir() -> Path:
+    """Where engines built for this machine are kept: ``PATHGENE_RT_CACHE`` or the user's cache."""
+    chosen = os.environ.get("PATHGENE_RT_CACHE")
+    if chosen:
+        return Path(chosen)
+    if platform.system() == "Windows":
+        local = os.environ.get("LOCALAPPDATA")
+        base = Path(local) if local else Path.home() / "AppData" / "Local"
+    elif platform.system() == "Darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        xdg = os.environ.get("XDG_CACHE_HOME")
+        base = Path(xdg) if xdg else Path.home() / ".cache"
+    return base / "pathgene-rt"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How graphs are run.
+
+    ``backend`` is a registry name or "auto"; ``precision`` "auto" is what `build` found fastest
+    within the limits on this machine, else float32. ``threads`` 0 means all cores. ``batch`` is the
+    number of tiles an encoder call takes. ``cache_dir`` None turns the engine cache off.
+    """
+
+    backend: str = "auto"
+    precision: PrecisionChoice = "auto"
+    threads: int = 0
+    batch: int = 16
+    in_flight: int = 2
+    cache_dir: Path | None = field(default_factory=default_cache_dir)
+
+    def __post_init__(self) -> None:
+        if self.precision != "auto" and self.precision not in PRECISIONS:
+            known = ", ".join(("auto", *PRECISIONS))
+            raise UsageError(f"precision {self.precision!r} is unknown; choose one of {known}")
+        for name, low, high in (("threads", 0, 1024), ("batch", 1, 4096), ("in_flight", 1, 64)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name} {value} is out of range; choose {low} to {high}")
+
+
+@dataclass(frozen=True)
+class TissueOptions:
+    """What counts as tissue. Areas are in square micrometres, so that they hold at any scale.
+
+    Pieces smaller than ``min_area_um2`` are dust; holes up to ``max_hole_um2`` are filled (fat and
+    lumens stay in). A tile is kept if at least ``min_tile_share`` of it is tissue.
+    """
+
+    mask_mpp: float = 8.0
+    min_area_um2: float = 10_000.0
+    max_hole_um2: float = 40_000.0
+    min_tile_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.mask_mpp <= 64:
+            raise UsageError(f"mask_mpp {self.mask_mpp} is out of range; choose 0.5 to 64 um/px")
+        if self.min_area_um2 < 0 or self.max_hole_um2 < 0:
+            raise UsageError("tissue areas must not be negative; give square micrometres")
+        if not 0 < self.min_tile_share <= 1:
+            raise UsageError(
+                f"min_tile_share {self.min_tile_share} is out of range; choose above 0, up to 1"
+            )
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How a slide is read and what is written.
+
+    ``mpp`` overrides the slide's own scale (um per level-0 pixel). ``coords`` names a CLAM or
+    TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
+    how many threads decode. ``anonymize`` replaces the slide id in every output by a hash.
+    """
+
+    mpp: float | None = None
+    coords: Path | None = None
+    tissue: TissueOptions = field(default_factory=TissueOptions)
+    readers: int = 0
+    heatmaps: bool = True
+    geojson: bool = True
+    features: bool = False
+    anonymize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mpp is not None and not 0.01 <= self.mpp <= 100:
+            raise UsageError(
+                f"--mpp {self.mpp} is out of range; give micrometres per pixel, e.g. 0.25"
+            )
+        if not 0 <= self.readers <= 256:
+            raise UsageError(f"readers {self.readers} is out of range; choose 0 (auto) to 256")
