@@ -1,0 +1,29 @@
+"""Fixtures that many test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of openly licensed slides and golden outputs beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED}, which this machine does not have")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cmu_slide(shared: Path) -> Path:
+    """Real H&E, Aperio JPEG, 2220 x 2967 px, 0.499 um/px, one level (OpenSlide test data, CC0)."""
+    return shared / "slides" / "cmu-1-small-region.svs"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's engine cache."""
+    monkeypatch.setenv("PATHGENE_RT_CACHE", str(tmp_path_factory.getbasetemp() / "engine-cache"))
