@@ -30,7 +30,7 @@ class TensorSpec:
 
     name: str
     dtype: DType
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str, ...] = Field(min_length=1, max_length=8)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -72,13 +72,15 @@ class ModelSpec:
     activation: Activation | None = None
 
     @property
-    def feature_dim(self) -> int:
-        """D: width of the encoder's ``features`` output, or of a head's ``features`` input."""
-        tensors = self.outputs if self.preprocess else self.inputs
-        for tensor in tensors:
+    def feature_dim(self) -> int | None:
+        """D: width of the encoder's ``features`` output, or of a head's ``features`` input.
+
+        None if the model declares no such tensor, or one of unknown width; a bundle refuses that.
+        """
+        for tensor in self.outputs if self.preprocess else self.inputs:
             if tensor.name == "features" and isinstance(tensor.shape[-1], int):
                 return tensor.shape[-1]
-        raise ValueError(f"model {self.name} declares no features tensor of known width")
+        return None
 
     @property
     def has_attention(self) -> bool:
