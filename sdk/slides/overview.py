@@ -1,0 +1,59 @@
+"""The whole slide as one small picture, for every reader that can read a region."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pathgene_rt.errors import SlideReadError
+from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.slides.slide import Overview, Slide
+from PIL import Image
+
+BLOCK_PX = 1536
+MAX_OVERVIEW_PX = 1 << 24
+MAX_DECODED_PX = 1 << 34
+
+
+def read_overview(slide: Slide, mpp: float) -> Overview:
+    """``slide`` at about ``mpp`` um/px: box means over a whole number of pixels of one level.
+
+    The coarsest level that is not coarser than ``mpp`` is read in squares of ``BLOCK_PX``, so that
+    memory is that of a few such squares (some 10 MB each) plus the result, whatever the size of the
+    slide. The result has at most ``MAX_OVERVIEW_PX`` pixels: a larger canvas gets a coarser one.
+
+    Raises SlideReadError, also where no level is coarse enough and more than ``MAX_DECODED_PX``
+    would have to be decoded; SlideScaleError where the slide has no mpp.
+    """
+    info = slide.info
+    level, factor = _level_and_factor(info, mpp / slide_mpp(info))
+    downsample = info.downsamples[level]
+    width, height = (max(1, round(side / downsample)) for side in info.size_px)
+    if width * height > MAX_DECODED_PX:
+        raise SlideReadError(
+            f"{info.slide_id}: its {width} x {height} px would have to be decoded to find tissue; "
+            "convert it to a file with pyramid levels"
+        )
+    block = max(factor, BLOCK_PX // factor * factor)
+    rgb = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            size = (min(block, width - left), min(block, height - top))
+            corner = (round(left * downsample), round(top * downsample))
+            small = np.asarray(Image.fromarray(slide.read(corner, level, size)).reduce(factor))
+            row, column = top // factor, left // factor
+            rgb[row : row + small.shape[0], column : column + small.shape[1]] = small
+    return Overview(rgb, downsample * factor)
+
+
+def _level_and_factor(info: SlideInfo, wanted: float) -> tuple[int, int]:
+    """The level to read and the whole factor to reduce it by for a downsample of ``wanted``."""
+    smallest = math.sqrt(info.size_px[0] * info.size_px[1] / MAX_OVERVIEW_PX)
+    wanted = max(wanted, smallest, 1.0)
+    level = max(
+        (k for k, downsample in enumerate(info.downsamples) if downsample <= wanted * 1.01),
+        key=lambda k: info.downsamples[k],
+    )
+    rounding = math.ceil if wanted == smallest else round
+    return level, max(1, rounding(wanted / info.downsamples[level]))

@@ -1,0 +1,63 @@
+"""The contract of a slide: whatever reads a file format hands the pipeline one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from pathgene_rt.geometry import SlideInfo, UInt8Array
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A whole slide in one small picture: ``rgb`` uint8 [h, w, 3].
+
+    Pixel (i, j) is the mean of the level-0 square that starts at ``(j, i) * downsample``; the last
+    row and column may reach past the slide's edge.
+    """
+
+    rgb: UInt8Array
+    downsample: float
+
+
+class Slide(Protocol):
+    """An open slide. Every method but :meth:`close` may be called from any thread at any time.
+
+    Coordinates are level-0 pixels of the file's own canvas (for MRXS the whole scanned area, of
+    which parts are empty). Whatever holds no pixels (outside the slide, areas that were not
+    scanned) is the slide's declared background colour, else white.
+    """
+
+    @property
+    def info(self) -> SlideInfo: ...
+
+    @property
+    def reader(self) -> str:
+        """Which reader opened it, with its version, for the report: e.g. "openslide 4.0.1"."""
+
+    def read(
+        self,
+        xy_px: tuple[int, int],
+        level: int,
+        size_px: tuple[int, int],
+        out: UInt8Array | None = None,
+    ) -> UInt8Array:
+        """RGB uint8 [h, w, 3] of the region whose level-0 top-left is ``xy_px``.
+
+        ``size_px`` (w, h) counts pixels of ``level``. The pixels are written to ``out`` and ``out``
+        is returned, where it is given; the caller owns the result. Raises SlideReadError; the
+        slide can then not be read any more.
+        """
+
+    def overview(self, mpp: float) -> Overview:
+        """The whole slide at about ``mpp`` micrometres per pixel, in bounded memory.
+
+        Raises SlideReadError; SlideScaleError where the slide's own scale is unknown.
+        """
+
+    def close(self) -> None:
+        """Wait for reads in progress, then free everything. Idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
