@@ -1,0 +1,79 @@
+"""``pathgene-rt``: registers the commands, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from pathgene_rt.cli.build import build
+from pathgene_rt.cli.demo import demo
+from pathgene_rt.cli.doctor import doctor
+from pathgene_rt.cli.export import export
+from pathgene_rt.cli.extract import extract
+from pathgene_rt.cli.inspect import inspect
+from pathgene_rt.cli.predict import predict
+from pathgene_rt.cli.train import train
+from pathgene_rt.cli.verify import verify
+from pathgene_rt.errors import CancelledError, OutputError, PathGeneError
+
+app = typer.Typer(
+    name="pathgene-rt",
+    help="Deploys whole-slide pathology models: train, export, build, verify, predict.",
+    epilog="Exit codes: 0 done, 2 usage, 3 bad input slide, 4 bad bundle or checkpoint, 5 engine "
+    "unavailable or failed, 6 verification failed, 7 some slides of a batch failed, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"pathgene-rt {version('pathgene-rt')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deploys whole-slide pathology models: train, export, build, verify, predict."""
+
+
+for command in (demo, train, extract, export, build, verify, predict, inspect, doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console script. Every failure leaves through one of the documented exit codes."""
+    try:
+        app()
+    except PathGeneError as error:
+        _fail(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted; finished files are kept", CancelledError.exit_code)
+    except MemoryError as error:
+        _fail(error, "out of memory; use a smaller --batch or fewer --readers", 5)
+    except OSError as error:
+        _fail(error, f"{error.filename or 'file'}: {error.strerror}", OutputError.exit_code)
+
+
+def _fail(error: BaseException, message: str, exit_code: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

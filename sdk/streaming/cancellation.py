@@ -1,0 +1,44 @@
+"""One stop button for all threads of a slide: the first failure wins and everyone wakes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pathgene_rt.errors import CancelledError
+
+
+class CancellationToken:
+    """Shared by the stages of one slide. Thread-safe; cancelling twice keeps the first cause."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cause: BaseException | None = None
+        self._wakers: list[Callable[[], None]] = []
+
+    def cancel(self, cause: BaseException | None = None) -> None:
+        """Stop every stage. ``cause`` is what :meth:`raise_if_cancelled` raises in the others."""
+        with self._lock:
+            if self._cause is not None:
+                return
+            self._cause = cause or CancelledError("stopped on request; nothing was written")
+            wakers = list(self._wakers)
+        for wake in wakers:
+            wake()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cause is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise the first cause, if there is one."""
+        if self._cause is not None:
+            raise self._cause
+
+    def on_cancel(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when cancelled (at once if that has happened), to end its waiting."""
+        with self._lock:
+            if self._cause is None:
+                self._wakers.append(wake)
+                return
+        wake()
