@@ -1,0 +1,104 @@
+"""MODEL_CARD.md: what a person should read before trusting a bundle.
+
+The sections follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), as far as an
+exporter can fill them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pathgene_rt.bundle import BundleManifest
+from pathgene_rt.export.check import Comparison
+from pathgene_rt.model_spec import HeadSpec
+
+
+def model_card(
+    manifest: BundleManifest,
+    comparisons: Sequence[Comparison],
+    golden_source: str,
+    versions: Mapping[str, str],
+) -> str:
+    """The card as Markdown. ``versions`` are those of the packages that exported."""
+    encoder = manifest.encoder
+    preprocess = encoder.preprocess
+    assert preprocess is not None
+    lines = [
+        f"# {manifest.name} {manifest.version}",
+        "",
+        f"Exported {manifest.created} by pathgene-rt.",
+        "",
+        "## Intended use",
+        "",
+        manifest.intended_use,
+        "",
+        "## Licence of the weights",
+        "",
+        manifest.licence,
+        "",
+        "## Encoder",
+        "",
+        f"- {encoder.architecture}, {encoder.feature_dim} features a tile, "
+        f"weights `{encoder.weights_sha256[:12]}`",
+        f"- tiles of {preprocess.tile_px} px at {preprocess.mpp:g} um/px "
+        f"(tolerance {preprocess.mpp_tolerance:.0%}; other scales: {preprocess.scale_policy}; "
+        f"reduction: {preprocess.reduction}), resized to {preprocess.resize_px} px in the graph",
+        "",
+        "## Heads",
+        "",
+    ]
+    if not manifest.heads:
+        lines += ["None: this bundle only extracts features.", ""]
+    for head in manifest.heads:
+        lines += _head_section(head)
+    lines += [
+        "## Limits",
+        "",
+        "Predictions hold for H&E slides like those of training: the same tissue, staining and "
+        "scanners. Nothing here was tested on others. Figures above are those of training, on its "
+        "own held-out cases, where the checkpoint carried any. A probability is no diagnosis.",
+        "",
+        "## Fidelity",
+        "",
+        f"The graphs in ONNX Runtime (CPU, float32) against torch, on golden tiles from "
+        f"{golden_source}; `pathgene-rt verify` repeats this on any machine.",
+        "",
+        "| graph | output | tiles | measure | difference | limit |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {item.model} | {item.output} | {item.n} | {item.measure} "
+            f"| {item.difference:.1e} | {item.limit:.0e} |"
+            for item in comparisons
+        ),
+        "",
+        "## Versions",
+        "",
+        *(f"- {package} {version}" for package, version in versions.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _head_section(head: HeadSpec) -> list[str]:
+    task, model = head.task, head.model
+    gene = f" of {task.gene}" if task.gene else ""
+    lines = [
+        f"### {head.name}",
+        "",
+        f"- task: {task.kind}{gene}; classes: {', '.join(model.classes)} ({model.activation})",
+        f"- threshold {task.threshold:g}, temperature {task.calibration.temperature:g}",
+        f"- {model.architecture}, weights `{model.weights_sha256[:12]}`, "
+        f"{'with' if model.has_attention else 'without'} attention",
+    ]
+    if task.metrics:
+        lines += ["- figures of training:"]
+        lines += [f"  - {name}: {_figure(value)}" for name, value in sorted(task.metrics.items())]
+    else:
+        lines += ["- figures of training: none in the checkpoint"]
+    return [*lines, ""]
+
+
+def _figure(value: float | int | str | list[float]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_figure(item) for item in value)}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

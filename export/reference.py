@@ -1,0 +1,55 @@
+"""What an exported graph must reproduce: torch in float32 behind Pillow's own resize.
+
+Nothing of :mod:`pathgene_rt.export.preprocess` is used here, so that a mistake there shows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
+from pathgene_rt.model_spec import Preprocess
+
+_BATCH = 16
+
+
+def pillow_pixels(tiles: UInt8Array, preprocess: Preprocess) -> Float32Array:
+    """Tiles uint8 [n, tile_px, tile_px, 3] as CLAM feeds them: float32 [n, 3, r, r]."""
+    size = (preprocess.resize_px, preprocess.resize_px)
+    resized = np.stack(
+        [
+            np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR))
+            for tile in tiles
+        ]
+    )
+    unit = resized.astype(np.float32) / np.float32(255)
+    normalised = (unit - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def encoder_features(encoder: nn.Module, tiles: UInt8Array, preprocess: Preprocess) -> Float32Array:
+    """Features float32 [n, D] of ``encoder`` (normalised pixels in, features out) in torch."""
+    encoder.eval()
+    with torch.inference_mode():
+        batches = [
+            encoder(torch.from_numpy(pillow_pixels(tiles[start : start + _BATCH], preprocess)))
+            for start in range(0, len(tiles), _BATCH)
+        ]
+    features: Float32Array = torch.cat(batches).numpy()
+    return features
+
+
+def head_inputs(
+    names: tuple[str, ...], features: Float32Array, coords: Int64Array
+) -> dict[str, Float32Array | Int64Array]:
+    """The inputs that a head declares: of features [n, D], coords [n, 2], edges [2, e]."""
+    edges = grid_edges(coords) if "edges" in names else np.zeros((2, 0), np.int64)
+    known: dict[str, Float32Array | Int64Array] = {
+        "features": features,
+        "coords": coords,
+        "edges": edges,
+    }
+    return {name: known[name] for name in names}

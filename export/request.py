@@ -1,0 +1,60 @@
+"""What to export: the argument of :func:`pathgene_rt.export.export_bundle.export_bundle`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from pathgene_rt.model_spec import STRICT, Preprocess, TaskKind
+
+INTENDED_USE = "Research use only. Not for use in diagnostic procedures."
+LICENCE = "unknown: ask the authors of the weights before using or passing them on"
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeadRequest:
+    """A head checkpoint and what to say of it; None keeps what the checkpoint says.
+
+    ``name`` is None for the file's stem. Logits are divided by ``temperature``.
+    """
+
+    path: Path
+    name: str | None = Field(default=None, min_length=1, max_length=120)
+    kind: TaskKind | None = None
+    gene: str | None = None
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    temperature: float | None = Field(default=None, gt=0)
+
+    @property
+    def head_name(self) -> str:
+        return self.name or self.path.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """One bundle to write.
+
+    ``encoder`` is a CTransPath state dict, or a bundle whose encoder and golden tiles are taken
+    over as they are (then without ``preprocess`` and ``golden``). ``golden`` are slides to take
+    golden tiles from; without any, tissue is generated. ``directory`` writes a folder instead of
+    one file. ``name`` is None for the stem of ``out``.
+    """
+
+    encoder: Path
+    out: Path
+    heads: tuple[HeadRequest, ...] = ()
+    name: str | None = None
+    version: str = "1"
+    licence: str = LICENCE
+    intended_use: str = INTENDED_USE
+    preprocess: Preprocess | None = None
+    golden: tuple[Path, ...] = ()
+    directory: bool = False
+    overwrite: bool = False
+
+    @property
+    def bundle_name(self) -> str:
+        return self.name or self.out.stem
