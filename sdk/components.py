@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pathgene_rt.geometry import BoolArray, Int64Array
 
 IntArray = NDArray[np.intp]

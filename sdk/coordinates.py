@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pathgene_rt.errors import FeatureFileError, NoTissueError
 from pathgene_rt.geometry import Int32Array, SlideInfo, TileGrid
 from pathgene_rt.model_spec import Preprocess

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
 from pathgene_rt.errors import NoTissueError, SlideScaleError
 from pathgene_rt.geometry import Float32Array, Int32Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.model_spec import Preprocess, Reduction
@@ -19,7 +21,6 @@ from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.tissue import TissueMask
-from PIL import Image
 
 
 @dataclass(frozen=True)

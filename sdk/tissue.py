@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
 from pathgene_rt.components import fill_holes, remove_small
 from pathgene_rt.geometry import BoolArray, UInt8Array
 from pathgene_rt.options import TissueOptions
-from PIL import Image, ImageChops, ImageFilter
 
 CHROMA_LIMITS = (12, 30)
 """Of 255. Below the first lies the noise of JPEG and sensors, above the second pale stroma."""

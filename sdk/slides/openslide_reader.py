@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
+
 from pathgene_rt.errors import SlideOpenError, SlideReadError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.scale import declared_mpp
 from pathgene_rt.slides.slide import Overview
-from PIL import Image
 
 CACHE_BYTES = 64 << 20
 """Of decoded stored tiles. A row of them across a wide slide fits (60,000 x 256 px x 4 bytes), so

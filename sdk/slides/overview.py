@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from PIL import Image
+
 from pathgene_rt.errors import SlideReadError
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Overview, Slide
-from PIL import Image
 
 BLOCK_PX = 1536
 MAX_OVERVIEW_PX = 1 << 24
