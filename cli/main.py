@@ -22,8 +22,9 @@ from pathgene_rt.errors import CancelledError, OutputError, PathGeneError
 app = typer.Typer(
     name="pathgene-rt",
     help="Deploys whole-slide pathology models: train, export, build, verify, predict.",
-    epilog="Exit codes: 0 done, 2 usage, 3 bad input slide, 4 bad bundle or checkpoint, 5 engine "
-    "unavailable or failed, 6 verification failed, 7 some slides of a batch failed, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 usage or output folder, 3 bad input slide, 4 bad bundle or "
+    "checkpoint, 5 engine unavailable or failed, 6 verification failed, 7 some slides of a batch "
+    "failed, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

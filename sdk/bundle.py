@@ -16,12 +16,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
 from pathgene_rt.bundle_store import MANIFEST, BundleStore, is_safe_name, open_store
 from pathgene_rt.errors import BundleError
 from pathgene_rt.model_spec import HEAD_INPUTS, HeadSpec, ModelSpec, Preprocess
 from pathgene_rt.onnx_file import require_self_contained
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 ENCODER_FILE = "encoder.onnx"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from pathgene_rt.engine import Engine
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import Float32Array, TileGrid

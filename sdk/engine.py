@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
 from numpy.typing import NDArray
+
 from pathgene_rt.model_spec import ModelSpec
 
 Array = NDArray[Any]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
 from pathgene_rt.engine import Array, Engine
 from pathgene_rt.errors import EngineError
 from pathgene_rt.features import FeatureBag

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.bundle_store import is_safe_name
 from pathgene_rt.errors import BundleError

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
 from pathgene_rt.bundle import ENCODER_FILE, ENCODER_GOLDEN, MODEL_CARD, head_file, head_golden
 from pathgene_rt.model_spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 

@@ -61,7 +61,8 @@ class TileReader:
     def _run(self) -> None:
         try:
             while (slot := self._batcher.acquire()) is not None:
-                read_tile(self._slide, self._grid, slot.number, self._reduction, slot.rgb)
+                x, y = self._grid.xy[slot.number]
+                read_tile(self._slide, self._grid, (int(x), int(y)), self._reduction, slot.rgb)
                 self._batcher.commit(slot)
         except CancelledError as stopped:
             self._token.cancel(stopped)

@@ -1,0 +1,60 @@
+"""Options that several commands share, written once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.options import PrecisionChoice
+
+BUNDLE_VARIABLE = "PATHGENE_RT_BUNDLE"
+
+SlidesArgument = Annotated[
+    list[str], typer.Argument(help="Slides: files, patterns or folders.", show_default=False)
+]
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle, NAME.pgrt.", show_default=False)]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        "-b",
+        help=f"The bundle; else ${BUNDLE_VARIABLE}, else the only .pgrt here.",
+        show_default=False,
+    ),
+]
+MppOption = Annotated[
+    float | None,
+    typer.Option(help="Micrometres per level-0 pixel, where the slide does not say it."),
+]
+CoordsOption = Annotated[
+    Path | None, typer.Option(help="CLAM or TRIDENT coordinates (HDF5) instead of our own tiles.")
+]
+EngineOption = Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")]
+PrecisionOption = Annotated[
+    PrecisionChoice,
+    typer.Option(help="auto is what `build` found fastest within the limits, else float32."),
+]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of the engine; 0 means all cores.")]
+BatchOption = Annotated[int, typer.Option(help="Tiles an encoder call takes.")]
+ReadersOption = Annotated[int, typer.Option(help="Threads that decode tiles; 0 means automatic.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def find_bundle(bundle: Path | None) -> Path:
+    """The bundle that was named, else the environment's, else the only one in this folder."""
+    if bundle is not None:
+        return bundle
+    named = os.environ.get(BUNDLE_VARIABLE)
+    if named:
+        return Path(named)
+    here = sorted(Path.cwd().glob("*.pgrt"))
+    if len(here) == 1:
+        return here[0]
+    found = f"{len(here)} in this folder" if here else "none in this folder"
+    raise UsageError(
+        f"no bundle named and {found}; give --bundle NAME.pgrt or set {BUNDLE_VARIABLE}"
+    )

@@ -1,0 +1,154 @@
+"""``pathgene-rt demo``: the whole way on generated slides, by the commands a user would type."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathgene_rt.cli.console import Console
+from pathgene_rt.errors import OutputError, PathGeneError
+
+_MARK = ".pathgene-rt-demo"
+_SLIDES = 16
+_HELD_OUT = 2
+_CONFIG = """\
+# Written by `pathgene-rt demo`. docs/train.example.toml explains every key.
+[data]
+features = "features"
+labels = "train.csv"
+
+[[head]]
+name = "egfr"
+architecture = "abmil"
+task = "EGFR"
+kind = "mutation"
+gene = "EGFR"
+
+[[head]]
+name = "tp53"
+architecture = "clam_sb"
+task = "TP53"
+kind = "mutation"
+gene = "TP53"
+"""
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path(
+        "demo-out"
+    ),
+) -> None:
+    """Generate slides, train two heads, export a bundle, predict slides never trained on."""
+    console = Console()
+    began = time.monotonic()
+    _fresh_folder(out)
+    console.say("# Generated H&E-like slides, and a CTransPath with seeded (not trained) weights")
+    truth = _prepare(out)
+    console.say(f"{_SLIDES} slides to train on, {len(truth)} held out, labels in {out}/train.csv")
+    held_out = [f"slides/{slide}.svs" for slide in truth]
+    steps: list[tuple[str, list[str]]] = [
+        (
+            "The encoder alone becomes a bundle, to extract features with",
+            ["export", "--encoder", "ctranspath.pth", "--out", "encoder.pgrt", "--name", "encoder"],
+        ),
+        (
+            "Engines for this machine: the fastest precision that keeps the limits",
+            ["build", "encoder.pgrt"],
+        ),
+        (
+            "Features of the training slides, by the runtime that will predict",
+            ["extract", "train-slides", "--bundle", "encoder.pgrt", "--out", "features"],
+        ),
+        ("ABMIL for EGFR and CLAM-SB for TP53", ["train", "train.toml", "--out", "run"]),
+        (
+            "Encoder and heads become one bundle, compared with torch on the way",
+            [
+                "export",
+                "--encoder",
+                "encoder.pgrt",
+                "--head",
+                "run/egfr.pt",
+                "--head",
+                "run/tp53.pt",
+                "--out",
+                "lung.pgrt",
+                "--name",
+                "demo",
+            ],
+        ),
+        ("Engines for the whole bundle", ["build", "lung.pgrt"]),
+        ("The bundle's golden outputs, replayed on this machine", ["verify", "lung.pgrt"]),
+        (
+            "Two slides that no head has seen",
+            ["predict", *held_out, "--bundle", "lung.pgrt", "--out", "predictions"],
+        ),
+    ]
+    for number, (title, arguments) in enumerate(steps, 1):
+        console.say(f"\n# {number}. {title}\n$ pathgene-rt {shlex.join(arguments)}")
+        _run(arguments, out)
+    console.say("\n# What the slides were generated as, and what was predicted")
+    right = _compare(out, truth, console)
+    console.say(f"{right} of {2 * len(truth)} predictions are right.")
+    console.say(f"Reports, heatmaps and GeoJSON: {(out / 'predictions').resolve()}")
+    console.say(
+        "These are synthetic slides and synthetic weights: the figures say that the chain works, "
+        "nothing about any patient or gene."
+    )
+    console.say(f"{time.monotonic() - began:.0f} s in all.")
+    if right < 2 * len(truth):
+        raise PathGeneError("the demo predicted wrongly; please report it with the output above")
+
+
+def _fresh_folder(out: Path) -> None:
+    """Empty an earlier demo's folder; refuse any other that is not empty."""
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / _MARK).is_file():
+            raise OutputError(f"{out} holds files that are not an earlier demo's; choose another")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARK).write_text("This folder is emptied by the next `pathgene-rt demo`.\n")
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}; choose another") from error
+
+
+def _prepare(out: Path) -> dict[str, dict[str, str]]:
+    """Write slides, labels, weights and the config; the held-out slides' labels by slide id."""
+    from pathgene_rt.export.requirements import require_export
+    from pathgene_rt.training.demo_cohort import write_demo_cohort
+
+    require_export()
+    truth = write_demo_cohort(out, train=_SLIDES, held_out=_HELD_OUT)
+    (out / "train.toml").write_text(_CONFIG)
+    return truth
+
+
+def _run(arguments: list[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "pathgene_rt.cli", *arguments]
+    finished = subprocess.run(command, cwd=folder, check=False)
+    if finished.returncode != 0:
+        raise PathGeneError(
+            f"pathgene-rt {arguments[0]} ended with exit code {finished.returncode}; see above"
+        )
+
+
+def _compare(out: Path, truth: dict[str, dict[str, str]], console: Console) -> int:
+    rows = []
+    right = 0
+    for slide, labels in truth.items():
+        report = jsonlib.loads((out / "predictions" / slide / "report.json").read_text())
+        for prediction in report["predictions"]:
+            expected = labels[prediction["gene"]]
+            right += prediction["call"] == expected
+            chance = max(prediction["probabilities"])
+            rows.append([slide, prediction["gene"], expected, prediction["call"], f"{chance:.2f}"])
+    console.table("", ["slide", "gene", "generated as", "predicted", "probability"], rows)
+    return right

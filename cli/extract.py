@@ -1,0 +1,68 @@
+"""``pathgene-rt extract``: features of slides, by the runtime that predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathgene_rt.cli.choices import (
+    BatchOption,
+    BundleOption,
+    CoordsOption,
+    EngineOption,
+    MppOption,
+    OverwriteOption,
+    PrecisionOption,
+    ReadersOption,
+    SlidesArgument,
+    ThreadsOption,
+    find_bundle,
+)
+from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+
+
+def extract(
+    slides: SlidesArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the HDF5 files.")],
+    bundle: BundleOption = None,
+    mpp: MppOption = None,
+    coords: CoordsOption = None,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = 0,
+    batch: BatchOption = 16,
+    readers: ReadersOption = 0,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the encoder's features of each slide to OUT/<slide>.h5, as CLAM lays them out."""
+    from pathgene_rt.cli.slide_batch import run_batch
+    from pathgene_rt.features import is_complete_features, write_features
+    from pathgene_rt.files import writable_folder
+    from pathgene_rt.options import EngineOptions, PredictOptions
+    from pathgene_rt.predictor import Predictor
+    from pathgene_rt.slides.find import find_slides
+
+    console = Console(json=json, quiet=quiet)
+    found = find_slides(slides)
+    options = PredictOptions(mpp=mpp, coords=coords, readers=readers)
+    folder = writable_folder(out)
+    engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
+    with Predictor.open(find_bundle(bundle), engines) as predictor:
+
+        def done(slide: Path) -> bool:
+            return not overwrite and is_complete_features(folder / f"{slide.stem}.h5")
+
+        def one(slide: Path, progress: Progress) -> dict[str, object]:
+            bag, stats = predictor.extract(slide, options, progress=progress.update)
+            write_features(folder / f"{slide.stem}.h5", bag)
+            return {
+                "tiles": len(bag),
+                "tiles_per_second": round(stats.tiles_per_second, 1),
+                "features": str(folder / f"{slide.stem}.h5"),
+            }
+
+        run_batch(found, one, done, console, columns=("tiles", "tiles_per_second", "features"))

@@ -1,0 +1,201 @@
+"""The composition root: one bundle opened once, then slide after slide through it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pathgene_rt.bundle import Bundle
+from pathgene_rt.coordinates import grid_from_coords
+from pathgene_rt.encode import EncodeStats, TileProgress, encode_slide
+from pathgene_rt.engine import Engine
+from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.features import FeatureBag, write_features
+from pathgene_rt.files import writable_folder
+from pathgene_rt.geometry import TileGrid, UInt8Array
+from pathgene_rt.heads import run_heads
+from pathgene_rt.model_spec import HeadSpec
+from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.report import Provenance, Report, make_prediction, write_report
+from pathgene_rt.slides import Slide, open_slide
+from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.tiling import plan_grid
+from pathgene_rt.tissue import tissue_mask
+
+_HEATMAP_PX = 1200
+"""An overview whose longer side has fewer pixels makes a coarse heatmap: a finer one is read."""
+
+
+@dataclass
+class _Work:
+    """What has been found out about one slide so far."""
+
+    slide: Slide
+    slide_id: str
+    grid: TileGrid
+    overview: UInt8Array | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - began
+
+
+class Predictor:
+    """Predicts slides with one bundle on this machine.
+
+    Use as a context manager; one slide at a time. Engines are compiled once, at construction. Raises
+    BundleError, EngineError and EngineUnavailableError.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions | None = None) -> None:
+        self.bundle = bundle
+        self.options = options or EngineOptions()
+        with ExitStack() as stack:
+            stack.enter_context(bundle)
+            self.engines = EngineFactory(bundle, self.options)
+            self._encoder = stack.enter_context(self.engines.encoder())
+            self._heads: list[tuple[HeadSpec, Engine]] = [
+                (head, stack.enter_context(self.engines.head(head.name))) for head in bundle.heads
+            ]
+            self._resources = stack.pop_all()
+
+    @classmethod
+    def open(cls, path: Path, options: EngineOptions | None = None) -> Predictor:
+        """Open and check the bundle at ``path`` and compile its engines."""
+        return cls(Bundle.open(Path(path)), options)
+
+    def predict(
+        self,
+        slide: Path,
+        options: PredictOptions | None = None,
+        *,
+        out: Path | None = None,
+        token: CancellationToken | None = None,
+        progress: TileProgress | None = None,
+    ) -> Report:
+        """Run the slide through encoder and heads; write the report's files if ``out`` is given.
+
+        ``token`` stops the work from another thread. Raises SlideError, EngineError, OutputError,
+        CancelledError; then nothing half-written is left in ``out``.
+        """
+        options = options or PredictOptions()
+        if out is not None:
+            writable_folder(out)
+        with self._prepared(slide, options) as work:
+            bag, stats = self._encode(work, options, token, progress)
+            with work.timed("heads"):
+                results = run_heads(self._heads, bag)
+            attention = {
+                name: result.attention
+                for name, result in results.items()
+                if result.attention is not None
+            }
+            report = Report(
+                slide_id=work.slide_id,
+                intended_use=self.bundle.manifest.intended_use,
+                predictions=tuple(
+                    make_prediction(head, results[head.name].logits) for head in self.bundle.heads
+                ),
+                attention=attention,
+                quality=work.quality,
+                provenance=self._provenance(work, stats),
+                warnings=tuple(self.engines.warnings),
+            )
+            if out is None:
+                return report
+            if options.features:
+                write_features(out / "features.h5", bag)
+            overview = work.overview
+            if overview is None or (options.heatmaps and max(overview.shape[:2]) < _HEATMAP_PX):
+                overview = _fine_overview(work.slide)
+            return write_report(report, out, overview, work.slide.info, bag, options)
+
+    def extract(
+        self,
+        slide: Path,
+        options: PredictOptions | None = None,
+        *,
+        token: CancellationToken | None = None,
+        progress: TileProgress | None = None,
+    ) -> tuple[FeatureBag, EncodeStats]:
+        """Only the encoder's features of the slide's tiles. Raises as :meth:`predict` does."""
+        options = options or PredictOptions()
+        with self._prepared(slide, options) as work:
+            return self._encode(work, options, token, progress)
+
+    @contextmanager
+    def _prepared(self, path: Path, options: PredictOptions) -> Iterator[_Work]:
+        """The open slide and its grid, with the seconds that took."""
+        began = time.perf_counter()
+        with open_slide(path, options.mpp) as slide:
+            slide_id = slide.info.slide_id
+            if options.anonymize:
+                slide_id = hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+            opened = time.perf_counter()
+            if options.coords is not None:
+                grid = grid_from_coords(slide.info, self.bundle.preprocess, options.coords)
+                work = _Work(slide, slide_id, grid)
+            else:
+                overview = slide.overview(options.tissue.mask_mpp)
+                scale = overview.downsample * slide.info.mpp
+                mask = tissue_mask(overview.rgb, scale, options.tissue)
+                grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
+                work = _Work(slide, slide_id, grid, overview.rgb, mask.quality)
+            work.seconds["open"] = opened - began
+            work.seconds["tissue_and_grid"] = time.perf_counter() - opened
+            yield work
+
+    def _encode(
+        self,
+        work: _Work,
+        options: PredictOptions,
+        token: CancellationToken | None,
+        progress: TileProgress | None,
+    ) -> tuple[FeatureBag, EncodeStats]:
+        with work.timed("encode"):
+            features, stats = encode_slide(
+                work.slide,
+                work.grid,
+                self._encoder,
+                self.bundle.preprocess.reduction,
+                batch=self.options.batch,
+                readers=options.readers,
+                token=token,
+                progress=progress,
+            )
+        bag = FeatureBag(
+            slide_id=work.slide_id,
+            features=features,
+            xy=work.grid.xy,
+            tile_px=work.grid.tile_px,
+            mpp=work.grid.mpp,
+            span_px=work.grid.span_px,
+            encoder_sha256=self.bundle.encoder.weights_sha256,
+        )
+        return bag, stats
+
+    def close(self) -> None:
+        """Free the engines and the bundle. Idempotent."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _fine_overview(slide: Slide) -> UInt8Array:
+    """The slide as a picture for heatmaps, its longer side about 1600 px if it has as many."""
+    info = slide.info
+    assert info.mpp is not None  # a slide without scale was refused before
+    return slide.overview(info.mpp * max(1.0, max(info.size_px) / 1600)).rgb
