@@ -1,0 +1,220 @@
+"""Files of weights: read without pickle, loaded strictly, named by a hash, written atomically.
+
+The format of a head checkpoint is that of DESIGN.md section 4, "Head checkpoint".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor, nn
+
+from pathgene_rt.errors import CheckpointError, UsageError
+from pathgene_rt.files import atomic_path, reason
+from pathgene_rt.model_spec import STRICT, Activation, Task
+from pathgene_rt.training import heads
+from pathgene_rt.training.heads.base import Head
+
+HEAD_FORMAT = "pathgene-rt/head"
+HEAD_VERSION = 1
+
+_NAMES_SHOWN = 4
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class _HeadFile:
+    """The entries of a head checkpoint file."""
+
+    format: str
+    version: int
+    architecture: str
+    options: dict[str, Any]
+    in_dim: int = Field(ge=1, le=65536)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=1000)
+    task: dict[str, Any]
+    state_dict: dict[str, Any]
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    encoder_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    activation: Activation = "softmax"
+
+
+@dataclass(frozen=True)
+class HeadCheckpoint:
+    """A trained head and what it is for. ``head`` is in eval mode, on the CPU.
+
+    ``classes`` are in the order of the logits; ``task.metrics`` are the figures of training.
+    ``encoder_sha256`` names the weights whose features the head was trained on, None if unknown.
+    ``activation`` turns its logits into probabilities.
+    """
+
+    head: Head
+    classes: tuple[str, ...]
+    task: Task
+    encoder_sha256: str | None = None
+    activation: Activation = "softmax"
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of architecture, options and weights: the head's ``ModelSpec.weights_sha256``."""
+        extra = {"architecture": self.head.architecture, "options": self.head.options}
+        return weights_sha256(self.head.state_dict(), extra)
+
+
+def save_head(path: Path, checkpoint: HeadCheckpoint) -> None:
+    """Write ``checkpoint`` to ``path``, whole or not at all. Raises OutputError."""
+    head = checkpoint.head
+    task = TypeAdapter(Task).dump_python(checkpoint.task)
+    metrics = task.pop("metrics")
+    document: dict[str, Any] = {
+        "format": HEAD_FORMAT,
+        "version": HEAD_VERSION,
+        "architecture": head.architecture,
+        "options": head.options,
+        "in_dim": head.in_dim,
+        "classes": list(checkpoint.classes),
+        "task": task,
+        "activation": checkpoint.activation,
+        "encoder_sha256": checkpoint.encoder_sha256,
+        "metrics": metrics,
+        "state_dict": {name: tensor.cpu() for name, tensor in head.state_dict().items()},
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(document, file)
+
+
+def load_head(path: Path) -> HeadCheckpoint:
+    """Read and rebuild the head of ``path``.
+
+    Raises :class:`CheckpointError` if the file is no head checkpoint, is of a newer version, or
+    if any of its entries is missing or does not fit.
+    """
+    document = read_torch_file(path)
+    if not isinstance(document, dict) or document.get("format") != HEAD_FORMAT:
+        raise CheckpointError(
+            f"{path} is no pathgene-rt head checkpoint; give one that `pathgene-rt train` wrote"
+        )
+    version = document.get("version")
+    if version != HEAD_VERSION:
+        raise CheckpointError(
+            f"{path} has head format version {version!r}, this release reads {HEAD_VERSION}; "
+            "update pathgene-rt or train again"
+        )
+    try:
+        entries = TypeAdapter(_HeadFile).validate_python(document)
+        task = TypeAdapter(Task).validate_python({**entries.task, "metrics": entries.metrics})
+        head = heads.create(
+            entries.architecture,
+            in_dim=entries.in_dim,
+            n_classes=len(entries.classes),
+            **entries.options,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path}: the entry {place} is wrong: {first['msg']}") from error
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    load_strictly(head, state_dict_of(entries.state_dict, path), path)
+    return HeadCheckpoint(
+        head=head.eval(),
+        classes=entries.classes,
+        task=task,
+        encoder_sha256=entries.encoder_sha256,
+        activation=entries.activation,
+    )
+
+
+def read_torch_file(path: Path) -> object:
+    """What ``torch.save`` wrote to ``path``, on the CPU; nothing in the file is executed.
+
+    Raises :class:`CheckpointError` if it cannot be read or holds more than tensors and
+    plain values.
+    """
+    try:
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {reason(error)}") from error
+    except Exception as error:
+        # Foreign bytes reach torch's readers of two formats, which fail in a dozen ways.
+        raise CheckpointError(
+            f"{path} is no torch checkpoint of plain weights; save its state dict with torch.save"
+        ) from error
+    return content
+
+
+def state_dict_of(checkpoint: object, source: Path | str) -> dict[str, Tensor]:
+    """The tensors of a state dict, plain or under ``"model"`` or ``"state_dict"``, by name.
+
+    The prefix ``module.`` of data-parallel training is taken off. Raises :class:`CheckpointError`
+    if ``checkpoint`` (from ``source``, for the message) holds anything else.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise CheckpointError(f"{source} holds no state dict; save the model's state_dict()")
+    state: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{source}: the entry {name!r} is no tensor; save the model's state_dict() alone"
+            )
+        state[name.removeprefix("module.")] = tensor
+    return state
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
+    """Load ``state`` into ``module``; every name, shape and kind of number must fit.
+
+    Raises :class:`CheckpointError` naming what is missing, unexpected or of another shape, or what
+    holds NaN or infinity.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}: {_listed('missing', missing)}, "
+            f"{_listed('unexpected', unexpected)}; is it of another architecture?"
+        )
+    for name, tensor in state.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape:
+            raise CheckpointError(
+                f"{source} does not fit {type(module).__name__}: {name} has shape "
+                f"{list(tensor.shape)}, expected {list(wanted.shape)}"
+            )
+        if tensor.is_floating_point() != wanted.is_floating_point():
+            raise CheckpointError(f"{source}: {name} is {tensor.dtype}, expected {wanted.dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinity; the file is damaged")
+    module.load_state_dict(dict(state))
+
+
+def weights_sha256(state: Mapping[str, Tensor], extra: Mapping[str, object]) -> str:
+    """Hex digest of names, dtypes, shapes and bytes of ``state`` in any order, and of ``extra``.
+
+    ``extra`` is what else makes these weights what they are, as JSON can say it: an encoder's
+    preprocessing, a head's options.
+    """
+    digest = hashlib.sha256(json.dumps(extra, sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"nothing {what}"
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return f"{len(names)} {what} ({shown}{', ...' if len(names) > _NAMES_SHOWN else ''})"

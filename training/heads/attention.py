@@ -1,0 +1,38 @@
+"""Attention over the tiles of a bag (M. Ilse, J. Tomczak, M. Welling, "Attention-based Deep
+Multiple Instance Learning", ICML 2018), shared by the heads that pool with it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class AttentionScores(nn.Module):
+    """Embeddings float32 [n, width] -> raw scores float32 [n, columns], one column an attention.
+
+    Ungated: score(tanh(Vh)). Gated: score(tanh(Vh) * sigmoid(Uh)), equations 8 and 9 of the paper.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, *, gated: bool, dropout: float = 0.0, columns: int = 1
+    ) -> None:
+        super().__init__()
+        self.tanh = nn.Linear(width, hidden)
+        self.gate = nn.Linear(width, hidden) if gated else None
+        self.score = nn.Linear(hidden, columns)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        hidden = self.dropout(self.tanh(embeddings).tanh())
+        if self.gate is not None:
+            hidden = hidden * self.dropout(self.gate(embeddings).sigmoid())
+        scores: Tensor = self.score(hidden)
+        return scores
+
+
+def pool(scores: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [n, k] and embeddings [n, width] -> (attention [n, k], bag vectors [k, width]).
+
+    Attention is the softmax of the scores over the tiles, the bag vectors the sums it weights.
+    """
+    attention = scores.softmax(dim=0)
+    return attention, attention.T @ embeddings

@@ -1,0 +1,78 @@
+"""The interface of all heads: a bag of tile features in, logits and attention out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+BagLoss = Callable[[Tensor, Tensor], Tensor]
+"""(logits float32 [classes], label int64 scalar) -> loss, a scalar."""
+
+
+class HeadOutput(NamedTuple):
+    """``logits`` float32 [classes]; ``attention`` float32 [n, k], each column of which sums to one
+    over the tiles, or None where the architecture has none."""
+
+    logits: Tensor
+    attention: Tensor | None
+
+
+class Head(nn.Module, ABC):
+    """A multiple-instance head.
+
+    A subclass is one file: it names its ``architecture``, the graph ``inputs`` it uses (of
+    ``pathgene_rt.model_spec.HEAD_INPUTS``, in the order of :meth:`forward`), and a frozen pydantic
+    dataclass of its options, which a checkpoint carries to build the head again. It implements
+    :meth:`score`, and :meth:`objective` if it is trained by more than the loss of its logits.
+    """
+
+    architecture: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]] = ("features",)
+    has_attention: ClassVar[bool] = True
+    Options: ClassVar[type[Any]]
+
+    def __init__(self, in_dim: int, n_classes: int, options: Any) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.n_classes = n_classes
+        self.options: dict[str, Any] = asdict(options)
+
+    def forward(
+        self, features: Tensor, coords: Tensor | None = None, edges: Tensor | None = None
+    ) -> HeadOutput:
+        """``features`` float32 [n, in_dim] of one bag, n >= 1; ``coords`` int64 [n, 2] (column,
+        row) in tiles and ``edges`` int64 [2, e] for heads that declare them.
+
+        Raises ValueError if the bag is empty or of another width (not while being exported).
+        """
+        if not torch.compiler.is_compiling():
+            self._check(features)
+        return self.score(features, coords, edges)
+
+    @abstractmethod
+    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+        """:meth:`forward` for a bag that has been checked."""
+
+    def objective(
+        self,
+        features: Tensor,
+        label: Tensor,
+        bag_loss: BagLoss,
+        coords: Tensor | None = None,
+        edges: Tensor | None = None,
+    ) -> Tensor:
+        """What training minimises for one bag of class ``label`` (int64 scalar): a scalar."""
+        return bag_loss(self(features, coords, edges).logits, label)
+
+    def _check(self, features: Tensor) -> None:
+        if features.ndim != 2 or features.shape[1] != self.in_dim:
+            raise ValueError(
+                f"features have shape {list(features.shape)}, this head takes [n, {self.in_dim}]"
+            )
+        if features.shape[0] == 0:
+            raise ValueError("the bag is empty; a head needs the features of at least one tile")
