@@ -1,0 +1,100 @@
+"""The runtime stays lean: what it imports, how fast, and that the folders are never imported bare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING_ONLY = ("torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib")
+
+
+def modules(folder: str, package: str) -> list[str]:
+    found = []
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        parts = file.relative_to(ROOT / folder).with_suffix("").parts
+        found.append(".".join((package, *(part for part in parts if part != "__init__"))))
+    return found
+
+
+RUNTIME = [
+    *modules("sdk", "pathgene_rt"),
+    *modules("engines", "pathgene_rt.engines"),
+    *(name for name in modules("cli", "pathgene_rt.cli") if not name.endswith("__main__")),
+]
+
+
+def run_isolated(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` away from the repository root, as an installed package would run."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+
+
+def test_every_runtime_module_imports_without_training_packages(tmp_path: Path) -> None:
+    """An import hook makes torch and its like as absent as in a hospital's installation."""
+    code = f"""
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {TRAINING_ONLY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+for name in {RUNTIME!r}:
+    importlib.import_module(name)
+assert not set({TRAINING_ONLY!r}) & set(sys.modules)
+"""
+    finished = run_isolated(code, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_without_torch_export_says_which_extra(tmp_path: Path) -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+sys.meta_path.insert(0, Absent())
+sys.argv = ["pathgene-rt", "export", "--encoder", "e.pth", "--out", "o.pgrt"]
+from pathgene_rt.cli.main import main
+main()
+"""
+    finished = run_isolated(code, tmp_path)
+    assert finished.returncode == 5
+    assert "pathgene-rt[export" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+def seconds(code: str, tmp_path: Path) -> float:
+    timed = f"import time; began = time.perf_counter()\n{code}\nprint(time.perf_counter() - began)"
+    return min(
+        float(run_isolated(timed, tmp_path).stdout.strip().splitlines()[-1]) for _ in range(5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "limit"),
+    [
+        ("import pathgene_rt", 0.3),
+        (
+            "import contextlib, io, sys\nsys.argv = ['pathgene-rt', '--help']\n"
+            "from pathgene_rt.cli.main import app\n"
+            "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+            "    app()",
+            0.5,
+        ),
+    ],
+    ids=["import", "help"],
+)
+def test_starting_is_fast(code: str, limit: float, tmp_path: Path) -> None:
+    assert seconds(code, tmp_path) < limit
+
+
+def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = ("numpy", "h5py", "openslide", "openvino", "onnxruntime", "rich", "PIL", "pydantic")
+    code = f"import sys, pathgene_rt; print([name for name in {heavy!r} if name in sys.modules])"
+    assert run_isolated(code, tmp_path).stdout.strip() == "[]"
