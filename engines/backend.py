@@ -1,0 +1,53 @@
+"""The contract of a backend folder: say whether it can run here, and compile a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pathgene_rt.engine import Engine, Precision
+from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.options import EngineOptions
+
+if TYPE_CHECKING:
+    from pathgene_rt.engines.engine_cache import EngineCache
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run on this machine, and with what.
+
+    ``reason`` says why not and what to do, or is empty. ``devices`` are names for people, the one
+    that computes first. ``precisions`` are those the device computes natively, float32 first.
+    """
+
+    available: bool
+    reason: str = ""
+    version: str = ""
+    devices: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+
+
+class Backend(Protocol):
+    """One way to run graphs. Stateless; importing its module imports no native library."""
+
+    @property
+    def name(self) -> str:
+        """The registry's and the command line's name for it."""
+
+    def probe(self) -> Availability:
+        """Look whether this backend can run here. Imports the native library; never raises."""
+
+    def create(
+        self,
+        model: bytes,
+        spec: ModelSpec,
+        options: EngineOptions,
+        precision: Precision,
+        cache: EngineCache | None,
+    ) -> Engine:
+        """Compile ``model``, a self-contained ONNX file, or load it compiled from ``cache``.
+
+        ``spec.preprocess`` tells an encoder, whose calls take ``options.batch`` tiles, from a head,
+        whose bags are of any size. Raises EngineError.
+        """

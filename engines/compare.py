@@ -1,0 +1,72 @@
+"""How far an engine's outputs are from the reference, in units that mean something (numpy only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathgene_rt.geometry import Float32Array
+from pathgene_rt.model_spec import Activation
+
+_ROWS = 256
+"""Rows of the distance matrix computed at a time: bounds memory to this many times n."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The fidelity error `e` of DESIGN.md section 4 over the tiles: its median and maximum."""
+
+    median: float
+    maximum: float
+
+
+def fidelity_error(features: Float32Array, reference: Float32Array) -> Fidelity:
+    """`e_i = |f_i - ref_i|_2 / median over i != j of |ref_i - ref_j|_2` over the rows of [n, D].
+
+    NaN features give an infinite error. Raises ValueError if the shapes differ, or if the reference
+    has fewer than two tiles or no two tiles differ: then there is no unit to measure in.
+    """
+    if features.shape != reference.shape or reference.ndim != 2:
+        raise ValueError(f"features {features.shape} cannot be compared with {reference.shape}")
+    spread = median_distance(reference)
+    if not spread > 0:
+        raise ValueError("the reference tiles do not differ; the bundle needs other golden tiles")
+    difference = features.astype(np.float64) - reference
+    errors = np.nan_to_num(np.linalg.norm(difference, axis=1) / spread, nan=np.inf)
+    return Fidelity(float(np.median(errors)), float(errors.max()))
+
+
+def median_distance(points: Float32Array) -> float:
+    """Median Euclidean distance between different rows of ``points`` [n, D], n at least 2.
+
+    Distances come from inner products of centred rows in float64, a block of rows at a time.
+    """
+    n = len(points)
+    if n < 2:
+        raise ValueError(f"{n} tiles have no distances between them; at least 2 are needed")
+    centred = points.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    squares = np.einsum("ij,ij->i", centred, centred)
+    distances = np.empty(n * (n - 1) // 2)
+    filled = 0
+    for start in range(0, n, _ROWS):
+        rows = centred[start : start + _ROWS]
+        squared = squares[start : start + _ROWS, None] + squares - 2 * (rows @ centred.T)
+        above = np.arange(n) > np.arange(start, start + len(rows))[:, None]
+        pairs = squared[above]
+        distances[filled : filled + len(pairs)] = np.sqrt(np.maximum(pairs, 0))
+        filled += len(pairs)
+    return float(np.median(distances))
+
+
+def probabilities(
+    logits: Float32Array, activation: Activation | None, temperature: float = 1.0
+) -> Float32Array:
+    """Probabilities float32 [classes] of ``logits`` [classes] divided by ``temperature``."""
+    scaled = logits.astype(np.float64) / temperature
+    if activation == "sigmoid":
+        # The tanh form does not overflow for large negative logits.
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * scaled)), dtype=np.float32)
+    weights = np.exp(scaled - scaled.max())
+    return np.asarray(weights / weights.sum(), dtype=np.float32)

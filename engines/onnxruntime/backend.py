@@ -1,0 +1,58 @@
+"""ONNX Runtime on the CPU: runs everywhere, float32."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from pathgene_rt.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.backend import Availability
+from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.machine import cpu_name
+from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
+from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.options import EngineOptions
+
+NAME = "onnxruntime"
+
+
+class OnnxRuntimeBackend:
+    """The CPU execution provider. Graphs compile in about a second, so nothing is cached."""
+
+    name = NAME
+
+    def probe(self) -> Availability:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return Availability(False, "not installed; pip install 'pathgene-rt[cpu]'")
+        try:
+            with native_errors("be loaded"):
+                import onnxruntime
+
+                version, providers = onnxruntime.__version__, onnxruntime.get_available_providers()
+        except EngineError as error:
+            return Availability(False, f"{error}; pip install --force-reinstall onnxruntime")
+        if "CPUExecutionProvider" not in providers:
+            return Availability(False, "built without its CPU provider; reinstall it", version)
+        return Availability(True, "", version, (cpu_name(),), ("float32",))
+
+    def create(
+        self,
+        model: bytes,
+        spec: ModelSpec,
+        options: EngineOptions,
+        precision: Precision,
+        cache: EngineCache | None,  # noqa: ARG002 - see the class
+    ) -> Engine:
+        found = self.probe()
+        if not found.available:
+            raise EngineUnavailableError(f"engine {NAME}: {found.reason}")
+        if precision not in found.precisions:
+            raise EngineUnavailableError(f"engine {NAME} computes in float32, not in {precision}")
+        threads = options.threads or os.cpu_count() or 1
+        session = open_session(model, threads)
+        info = EngineInfo(NAME, found.version, found.devices[0], precision, threads)
+        return OnnxRuntimeRunner(session, spec, info, options.in_flight)
+
+
+BACKEND = OnnxRuntimeBackend()

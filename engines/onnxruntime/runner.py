@@ -1,0 +1,72 @@
+"""A session behind one worker thread: it takes the next submission as soon as one is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
+from pathgene_rt.errors import EngineError, PathGeneError
+from pathgene_rt.model_spec import ModelSpec
+
+_ONLY_FATAL = 4
+"""Log severity: ONNX Runtime logs what it also raises, and we raise it as one line."""
+
+
+@contextmanager
+def native_errors(doing: str) -> Iterator[None]:
+    """Turn whatever ONNX Runtime raises into an EngineError of one line."""
+    try:
+        yield
+    except (PathGeneError, MemoryError):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise EngineError(f"onnxruntime cannot {doing}: {first}") from error
+
+
+def open_session(model: bytes, threads: int) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU from bytes. Raises EngineError."""
+    with native_errors("compile the graph"):
+        import onnxruntime
+
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ONLY_FATAL
+        # A spinning thread takes a core from the threads that decode the next tiles.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxRuntimeRunner(RunnerBase[Future[dict[str, Array]]]):
+    """Runs one submission at a time with all threads; the others wait in the worker's queue."""
+
+    def __init__(self, session: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
+        super().__init__(spec, info, in_flight)
+        self._session = session
+        self._names = [tensor.name for tensor in spec.outputs]
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"onnxruntime-{spec.name}")
+
+    def _start(self, inputs: dict[str, Array], span: BusySpan) -> Future[dict[str, Array]]:
+        return self._worker.submit(self._compute, inputs, span)
+
+    def _compute(self, inputs: dict[str, Array], span: BusySpan) -> dict[str, Array]:
+        try:
+            with native_errors(f"run {self.spec.name}"):
+                outputs = self._session.run(self._names, inputs)
+        finally:
+            span.end()
+        return dict(zip(self._names, outputs, strict=True))
+
+    def _wait(self, ticket: Future[dict[str, Array]]) -> dict[str, Array]:
+        return ticket.result()
+
+    def _free(self, outstanding: list[Future[dict[str, Array]]]) -> None:
+        wait(outstanding)
+        self._worker.shutdown()
+        self._session = None

@@ -1,0 +1,114 @@
+"""A compiled model with several asynchronous requests: one computes while others are prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pathgene_rt.engine import Array, EngineInfo, Precision
+from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
+from pathgene_rt.errors import EngineError, PathGeneError
+from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.options import EngineOptions
+
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@contextmanager
+def native_errors(doing: str) -> Iterator[None]:
+    """Turn whatever OpenVINO raises into an EngineError of one line."""
+    try:
+        yield
+    except (PathGeneError, MemoryError):
+        raise
+    except Exception as error:
+        # The first lines say only where in OpenVINO's sources it was thrown.
+        lines = [line.strip() for line in str(error).splitlines()]
+        telling = (line for line in lines if line and not line.startswith("Exception from "))
+        first = next(telling, type(error).__name__)
+        raise EngineError(f"openvino cannot {doing}: {first}") from error
+
+
+@cache
+def core() -> Any:
+    """The process's ``openvino.Core``: making one loads plug-ins."""
+    import openvino
+
+    return openvino.Core()
+
+
+def compile_graph(
+    model: bytes, spec: ModelSpec, options: EngineOptions, precision: Precision
+) -> Any:
+    """An ``openvino.CompiledModel`` on the CPU from ONNX bytes. Raises EngineError."""
+    with native_errors(f"compile {spec.name}"):
+        graph = core().read_model(model)
+        return core().compile_model(graph, "CPU", _settings(options, precision))
+
+
+def _settings(options: EngineOptions, precision: Precision) -> dict[str, Any]:
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    if options.threads:
+        settings["INFERENCE_NUM_THREADS"] = options.threads
+    return settings
+
+
+def threads_of(compiled: Any) -> int:
+    """How many threads a compiled model computes with."""
+    return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+
+
+class OpenVinoRunner(RunnerBase[Any]):
+    """Inputs are read in place; outputs are copied, so that a request is free for the next."""
+
+    def __init__(self, compiled: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
+        super().__init__(spec, info, in_flight)
+        with native_errors(f"prepare {spec.name}"):
+            self._compiled = compiled
+            self._idle = [compiled.create_infer_request() for _ in range(in_flight)]
+        for request in self._idle:
+            request.set_callback(_end, None)
+
+    def _start(self, inputs: dict[str, Array], span: BusySpan) -> Any:
+        import openvino
+
+        request = self._idle.pop()
+        try:
+            with native_errors(f"run {self.spec.name}"):
+                for name, array in inputs.items():
+                    request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+                request.start_async(userdata=span)
+        except BaseException:
+            self._idle.append(request)
+            raise
+        return request
+
+    def _wait(self, ticket: Any) -> dict[str, Array]:
+        try:
+            with native_errors(f"run {self.spec.name}"):
+                ticket.wait()
+                return {
+                    tensor.name: np.array(ticket.get_tensor(tensor.name).data)
+                    for tensor in self.spec.outputs
+                }
+        finally:
+            self._idle.append(ticket)
+
+    def _free(self, outstanding: list[Any]) -> None:
+        for request in outstanding:
+            request.cancel()
+        self._idle.clear()
+        self._compiled = None
+
+
+def _end(span: BusySpan | None) -> None:
+    if span is not None:
+        span.end()

@@ -1,0 +1,134 @@
+"""Which backend runs a bundle here, and why the ones before it do not."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import cast
+
+from pathgene_rt.bundle import ENCODER_FILE, Bundle
+from pathgene_rt.engine import Engine, Precision
+from pathgene_rt.engines.backend import Availability, Backend
+from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.errors import EngineUnavailableError, UsageError
+from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.options import EngineOptions
+
+BACKENDS: tuple[tuple[str, str], ...] = (
+    ("openvino", "pathgene_rt.engines.openvino.backend"),
+    ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend"),
+)
+"""(name, module) in the order in which ``auto`` prefers them (DESIGN.md section 4)."""
+
+HEAD_PRECISION: Precision = "float32"
+"""Heads cost microseconds a tile and turn features into the answer: they are never reduced."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A backend that ``auto`` prefers to the one that runs, and why it does not run."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The backend that runs, what it offers here, and the preferred ones that do not run."""
+
+    backend: Backend
+    availability: Availability
+    skipped: tuple[Skipped, ...] = ()
+
+
+def load_backend(name: str) -> Backend:
+    """The backend called ``name``. Raises UsageError that lists the known names."""
+    for known, module in BACKENDS:
+        if known == name:
+            return cast(Backend, importlib.import_module(module).BACKEND)
+    names = ", ".join(("auto", *(known for known, _ in BACKENDS)))
+    raise UsageError(f"engine {name!r} is unknown; choose one of {names}")
+
+
+def candidates(options: EngineOptions) -> tuple[Backend, ...]:
+    """The backends that ``options.backend`` allows, in order of preference."""
+    if options.backend != "auto":
+        return (load_backend(options.backend),)
+    return tuple(load_backend(name) for name, _ in BACKENDS)
+
+
+def choose(options: EngineOptions) -> Selection:
+    """The first backend that is available and offers the precision asked for.
+
+    Raises EngineUnavailableError that says for each backend why it cannot run.
+    """
+    skipped: list[Skipped] = []
+    for backend in candidates(options):
+        availability = backend.probe()
+        why = _refusal(availability, options)
+        if not why:
+            return Selection(backend, availability, tuple(skipped))
+        skipped.append(Skipped(backend.name, why))
+    reasons = "; ".join(f"{entry.name}: {entry.why}" for entry in skipped)
+    if options.backend == "auto":
+        raise EngineUnavailableError(f"no engine can run here ({reasons})")
+    raise EngineUnavailableError(f"engine {reasons}")
+
+
+def _refusal(availability: Availability, options: EngineOptions) -> str:
+    if not availability.available:
+        return availability.reason
+    if options.precision not in ("auto", *availability.precisions):
+        offered = ", ".join(availability.precisions)
+        return f"{options.precision} is not native on {availability.devices[0]} (it has {offered})"
+    return ""
+
+
+class EngineFactory:
+    """Makes the engines of one bundle. Backend and precision are chosen once, at construction.
+
+    ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's.
+    Raises EngineUnavailableError if nothing fits ``options``.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        self._bundle = bundle
+        self._options = options
+        self._cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
+        self.selection = choose(options)
+        self.precision, self._why = self._choose_precision()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which engine runs and why: skipped backends, then the one chosen and its precision."""
+        backend, availability = self.selection.backend, self.selection.availability
+        skipped = [f"engine {entry.name} not used: {entry.why}" for entry in self.selection.skipped]
+        chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
+        return (*skipped, f"{chosen} in {self.precision}: {self._why}")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What went wrong without stopping the work: trouble with the cache folder."""
+        return () if self._cache is None else self._cache.warnings
+
+    def encoder(self) -> Engine:
+        """Compile the encoder. The caller closes it. Raises EngineError."""
+        return self._create(self._bundle.read(ENCODER_FILE), self._bundle.encoder, self.precision)
+
+    def head(self, name: str) -> Engine:
+        """Compile the head called ``name``, always in float32. The caller closes it."""
+        for head in self._bundle.heads:
+            if head.name == name:
+                return self._create(self._bundle.read(head.file), head.model, HEAD_PRECISION)
+        known = ", ".join(head.name for head in self._bundle.heads) or "none"
+        raise UsageError(f"bundle {self._bundle.path} has no head {name!r}; it has {known}")
+
+    def _create(self, model: bytes, spec: ModelSpec, precision: Precision) -> Engine:
+        backend = self.selection.backend
+        return backend.create(model, spec, self._options, precision, self._cache)
+
+    def _choose_precision(self) -> tuple[Precision, str]:
+        asked = self._options.precision
+        if asked != "auto":
+            return asked, "as asked for"
+        return "float32", "the only precision here"
