@@ -66,7 +66,7 @@ class ClamSB(Head):
 
     @override
     def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
-        return self._pool(self._embed(features))
+        return self._pool(self.embed(features))
 
     @override
     def objective(
@@ -78,7 +78,7 @@ class ClamSB(Head):
         edges: Tensor | None = None,
     ) -> Tensor:
         self._check(features)
-        embeddings = self._embed(features)
+        embeddings = self.embed(features)
         logits, attention = self._pool(embeddings)
         assert attention is not None
         instances = self.instance_loss(embeddings, attention[:, 0], int(label))
@@ -107,7 +107,8 @@ class ClamSB(Head):
                 loss = loss + cross_entropy(classifier(top), absent)
         return loss / self.n_classes
 
-    def _embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor) -> Tensor:
+        """Features [n, in_dim] -> embeddings float32 [n, 512], which attention pools."""
         adapted = features if self.adapter is None else self.adapter(features).relu()
         embeddings: Tensor = self.dropout(self.embedding(adapted).relu())
         return embeddings

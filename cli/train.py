@@ -1,0 +1,88 @@
+"""``pathgene-rt train``: heads from features and a label table."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pathgene_rt.cli.choices import OverwriteOption
+from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="Training TOML.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder; else the one in the TOML.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train the heads of a TOML; docs/train.example.toml explains its keys."""
+    from pathgene_rt.training.requirements import require_training
+
+    require_training()
+    from pathgene_rt.training.train import train as train_heads
+
+    console = Console(json=json, quiet=quiet)
+    with _EpochBars(console) as bars:
+        result = train_heads(config, out, overwrite=overwrite, progress=bars.update)
+    for note in result.notes:
+        console.note(f"note: {note}")
+    console.emit(
+        {
+            "folder": str(result.folder),
+            "heads": [
+                {
+                    "name": head.name,
+                    "architecture": head.architecture,
+                    "file": str(head.file),
+                    "classes": list(head.classes),
+                    "metrics": head.metrics,
+                }
+                for head in result.heads
+            ],
+            "notes": list(result.notes),
+        }
+    )
+    rows = [
+        [head.name, head.architecture, *_figures(head.metrics), str(head.file)]
+        for head in result.heads
+    ]
+    columns = ["head", "architecture", "AUROC", "95 % interval", "on", "file"]
+    console.table("", columns, rows)
+
+
+class _EpochBars:
+    """One progress bar a head, the next replacing the last."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stack = ExitStack()
+        self._name: str | None = None
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> _EpochBars:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def update(self, name: str, done: int, total: int) -> None:
+        if name != self._name:
+            self._stack.close()
+            self._name = name
+            self._bar = self._stack.enter_context(
+                self._console.progress(f"training {name}", total, "epochs")
+            )
+        assert self._bar is not None
+        self._bar.update(done, total)
+
+
+def _figures(metrics: dict[str, Any]) -> list[str]:
+    low, high = metrics["auroc_interval"]
+    where = f"{metrics['cases']} {metrics['part']} cases"
+    return [f"{metrics['auroc']:.3f}", f"{low:.3f} to {high:.3f}", where]
