@@ -1,0 +1,59 @@
+"""``pathgene-rt inspect``: what a bundle holds, after all its checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pathgene_rt.cli.choices import BundleArgument
+from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+
+
+def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Check a bundle and show its encoder, its panel of heads and their figures."""
+    import json as jsonlib
+
+    from pathgene_rt.bundle import Bundle
+
+    console = Console(json=json, quiet=quiet)
+    with Bundle.open(bundle) as opened:
+        manifest = opened.manifest
+        document: dict[str, Any] = jsonlib.loads(manifest.to_json())
+        console.emit({"sha256": opened.sha256, **document})
+        size = sum(record.size for record in manifest.files.values())
+        preprocess = opened.preprocess
+        encoder = opened.encoder
+        console.say(f"{manifest.name} {manifest.version}, made {manifest.created}")
+        console.say(f"sha256 {opened.sha256}, {size / 1e6:.1f} MB in {len(manifest.files)} files")
+        console.say(f"intended use: {manifest.intended_use}")
+        console.say(f"licence: {manifest.licence}")
+        console.say(
+            f"encoder: {encoder.architecture}, {opened.feature_dim} features from "
+            f"{preprocess.tile_px} px tiles at {preprocess.mpp:g} um/px "
+            f"(tolerance {preprocess.mpp_tolerance:.0%}, else {preprocess.scale_policy}), "
+            f"weights {encoder.weights_sha256[:12]}"
+        )
+        rows = [
+            [
+                head.name,
+                head.model.architecture,
+                head.task.kind,
+                head.task.gene or "",
+                ", ".join(head.model.classes),
+                f"{head.task.threshold:g}" if len(head.model.classes) <= 2 else "",
+                ", ".join(f"{name} {_short(value)}" for name, value in head.task.metrics.items()),
+            ]
+            for head in opened.heads
+        ]
+        columns = ["head", "architecture", "task", "gene", "classes", "threshold", "metrics"]
+        if rows:
+            console.table("heads", columns, rows)
+        else:
+            console.say("no heads: this bundle extracts features only")
+
+
+def _short(value: float | int | str | list[float]) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(f"{part:.3g}" for part in value) + "]"
+    return str(value)
