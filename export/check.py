@@ -84,10 +84,13 @@ def compare_encoder(
     parts = np.split(tiles, starts[(starts > 0) & (starts < len(tiles))])
     outputs = [run({"tiles": part})["features"] for part in parts]
     features = np.concatenate(outputs)
+    try:
+        difference = fidelity_error(features, reference).maximum
+    except ValueError as error:
+        raise VerificationError(f"{name} cannot be compared with torch: {error}") from error
     worst = int(np.argmax(np.nan_to_num(np.abs(features - reference), nan=np.inf).max(axis=1)))
-    sizes = np.cumsum([len(part) for part in parts])
-    batch = len(parts[int(np.searchsorted(sizes, worst, side="right"))])
-    difference = fidelity_error(features, reference).maximum
+    ends = np.cumsum([len(part) for part in parts])
+    batch = len(parts[int(np.searchsorted(ends, worst, side="right"))])
     return [Comparison(name, "features", batch, "fidelity error", difference, ENCODER_LIMIT)]
 
 

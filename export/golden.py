@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from pathgene_rt.errors import UsageError
 from pathgene_rt.geometry import Int64Array, UInt8Array
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
-from pathgene_rt.tiling import plan_grid, read_tile
+from pathgene_rt.tiling import plan_grid, read_tile, tissue_shares
 from pathgene_rt.tissue import tissue_mask
 from pathgene_rt.training.synthetic import tissue_tiles
 
@@ -59,17 +60,24 @@ def _tiles_of(path: Path, preprocess: Preprocess, count: int) -> UInt8Array:
     """Up to ``count`` tissue tiles of one slide, evenly spaced in reading order."""
     options = TissueOptions()
     with open_slide(path) as slide:
-        if slide.info.mpp is None:
+        mpp = slide.info.mpp
+        if mpp is None:
             raise UsageError(
                 f"the golden slide {path} does not say its micrometres per pixel; choose another"
             )
         overview = slide.overview(options.mask_mpp)
-        mask = tissue_mask(overview.rgb, slide.info.mpp * overview.downsample, options)
+        mask = tissue_mask(overview.rgb, mpp * overview.downsample, options)
         grid = plan_grid(slide.info, preprocess, mask, options)
-        steps = np.linspace(0, len(grid) - 1, min(count, len(grid)))
-        chosen = np.unique(np.rint(steps).astype(np.intp))
+        corners = grid.xy
+        if len(corners) < count:
+            # A small slide: tiles between the grid's own are tissue like any other.
+            between = corners + np.int32(round(grid.span_px / 2))
+            inside = (between + grid.span_px <= slide.info.size_px).all(axis=1)
+            tissue = tissue_shares(mask, mpp, between, grid.span_px) >= options.min_tile_share
+            corners = np.concatenate([corners, between[inside & tissue]])
+        steps = np.linspace(0, len(corners) - 1, min(count, len(corners)))
+        chosen = corners[np.unique(np.rint(steps).astype(np.intp))]
         tiles = np.empty((len(chosen), grid.tile_px, grid.tile_px, 3), np.uint8)
-        for tile, number in zip(tiles, chosen, strict=True):
-            xy = (int(grid.xy[number, 0]), int(grid.xy[number, 1]))
-            read_tile(slide, grid, xy, preprocess.reduction, tile)
+        for tile, xy in zip(tiles, chosen.tolist(), strict=True):
+            read_tile(slide, grid, tuple(xy), preprocess.reduction, tile)
     return tiles

@@ -26,7 +26,9 @@ def pillow_pixels(tiles: UInt8Array, preprocess: Preprocess) -> Float32Array:
         ]
     )
     unit = resized.astype(np.float32) / np.float32(255)
-    normalised = (unit - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
+    normalised = (unit - np.array(preprocess.mean, np.float32)) / np.array(
+        preprocess.std, np.float32
+    )
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
 
 

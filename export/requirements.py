@@ -9,7 +9,7 @@ from pathgene_rt.errors import MissingExtraError
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
-def require_export_packages() -> None:
+def require_export() -> None:
     """Raise :class:`MissingExtraError`, naming the extras to install, if a package is absent."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:

@@ -24,19 +24,20 @@ _AXIS_NAME: dict[str, str] = {"tiles": "n", "features": "n", "coords": "n", "edg
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
     """Export ``module`` and return a self-contained ONNX file, the same bytes for the same weights.
 
-    ``inputs`` are example arguments by graph input name, in the order of the module's ``forward``;
-    of "tiles", "features" and "coords" the first axis is dynamic ("n"), of "edges" the last ("e").
+    ``inputs`` are example arguments of the module's ``forward`` by name, which the graph's inputs
+    take over; of "tiles", "features" and "coords" the first axis is dynamic ("n"), of "edges" the
+    last ("e").
     ``outputs`` name the module's results. Raises :class:`VerificationError` if torch cannot export
     the module with these axes left dynamic.
     """
     sizes = {name: torch.export.Dim(name, min=1) for name in {_AXIS_NAME[key] for key in inputs}}
-    shapes = tuple({_DYNAMIC_AXIS[key]: sizes[_AXIS_NAME[key]]} for key in inputs)
+    shapes = {key: {_DYNAMIC_AXIS[key]: sizes[_AXIS_NAME[key]]} for key in inputs}
     module.eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 module,
-                tuple(inputs.values()),
+                kwargs=dict(inputs),
                 input_names=list(inputs),
                 output_names=list(outputs),
                 dynamic_shapes=shapes,

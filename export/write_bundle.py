@@ -63,7 +63,9 @@ def write_bundle(
     :class:`BundleError` if it would be no valid bundle; ``target`` is then as it was before.
     """
     require_free_target(target, overwrite=overwrite)
-    records = {name: FileRecord(sha256=sha256(data), size=len(data)) for name, data in files.items()}
+    records = {
+        name: FileRecord(sha256=sha256(data), size=len(data)) for name, data in files.items()
+    }
     contents = {MANIFEST: replace(manifest, files=records).to_json(), **files}
     with _replacing(target) as temporary:
         if directory:

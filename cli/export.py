@@ -1,0 +1,109 @@
+"""``pathgene-rt export``: checkpoints become one bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pathgene_rt.cli.choices import OverwriteOption
+from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathgene_rt.export.export_bundle import ExportReport
+    from pathgene_rt.export.request import HeadRequest
+
+
+def export(
+    config: Annotated[
+        Path | None, typer.Argument(help="A panel in TOML; options below win over it.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="A CTransPath checkpoint, or a bundle whose encoder to take over."),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="A head checkpoint, PATH or NAME=PATH; once for each head."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle, NAME.pgrt.")] = None,
+    name: Annotated[str | None, typer.Option(help="The bundle's name; else that of --out.")] = None,
+    version: Annotated[str | None, typer.Option(help="The bundle's version; else 1.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Under what the weights may be used.")] = None,
+    golden: Annotated[
+        list[Path] | None,
+        typer.Option(help="A slide to take golden tiles from, repeatable; else generated tissue."),
+    ] = None,
+    directory: Annotated[
+        bool, typer.Option("--directory", help="Write a folder instead of one file.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Export an encoder and its heads, compare them with torch, and write one bundle."""
+    from pathgene_rt.export.config import ExportConfig, load_config
+    from pathgene_rt.export.export_bundle import export_bundle
+    from pathgene_rt.export.request import ExportRequest
+    from pathgene_rt.export.requirements import require_export
+
+    require_export()
+    console = Console(json=json, quiet=quiet)
+    panel = load_config(config) if config else ExportConfig()
+    encoder, out = encoder or panel.encoder, out or panel.out
+    if encoder is None or out is None:
+        missing = "--encoder" if encoder is None else "--out"
+        raise UsageError(f"{missing} is missing; give it, or write it into the TOML file")
+    request = ExportRequest(
+        encoder=encoder,
+        out=out,
+        heads=(*panel.head, *(_head(text) for text in head or ())),
+        name=name or panel.name,
+        version=version or panel.version,
+        licence=licence or panel.licence,
+        intended_use=panel.intended_use,
+        preprocess=panel.preprocess,
+        golden=tuple(golden or panel.golden),
+        directory=directory or panel.directory,
+        overwrite=overwrite,
+    )
+    report = export_bundle(request, console.note)
+    for warning in report.warnings:
+        console.warn(warning)
+    _print(report, console)
+
+
+def _head(text: str) -> HeadRequest:
+    """``PATH`` or ``NAME=PATH``; a file whose own name holds "=" is taken as a path."""
+    from pathgene_rt.export.request import HeadRequest
+
+    name, separator, path = text.partition("=")
+    if not separator or Path(text).is_file():
+        return HeadRequest(path=Path(text))
+    if not name or not path:
+        raise UsageError(f"--head {text} names no {'head' if path else 'file'}; give NAME=PATH")
+    return HeadRequest(path=Path(path), name=name)
+
+
+def _print(report: ExportReport, console: Console) -> None:
+    rows = [
+        [
+            item.model,
+            item.output,
+            str(item.n),
+            item.measure,
+            f"{item.difference:.1e}",
+            f"{item.limit:.0e}",
+        ]
+        for item in report.comparisons
+    ]
+    columns = ("graph", "output", "tiles", "difference of", "is", "limit")
+    console.table("Graphs against torch float32", columns, rows)
+    console.say(
+        f"{report.path}: {report.size / 1e6:.1f} MB, encoder {report.encoder_sha256[:12]}, "
+        f"heads: {', '.join(report.heads) or 'none'}; {report.seconds:.0f} s"
+    )
+    console.emit({**asdict(report), "path": str(report.path)})

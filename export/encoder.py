@@ -1,0 +1,107 @@
+"""The encoder of a bundle: exported from a checkpoint, or taken over from another bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from pathgene_rt.bundle import ENCODER_FILE, SUFFIX, Bundle
+from pathgene_rt.errors import BundleError, UsageError
+from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
+from pathgene_rt.export.golden import generated_tiles, tiles_from_slides
+from pathgene_rt.export.preprocess import TileEncoder
+from pathgene_rt.export.reference import encoder_features
+from pathgene_rt.export.to_onnx import to_onnx
+from pathgene_rt.files import sha256
+from pathgene_rt.geometry import Float32Array, UInt8Array
+from pathgene_rt.model_spec import ModelSpec, Preprocess, TensorSpec
+from pathgene_rt.training.checkpoint import weights_sha256
+from pathgene_rt.training.encoders.ctranspath import IMAGE_PX, CTransPath
+
+_EXAMPLE_TILES = 3
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """A graph that agrees with torch, with the golden ``tiles`` uint8 [n, p, p, 3] and torch's
+    ``features`` float32 [n, D] that show it. ``golden_source`` says where the tiles are from.
+    """
+
+    spec: ModelSpec
+    graph: bytes
+    tiles: UInt8Array
+    features: Float32Array
+    golden_source: str
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def feature_dim(self) -> int:
+        return int(self.features.shape[1])
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` names a bundle rather than a checkpoint (both may be zip files)."""
+    return path.suffix == SUFFIX or path.is_dir()
+
+
+def export_encoder(
+    checkpoint: Path, preprocess: Preprocess, golden_slides: Sequence[Path]
+) -> ExportedEncoder:
+    """Export a CTransPath checkpoint. ``golden_slides`` may be empty: tissue is then generated.
+
+    Raises :class:`CheckpointError`, what the slides raise, and :class:`VerificationError` if the
+    graph does not agree with torch.
+    """
+    if preprocess.resize_px != IMAGE_PX:
+        raise UsageError(
+            f"CTransPath takes {IMAGE_PX} px, not resize_px = {preprocess.resize_px}; leave it out"
+        )
+    encoder = CTransPath.from_checkpoint(checkpoint)
+    if golden_slides:
+        tiles = tiles_from_slides(golden_slides, preprocess)
+        count = len(golden_slides)
+        source = f"{count} slide{'s' if count > 1 else ''} that the exporter named"
+    else:
+        tiles, source = generated_tiles(preprocess), "generated tissue"
+    features = encoder_features(encoder, tiles, preprocess)
+    example = torch.from_numpy(tiles[:_EXAMPLE_TILES])
+    graph = to_onnx(TileEncoder(encoder, preprocess), {"tiles": example}, ["features"])
+    side = preprocess.tile_px
+    spec = ModelSpec(
+        name=encoder.architecture,
+        architecture=encoder.architecture,
+        inputs=(TensorSpec(name="tiles", dtype="uint8", shape=("n", side, side, 3)),),
+        outputs=(TensorSpec(name="features", dtype="float32", shape=("n", features.shape[1])),),
+        onnx_sha256=sha256(graph),
+        weights_sha256=weights_sha256(encoder.state_dict(), asdict(preprocess)),
+        preprocess=preprocess,
+    )
+    return _checked(spec, graph, tiles, features, source)
+
+
+def reuse_encoder(path: Path) -> ExportedEncoder:
+    """The encoder, golden tiles and features of the bundle at ``path``, compared again.
+
+    Raises :class:`BundleError` if the bundle is damaged or its golden arrays are incomplete.
+    """
+    with Bundle.open(path) as bundle:
+        golden = bundle.golden("encoder")
+        if not {"tiles", "features"} <= golden.keys():
+            raise BundleError(
+                f"the bundle {path} has no golden tiles; export its encoder from the checkpoint"
+            )
+        spec, graph = bundle.encoder, bundle.read(ENCODER_FILE)
+        source = f"the bundle {bundle.manifest.name} {bundle.manifest.version}"
+    return _checked(spec, graph, golden["tiles"], golden["features"], source)
+
+
+def _checked(
+    spec: ModelSpec, graph: bytes, tiles: UInt8Array, features: Float32Array, source: str
+) -> ExportedEncoder:
+    check_graph("the encoder", graph)
+    comparisons = compare_encoder("the encoder", graph, tiles, features)
+    require_passed(comparisons)
+    return ExportedEncoder(spec, graph, tiles, features, source, tuple(comparisons))

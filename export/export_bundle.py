@@ -1,0 +1,163 @@
+"""From checkpoints to one bundle, every graph compared with torch before anything is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathgene_rt.bundle import (
+    ENCODER_FILE,
+    ENCODER_GOLDEN,
+    MODEL_CARD,
+    SCHEMA_VERSION,
+    BundleManifest,
+    head_file,
+    head_golden,
+)
+from pathgene_rt.bundle_store import is_safe_name
+from pathgene_rt.errors import UsageError
+from pathgene_rt.export.request import ExportRequest, HeadRequest
+from pathgene_rt.export.requirements import require_export
+from pathgene_rt.model_spec import Preprocess
+
+if TYPE_CHECKING:
+    from pathgene_rt.export.check import Comparison
+    from pathgene_rt.export.encoder import ExportedEncoder
+    from pathgene_rt.export.head import ExportedHead
+
+Stage = Callable[[str], None]
+"""Called with a few words for a person when a stage of the export begins."""
+
+_REPORTED_PACKAGES = ("pathgene-rt", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: ``sha256`` is the bundle's hash, ``size`` its files' bytes together."""
+
+    path: Path
+    name: str
+    sha256: str
+    size: int
+    encoder_sha256: str
+    heads: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportReport:
+    """Export, compare and write one bundle.
+
+    Raises :class:`MissingExtraError` without torch, onnx, onnxscript or onnxruntime,
+    :class:`UsageError` for a request that makes no sense, :class:`OutputError` if ``out`` cannot be
+    written, :class:`CheckpointError` for weights that do not fit, :class:`VerificationError` if a
+    graph does not agree with torch. In every case nothing is left at ``out``.
+    """
+    require_export()
+    from pathgene_rt.export.write_bundle import require_free_target
+
+    began = time.monotonic()
+    _require_sensible(request)
+    require_free_target(request.out, overwrite=request.overwrite)
+    announce = stage or (lambda _: None)
+    encoder = _encoder(request, announce)
+    heads = _heads(request.heads, encoder, announce)
+    announce("writing the bundle")
+    digest, size = _write(request, encoder, heads)
+    return ExportReport(
+        path=request.out,
+        name=request.bundle_name,
+        sha256=digest,
+        size=size,
+        encoder_sha256=encoder.spec.weights_sha256,
+        heads=tuple(head.spec.name for head in heads),
+        comparisons=_comparisons(encoder, heads),
+        warnings=tuple(warning for head in heads for warning in head.warnings),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _require_sensible(request: ExportRequest) -> None:
+    """Refuse before minutes of work what could only be refused after them."""
+    seen: set[str] = set()
+    for head in request.heads:
+        name = head.head_name
+        if "/" in name or not is_safe_name(head_file(name)):
+            raise UsageError(
+                f"the head name {name!r} cannot be a file name; give --head NAME={head.path}"
+            )
+        if name.casefold() in seen:
+            raise UsageError(
+                f"two heads are named {name}; name one of them with --head NAME={head.path}"
+            )
+        seen.add(name.casefold())
+
+
+def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
+    from pathgene_rt.export.encoder import export_encoder, is_bundle, reuse_encoder
+
+    if is_bundle(request.encoder):
+        if request.golden or request.preprocess is not None:
+            raise UsageError(
+                f"the encoder comes from the bundle {request.encoder} with its golden tiles and "
+                "preprocessing; leave out --golden and [preprocess], or name a checkpoint"
+            )
+        announce("taking over and comparing the encoder")
+        return reuse_encoder(request.encoder)
+    announce("exporting and comparing the encoder")
+    return export_encoder(request.encoder, request.preprocess or Preprocess(), request.golden)
+
+
+def _heads(
+    requests: Sequence[HeadRequest], encoder: ExportedEncoder, announce: Stage
+) -> list[ExportedHead]:
+    from pathgene_rt.export.head import export_head
+
+    heads = []
+    for request in requests:
+        announce(f"exporting and comparing head {request.head_name}")
+        heads.append(export_head(request, encoder))
+    return heads
+
+
+def _comparisons(encoder: ExportedEncoder, heads: Sequence[ExportedHead]) -> tuple[Comparison, ...]:
+    return (*encoder.comparisons, *(item for head in heads for item in head.comparisons))
+
+
+def _write(
+    request: ExportRequest, encoder: ExportedEncoder, heads: Sequence[ExportedHead]
+) -> tuple[str, int]:
+    from pathgene_rt.export.model_card import model_card
+    from pathgene_rt.export.write_bundle import array_file, write_bundle
+
+    manifest = BundleManifest(
+        schema_version=SCHEMA_VERSION,
+        name=request.bundle_name,
+        version=request.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        intended_use=request.intended_use,
+        licence=request.licence,
+        encoder=encoder.spec,
+        heads=tuple(head.spec for head in heads),
+        files={},
+    )
+    versions = {package: version(package) for package in _REPORTED_PACKAGES}
+    card = model_card(manifest, _comparisons(encoder, heads), encoder.golden_source, versions)
+    files = {
+        MODEL_CARD: card.encode(),
+        ENCODER_FILE: encoder.graph,
+        ENCODER_GOLDEN: array_file({"tiles": encoder.tiles, "features": encoder.features}),
+    }
+    for head in heads:
+        files[head.spec.file] = head.graph
+        files[head_golden(head.spec.name)] = array_file(head.golden)
+    digest = write_bundle(
+        request.out, manifest, files, directory=request.directory, overwrite=request.overwrite
+    )
+    return digest, sum(len(data) for data in files.values())

@@ -1,0 +1,168 @@
+"""A head of a bundle: its checkpoint rebuilt, exported and compared with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pathgene_rt.bundle import head_file
+from pathgene_rt.errors import CheckpointError
+from pathgene_rt.export.check import (
+    Array,
+    Comparison,
+    Inputs,
+    check_graph,
+    compare_head,
+    require_passed,
+)
+from pathgene_rt.export.encoder import ExportedEncoder
+from pathgene_rt.export.golden import golden_coords
+from pathgene_rt.export.reference import head_inputs
+from pathgene_rt.export.request import HeadRequest
+from pathgene_rt.export.to_onnx import to_onnx
+from pathgene_rt.files import sha256
+from pathgene_rt.geometry import Float32Array, Int64Array
+from pathgene_rt.model_spec import Calibration, HeadSpec, ModelSpec, Task, TensorSpec
+from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head
+from pathgene_rt.training.heads.base import Head
+
+_EXAMPLE_TILES = 9
+
+
+@dataclass(frozen=True)
+class ExportedHead:
+    """A graph that agrees with torch, and its ``golden`` arrays: inputs and torch's outputs of one
+    bag, by tensor name.
+    """
+
+    spec: HeadSpec
+    graph: bytes
+    golden: Mapping[str, Array]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+
+
+def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
+    """Export one head checkpoint for the features of ``encoder``.
+
+    The golden bag is the encoder's golden features. Raises :class:`CheckpointError` if the head was
+    trained on features of another width or of other weights, and :class:`VerificationError` if the
+    graph does not agree with torch.
+    """
+    checkpoint = load_head(request.path)
+    warnings = _require_same_encoder(request, checkpoint, encoder)
+    head, name = checkpoint.head, request.head_name
+    features, coords = encoder.features, golden_coords(len(encoder.features))
+    example, _ = _run(head, features[:_EXAMPLE_TILES], coords[:_EXAMPLE_TILES])
+    outputs = ("logits", "attention") if head.has_attention else ("logits",)
+    graph = to_onnx(
+        _HeadGraph(head), {key: torch.from_numpy(value) for key, value in example.items()}, outputs
+    )
+    check_graph(f"head {name}", graph)
+    comparisons = compare_head(
+        name, graph, lambda bag, places: _run(head, bag, places), features, coords
+    )
+    require_passed(comparisons)
+    inputs, expected = _run(head, features, coords)
+    return ExportedHead(
+        spec=HeadSpec(
+            model=_model_spec(name, checkpoint, graph, expected),
+            file=head_file(name),
+            task=_task(request, checkpoint.task),
+        ),
+        graph=graph,
+        golden={"coords": coords, **inputs, **expected},
+        comparisons=tuple(comparisons),
+        warnings=warnings,
+    )
+
+
+class _HeadGraph(nn.Module):
+    """A head whose results are a plain tuple, without an attention it does not have."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self, features: Tensor, coords: Tensor | None = None, edges: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        output = self.head(features, coords, edges)
+        return output.logits, *(() if output.attention is None else (output.attention,))
+
+
+def _run(head: Head, features: Float32Array, coords: Int64Array) -> tuple[Inputs, Inputs]:
+    """The inputs that ``head`` declares for a bag, and torch's outputs, as arrays by name."""
+    inputs = head_inputs(head.inputs, features, coords)
+    with torch.inference_mode():
+        output = head(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    results = {"logits": output.logits.numpy()}
+    if output.attention is not None:
+        results["attention"] = output.attention.numpy()
+    return inputs, results
+
+
+def _require_same_encoder(
+    request: HeadRequest, checkpoint: HeadCheckpoint, encoder: ExportedEncoder
+) -> tuple[str, ...]:
+    """Refuse a head of another encoder; return a warning if the checkpoint does not say."""
+    name, width = request.head_name, checkpoint.head.in_dim
+    if width != encoder.feature_dim:
+        raise CheckpointError(
+            f"head {name} takes {width} features a tile, the encoder gives {encoder.feature_dim}; "
+            "export it with the encoder whose features it was trained on"
+        )
+    trained, ours = checkpoint.encoder_sha256, encoder.spec.weights_sha256
+    if trained is None:
+        return (
+            f"head {name} does not say which encoder it was trained on; make sure that it is this "
+            f"one ({ours[:12]})",
+        )
+    if trained != ours:
+        raise CheckpointError(
+            f"head {name} was trained on features of the encoder {trained[:12]}, this one is "
+            f"{ours[:12]} (weights or preprocessing differ); export it with that encoder, or "
+            "extract features with this one and train again"
+        )
+    return ()
+
+
+def _model_spec(name: str, checkpoint: HeadCheckpoint, graph: bytes, expected: Inputs) -> ModelSpec:
+    head = checkpoint.head
+    known = {
+        "features": TensorSpec(name="features", dtype="float32", shape=("n", head.in_dim)),
+        "coords": TensorSpec(name="coords", dtype="int64", shape=("n", 2)),
+        "edges": TensorSpec(name="edges", dtype="int64", shape=(2, "e")),
+    }
+    outputs = [TensorSpec(name="logits", dtype="float32", shape=(len(checkpoint.classes),))]
+    if "attention" in expected:
+        columns = int(np.shape(expected["attention"])[1])
+        outputs.append(TensorSpec(name="attention", dtype="float32", shape=("n", columns)))
+    return ModelSpec(
+        name=name,
+        architecture=head.architecture,
+        inputs=tuple(known[key] for key in head.inputs),
+        outputs=tuple(outputs),
+        onnx_sha256=sha256(graph),
+        weights_sha256=checkpoint.weights_sha256,
+        classes=checkpoint.classes,
+        activation=checkpoint.activation,
+    )
+
+
+def _task(request: HeadRequest, task: Task) -> Task:
+    """The checkpoint's task with what the exporter says instead."""
+    calibration = task.calibration
+    if request.temperature is not None:
+        calibration = Calibration(temperature=request.temperature)
+    return replace(
+        task,
+        kind=request.kind or task.kind,
+        gene=request.gene if request.gene is not None else task.gene,
+        threshold=request.threshold if request.threshold is not None else task.threshold,
+        calibration=calibration,
+    )
