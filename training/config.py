@@ -55,7 +55,7 @@ class LoopConfig:
     weight_decay: float = Field(default=1e-5, ge=0, le=1)
     balance: bool = True
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -147,8 +147,8 @@ def _members(
 class BagStore:
     """Reads bags when they are needed and keeps those that fit into ``cache_bytes`` in memory.
 
-    All bags must come from one encoder: raises :class:`FeatureFileError` naming the first that
-    has another width or encoder hash, or that is empty.
+    All bags must come from one encoder: the first that has another width or encoder hash is named
+    by a :class:`FeatureFileError`.
     """
 
     def __init__(self, cache_bytes: int) -> None:
@@ -157,7 +157,7 @@ class BagStore:
         self._first: tuple[Path, int, str | None] | None = None
 
     def read(self, path: Path) -> FeatureBag:
-        """The bag of ``path``. Raises FeatureFileError."""
+        """The bag of ``path``. Raises FeatureFileError, also for what the file itself lacks."""
         if path in self._bags:
             return self._bags[path]
         bag = read_features(path)
@@ -169,8 +169,6 @@ class BagStore:
         return bag
 
     def _check(self, bag: FeatureBag, path: Path) -> None:
-        if len(bag) == 0:
-            raise FeatureFileError(f"{path} holds no tiles; extract the slide again")
         width, encoder = bag.features.shape[1], bag.encoder_sha256
         if self._first is None:
             self._first = (path, width, encoder)

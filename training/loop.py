@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathgene_rt.errors import FeatureFileError, UsageError
+from pathgene_rt.errors import UsageError
 from pathgene_rt.heads import HeadInputs
 from pathgene_rt.training.config import LoopConfig
 from pathgene_rt.training.data import BagStore, LabelledSlide
@@ -51,8 +51,7 @@ def fit(
 
     Ends with the weights of the best epoch, in eval mode, on the CPU. The order of bags and dropout
     follow ``config.seed``; torch's global generator is left as it was. Raises :class:`UsageError`
-    if the loss stops being a number, and :class:`FeatureFileError` if a bag holds values that are
-    none; both name the slide.
+    naming the slide at which the loss stops being a number, and FeatureFileError.
     """
     device = _device(config.device)
     trainer = _Trainer(head.to(device), [slide.label for slide in train], bags, config, device)
@@ -95,7 +94,7 @@ class _Trainer:
         weights = class_weights(labels, classes) if config.balance else torch.ones(classes)
         self.bag_loss = weighted_cross_entropy(weights.to(device))
         self.optimizer = torch.optim.AdamW(
-            head.parameters(), lr=self.rate, weight_decay=config.weight_decay
+            head.parameters(), lr=self.rate, weight_decay=config.weight_decay, fused=True
         )
 
     def train(self, slides: Sequence[LabelledSlide]) -> float:
@@ -130,13 +129,9 @@ class _Trainer:
         return torch.tensor(slide.label, device=self.device)
 
     def _finite(self, loss: Tensor, slide: LabelledSlide) -> float:
-        value = float(loss)
+        value = float(loss.detach())
         if math.isfinite(value):
             return value
-        if not np.isfinite(self.bags.read(slide.features).features).all():
-            raise FeatureFileError(
-                f"{slide.features} holds NaN or infinity; extract the slide {slide.slide_id} again"
-            )
         raise UsageError(
             f"the loss became {value} at the slide {slide.slide_id}; lower training.learning_rate "
             f"(now {self.rate:g})"
@@ -162,9 +157,7 @@ def bag_inputs(head: Head, slide: LabelledSlide, bags: BagStore) -> dict[str, Te
 
 def _device(choice: str) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
-        raise UsageError("training.device is cuda, which torch does not find; choose auto or cpu")
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
+        raise UsageError("training.device is cuda, but torch finds no GPU; choose cpu")
     return torch.device(choice)
 
 

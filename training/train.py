@@ -67,7 +67,7 @@ def train(
 ) -> TrainResult:
     """Train every head of ``config``; write <name>.pt of each and run.json into the run folder.
 
-    ``out`` overrides the configuration's folder. Tables, files and options of all heads are
+    ``out`` overrides the configuration's folder. Tables, features and options of all heads are
     checked before the first is trained. The same configuration, features and machine give the same
     numbers. Raises :class:`UsageError` for what is wrong in the configuration or the labels,
     :class:`FeatureFileError` for features, and :class:`OutputError` if the folder cannot be written
@@ -131,11 +131,13 @@ def _plan(config: TrainConfig, bags: BagStore) -> tuple[list[_HeadPlan], list[st
             test=config.data.test,
             seed=config.training.seed,
         )
-        bag = bags.read(cohort.slides[0].features)
+        # All files are read once before anything is trained: a damaged one, or one of another
+        # encoder, must not end a run after hours.
+        for slide in cohort.slides:
+            bag = bags.read(slide.features)
         plan = _HeadPlan(head, cohort, split, bag.features.shape[1], bag.encoder_sha256)
         with torch.random.fork_rng(devices=[]):
-            # Created once before anything is trained, so that a wrong option costs no hour.
-            plan.create()
+            plan.create()  # raises what is wrong with the options
         plans.append(plan)
     return plans, notes
 
