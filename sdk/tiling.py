@@ -22,6 +22,9 @@ from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.tissue import TissueMask
 
+ROUNDING = 1e-6
+"""Relative; three pixels of 0.1 um are one of 0.3 um even where the tolerance is 0."""
+
 
 @dataclass(frozen=True)
 class TileScale:
@@ -56,11 +59,11 @@ def plan_grid(
 def plan_scale(info: SlideInfo, preprocess: Preprocess) -> TileScale:
     """The level to read and how much of it, by the rules above. Raises SlideScaleError."""
     own_mpp = slide_mpp(info)
-    target, tolerance = preprocess.mpp, preprocess.mpp_tolerance
+    target, tolerance = preprocess.mpp, max(preprocess.mpp_tolerance, ROUNDING)
     if own_mpp > target * (1 + tolerance):
         raise SlideScaleError(
             f"{info.slide_id}: scanned at {own_mpp:.4g} um/px, but the model needs {target:g} or "
-            f"finer (tolerance {tolerance:.0%}); scan at a higher magnification"
+            f"finer (tolerance {preprocess.mpp_tolerance:.0%}); scan at a higher magnification"
         )
     tile_px = preprocess.tile_px
     for level, downsample in _coarsest_first(info):
@@ -78,7 +81,7 @@ def scale_of_span(info: SlideInfo, preprocess: Preprocess, span_px: float) -> Ti
     """
     tile_px, target = preprocess.tile_px, preprocess.mpp
     mpp = span_px * slide_mpp(info) / tile_px
-    if abs(mpp - target) > preprocess.mpp_tolerance * target:
+    if abs(mpp - target) > max(preprocess.mpp_tolerance, ROUNDING) * target:
         raise SlideScaleError(
             f"{info.slide_id}: tiles of {span_px:g} level-0 px are {mpp:.4g} um/px at {tile_px} px "
             f"a side, but the model needs {target:g} (tolerance {preprocess.mpp_tolerance:.0%}); "

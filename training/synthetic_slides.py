@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.files import atomic_path, writable_folder
+from pathgene_rt.files import atomic_path, writable_folder, write_bytes
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.training.synthetic import GLASS_RGB, Pattern, Texture, draw_tissue
 
@@ -118,10 +118,11 @@ def write_cohort(
         )
         rows.append((slide_id, f"case-{index:03d}", CLASSES[glandular], CLASSES[large]))
     labels = folder / "labels.csv"
-    with atomic_path(labels) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("slide_id", "case_id", "EGFR", "TP53"))
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("slide_id", "case_id", "EGFR", "TP53"))
+    writer.writerows(rows)
+    write_bytes(labels, table.getvalue().encode())
     return labels
 
 

@@ -13,6 +13,8 @@ from pathgene_rt.slides.slide import Overview, Slide
 
 __all__ = ["READERS", "Overview", "Slide", "open_slide"]
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 OpenWith = Callable[[Path, float | None], Slide | None]
 
 READERS: tuple[OpenWith, ...] = (open_with_openslide,)
@@ -36,11 +38,17 @@ def open_slide(path: Path, mpp: float | None = None) -> Slide:
     if path.is_dir():
         raise SlideOpenError(f"{path}: is a folder; name a slide file in it")
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            start = file.read(4)
     except OSError as error:
         raise SlideOpenError(f"{path}: {reason(error)}; check the path") from error
     for open_with in READERS:
         slide = open_with(path, mpp)
         if slide is not None:
             return slide
+    if start in TIFF_STARTS:
+        raise SlideOpenError(
+            f"{path}: a TIFF file, but of no known scanner or cut short (it has "
+            f"{path.stat().st_size} bytes); copy it again or convert it"
+        )
     raise SlideOpenError(f"{path}: not a slide of any known format; check the file or convert it")

@@ -64,7 +64,7 @@ class OpenSlideReader:
     def __init__(self, handle: Any, path: Path, mpp: float | None, version: str) -> None:
         """``handle`` is an ``openslide.OpenSlide``; it is closed by :meth:`close`."""
         self._handle = handle
-        self._reads = threading.Condition()
+        self._lock = threading.Lock()
         self._in_progress = 0
         self._closed = False
         self.reader = f"openslide {version}"
@@ -112,13 +112,15 @@ class OpenSlideReader:
         return read_overview(self, mpp)
 
     def close(self) -> None:
-        """See :meth:`Slide.close`. OpenSlide itself would crash on a read that is in progress."""
-        with self._reads:
-            if self._closed:
-                return
-            self._closed = True
-            self._reads.wait_for(lambda: self._in_progress == 0)
-            self._handle.close()
+        """See :meth:`Slide.close`.
+
+        OpenSlide would crash if it were closed under a read. Waiting for one could take forever (a
+        network share that went away), so the last read to end closes it.
+        """
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._free_if_idle()
 
     def __enter__(self) -> Self:
         return self
@@ -128,17 +130,20 @@ class OpenSlideReader:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        with self._reads:
+        with self._lock:
             if self._closed:
                 raise SlideReadError(f"{self.info.slide_id}: the slide was closed; open it again")
             self._in_progress += 1
         try:
             yield
         finally:
-            with self._reads:
+            with self._lock:
                 self._in_progress -= 1
-                if self._in_progress == 0:
-                    self._reads.notify_all()
+                self._free_if_idle()
+
+    def _free_if_idle(self) -> None:
+        if self._closed and self._in_progress == 0:
+            self._handle.close()
 
     def _opaque(self, rgba: Image.Image) -> bytes:
         """The bytes of ``rgba`` as RGB, over the background where it is not opaque."""

@@ -21,7 +21,7 @@ class Overview:
 
 
 class Slide(Protocol):
-    """An open slide. Every method but :meth:`close` may be called from any thread at any time.
+    """An open slide. Every method may be called from any thread at any time.
 
     Coordinates are level-0 pixels of the file's own canvas (for MRXS the whole scanned area, of
     which parts are empty). Whatever holds no pixels (outside the slide, areas that were not
@@ -56,7 +56,10 @@ class Slide(Protocol):
         """
 
     def close(self) -> None:
-        """Wait for reads in progress, then free everything. Idempotent."""
+        """Refuse further reads and free everything once those in progress end. Idempotent.
+
+        Does not wait.
+        """
 
     def __enter__(self) -> Self: ...
 
