@@ -1,0 +1,106 @@
+"""What a head says of a slide: logits become probabilities and a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pathgene_rt.calibration import probabilities
+from pathgene_rt.errors import EngineError
+from pathgene_rt.model_spec import HeadSpec, TaskKind
+
+NO_CALL = "none"
+"""The call of a sigmoid head when no class reaches the threshold."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One head's answer for one slide.
+
+    ``probabilities`` are calibrated and in the order of ``classes``. ``called`` are the indices of
+    the classes that ``call`` names: exactly one for softmax, none or more for sigmoid (joined by
+    ", " in ``call``). ``threshold`` is None where none was applied (likeliest of several classes).
+    """
+
+    head: str
+    kind: TaskKind
+    gene: str | None
+    classes: tuple[str, ...]
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    threshold: float | None
+    called: tuple[int, ...]
+    has_attention: bool
+
+    @property
+    def call(self) -> str:
+        return ", ".join(self.classes[place] for place in self.called) or NO_CALL
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in ``report.json`` and in the output of ``predict --json``."""
+        return {
+            "head": self.head,
+            "task": self.kind,
+            "gene": self.gene,
+            "classes": list(self.classes),
+            "probabilities": list(self.probabilities),
+            "call": self.call,
+            "called": list(self.called),
+            "threshold": self.threshold,
+            "logits": list(self.logits),
+            "has_attention": self.has_attention,
+        }
+
+
+def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
+    """Apply calibration, activation and threshold of ``head`` to its ``logits`` [classes].
+
+    A class is called when its probability is at least the threshold: of two softmax classes the
+    last, of sigmoid classes each. Of several softmax classes the likeliest is called. Raises
+    EngineError if the logits do not fit the classes or are not finite.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    classes = head.model.classes
+    activation = head.model.activation
+    if activation is None or (activation == "softmax" and len(classes) < 2):
+        raise EngineError(
+            f"head {head.name} has {len(classes)} classes and the activation {activation}, which "
+            "makes no probabilities; export the bundle again"
+        )
+    if values.shape != (len(classes),):
+        raise EngineError(
+            f"head {head.name} gave logits of shape {values.shape} for {len(classes)} classes; "
+            "export the bundle again"
+        )
+    if not np.isfinite(values).all():
+        raise EngineError(
+            f"head {head.name} gave the logits {values.tolist()}; run pathgene-rt verify"
+        )
+    chances = probabilities(values, activation, head.task.calibration.temperature)
+    threshold: float | None = head.task.threshold
+    if activation == "softmax" and len(classes) > 2:
+        threshold = None
+    return Prediction(
+        head=head.name,
+        kind=head.task.kind,
+        gene=head.task.gene,
+        classes=classes,
+        logits=tuple(values.tolist()),
+        probabilities=tuple(chances.tolist()),
+        threshold=threshold,
+        called=_called(chances, threshold, exclusive=activation == "softmax"),
+        has_attention=head.model.has_attention,
+    )
+
+
+def _called(
+    chances: NDArray[np.float64], threshold: float | None, *, exclusive: bool
+) -> tuple[int, ...]:
+    if threshold is None:
+        return (int(chances.argmax()),)
+    if exclusive:
+        return (int(chances[-1] >= threshold),)
+    return tuple(np.flatnonzero(chances >= threshold).tolist())
