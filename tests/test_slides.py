@@ -15,7 +15,7 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError, SlideReadError, SlideScaleError
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.openslide_reader import CACHE_BYTES, OpenSlideReader
+from pathgene_rt.slides.openslide_reader import OpenSlideReader
 from pathgene_rt.slides.overview import BLOCK_PX, MAX_OVERVIEW_PX, read_overview
 from pathgene_rt.slides.scale import declared_mpp
 from pathgene_rt.training.synthetic_slides import write_slide
@@ -296,10 +296,6 @@ def test_close_during_a_read_leaves_the_handle_to_the_read() -> None:
         go_on.set()
         assert read.result(10).shape == (4, 4, 3)
     assert handle.closed == 1
-
-
-def test_the_cache_of_decoded_tiles_is_bounded() -> None:
-    assert CACHE_BYTES <= 128 << 20
 
 
 class FakeHandle:
