@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import csv
 import json as jsonlib
-import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +17,10 @@ from pathgene_rt.cli.console import Console
 from pathgene_rt.errors import OutputError, PathGeneError
 
 _MARK = ".pathgene-rt-demo"
-_SLIDES = 16
-_HELD_OUT = 2
+_SLIDES = 20
+_HELD_OUT = ("synthetic-017", "synthetic-018")
+"""One slide of either answer for either gene."""
+
 _CONFIG = """\
 # Written by `pathgene-rt demo`. docs/train.example.toml explains every key.
 [data]
@@ -40,6 +42,29 @@ kind = "mutation"
 gene = "TP53"
 """
 
+_STEPS: tuple[tuple[str, str], ...] = (
+    (
+        "The encoder alone becomes a bundle, to extract features with",
+        "export --encoder ctranspath.pth --out encoder.pgrt",
+    ),
+    (
+        "Engines for this machine: the fastest precision that keeps the limits",
+        "build encoder.pgrt",
+    ),
+    (
+        "Features of the training slides, by the runtime that will predict",
+        "extract slides --bundle encoder.pgrt --out features",
+    ),
+    ("ABMIL for EGFR and CLAM-SB for TP53", "train train.toml --out run"),
+    (
+        "Encoder and heads become one bundle, compared with torch before it is written",
+        "export --encoder encoder.pgrt --head run/egfr.pt --head run/tp53.pt --out lung.pgrt",
+    ),
+    ("Engines for the whole bundle", "build lung.pgrt"),
+    ("The bundle's golden outputs, replayed on this machine", "verify lung.pgrt"),
+    ("Two slides that no head has seen", "predict held-out --bundle lung.pgrt"),
+)
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path(
@@ -52,48 +77,10 @@ def demo(
     _fresh_folder(out)
     console.say("# Generated H&E-like slides, and a CTransPath with seeded (not trained) weights")
     truth = _prepare(out)
-    console.say(f"{_SLIDES} slides to train on, {len(truth)} held out, labels in {out}/train.csv")
-    held_out = [f"slides/{slide}.svs" for slide in truth]
-    steps: list[tuple[str, list[str]]] = [
-        (
-            "The encoder alone becomes a bundle, to extract features with",
-            ["export", "--encoder", "ctranspath.pth", "--out", "encoder.pgrt", "--name", "encoder"],
-        ),
-        (
-            "Engines for this machine: the fastest precision that keeps the limits",
-            ["build", "encoder.pgrt"],
-        ),
-        (
-            "Features of the training slides, by the runtime that will predict",
-            ["extract", "train-slides", "--bundle", "encoder.pgrt", "--out", "features"],
-        ),
-        ("ABMIL for EGFR and CLAM-SB for TP53", ["train", "train.toml", "--out", "run"]),
-        (
-            "Encoder and heads become one bundle, compared with torch on the way",
-            [
-                "export",
-                "--encoder",
-                "encoder.pgrt",
-                "--head",
-                "run/egfr.pt",
-                "--head",
-                "run/tp53.pt",
-                "--out",
-                "lung.pgrt",
-                "--name",
-                "demo",
-            ],
-        ),
-        ("Engines for the whole bundle", ["build", "lung.pgrt"]),
-        ("The bundle's golden outputs, replayed on this machine", ["verify", "lung.pgrt"]),
-        (
-            "Two slides that no head has seen",
-            ["predict", *held_out, "--bundle", "lung.pgrt", "--out", "predictions"],
-        ),
-    ]
-    for number, (title, arguments) in enumerate(steps, 1):
-        console.say(f"\n# {number}. {title}\n$ pathgene-rt {shlex.join(arguments)}")
-        _run(arguments, out)
+    console.say(f"{_SLIDES - len(truth)} slides to train on, {len(truth)} held out.")
+    for number, (title, command) in enumerate(_STEPS, 1):
+        console.say(f"\n# {number}. {title}\n$ pathgene-rt {command}")
+        _run(command.split(), out)
     console.say("\n# What the slides were generated as, and what was predicted")
     right = _compare(out, truth, console)
     console.say(f"{right} of {2 * len(truth)} predictions are right.")
@@ -123,10 +110,27 @@ def _fresh_folder(out: Path) -> None:
 def _prepare(out: Path) -> dict[str, dict[str, str]]:
     """Write slides, labels, weights and the config; the held-out slides' labels by slide id."""
     from pathgene_rt.export.requirements import require_export
-    from pathgene_rt.training.demo_cohort import write_demo_cohort
+    from pathgene_rt.training.requirements import require_training
 
     require_export()
-    truth = write_demo_cohort(out, train=_SLIDES, held_out=_HELD_OUT)
+    require_training()
+    import torch
+
+    from pathgene_rt.training.encoders.ctranspath import CTransPath
+    from pathgene_rt.training.synthetic_slides import write_cohort
+
+    labels = write_cohort(out / "slides", _SLIDES, seed=1)
+    with labels.open(newline="", encoding="utf-8") as file:
+        rows = {row["slide_id"]: row for row in csv.DictReader(file)}
+    truth = {slide: rows.pop(slide) for slide in _HELD_OUT}
+    with (out / "train.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=truth[_HELD_OUT[0]].keys())
+        writer.writeheader()
+        writer.writerows(rows.values())
+    (out / "held-out").mkdir()
+    for slide in _HELD_OUT:
+        (out / "slides" / f"{slide}.svs").rename(out / "held-out" / f"{slide}.svs")
+    torch.save(CTransPath.seeded(1).state_dict(), out / "ctranspath.pth")
     (out / "train.toml").write_text(_CONFIG)
     return truth
 

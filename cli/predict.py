@@ -57,7 +57,7 @@ def predict(
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor, public_id
-    from pathgene_rt.report import is_complete_report
+    from pathgene_rt.report_files import is_complete_report
     from pathgene_rt.slides.find import find_slides
 
     console = Console(json=json, quiet=quiet)

@@ -21,14 +21,18 @@ from pathgene_rt.geometry import TileGrid, UInt8Array
 from pathgene_rt.heads import run_heads
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.report import Provenance, Report, make_prediction, write_report
+from pathgene_rt.prediction import make_prediction
+from pathgene_rt.report import Provenance, Report
+from pathgene_rt.report_files import FEATURES_FILE, write_report
 from pathgene_rt.slides import Slide, open_slide
+from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.tiling import plan_grid
 from pathgene_rt.tissue import tissue_mask
 
-_HEATMAP_PX = 1200
-"""An overview whose longer side has fewer pixels makes a coarse heatmap: a finer one is read."""
+_HEATMAP_PX, _OVERVIEW_PX = 1200, 1600
+"""An overview whose longer side has fewer pixels than the first makes a coarse heatmap: one of the
+second is read instead."""
 
 
 @dataclass
@@ -52,8 +56,8 @@ class _Work:
 class Predictor:
     """Predicts slides with one bundle on this machine.
 
-    Use as a context manager; one slide at a time. Engines are compiled once, at construction. Raises
-    BundleError, EngineError and EngineUnavailableError.
+    Use as a context manager; one slide at a time. Engines are compiled once, at construction.
+    Raises BundleError, EngineError and EngineUnavailableError.
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions | None = None) -> None:
@@ -108,15 +112,14 @@ class Predictor:
                 attention=attention,
                 quality=work.quality,
                 provenance=self._provenance(work, stats),
-                warnings=tuple(self.engines.warnings),
             )
             if out is None:
                 return report
             if options.features:
-                write_features(out / "features.h5", bag)
+                write_features(out / FEATURES_FILE, bag)
             overview = work.overview
             if overview is None or (options.heatmaps and max(overview.shape[:2]) < _HEATMAP_PX):
-                overview = _fine_overview(work.slide)
+                overview = _fine_overview(work)
             return write_report(report, out, overview, work.slide.info, bag, options)
 
     def extract(
@@ -137,16 +140,14 @@ class Predictor:
         """The open slide and its grid, with the seconds that took."""
         began = time.perf_counter()
         with open_slide(path, options.mpp) as slide:
-            slide_id = slide.info.slide_id
-            if options.anonymize:
-                slide_id = hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+            slide_id = public_id(slide.info.slide_id, anonymize=options.anonymize)
             opened = time.perf_counter()
             if options.coords is not None:
                 grid = grid_from_coords(slide.info, self.bundle.preprocess, options.coords)
                 work = _Work(slide, slide_id, grid)
             else:
                 overview = slide.overview(options.tissue.mask_mpp)
-                scale = overview.downsample * slide.info.mpp
+                scale = overview.downsample * slide_mpp(slide.info)
                 mask = tissue_mask(overview.rgb, scale, options.tissue)
                 grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
                 work = _Work(slide, slide_id, grid, overview.rgb, mask.quality)
@@ -183,6 +184,32 @@ class Predictor:
         )
         return bag, stats
 
+    def _provenance(self, work: _Work, stats: EncodeStats) -> Provenance:
+        manifest = self.bundle.manifest
+        return Provenance(
+            bundle_name=manifest.name,
+            bundle_version=manifest.version,
+            bundle_sha256=self.bundle.sha256,
+            encoder_sha256=manifest.encoder.weights_sha256,
+            encoder=self._encoder.info,
+            heads={head.name: engine.info for head, engine in self._heads},
+            engine_notes=self.notes,
+            reader=work.slide.reader,
+            slide_mpp=slide_mpp(work.slide.info),
+            mpp=work.grid.mpp,
+            tile_px=work.grid.tile_px,
+            level=work.grid.level,
+            tiles=stats.tiles,
+            seconds={**work.seconds, "first_batch": stats.first_batch_s},
+            tiles_per_second=stats.tiles_per_second,
+            encoder_busy_share=stats.busy_share,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which engine and precision run, why, and why preferred ones do not."""
+        return self.engines.notes
+
     def close(self) -> None:
         """Free the engines and the bundle. Idempotent."""
         self._resources.close()
@@ -194,8 +221,14 @@ class Predictor:
         self.close()
 
 
-def _fine_overview(slide: Slide) -> UInt8Array:
+def public_id(slide_id: str, *, anonymize: bool) -> str:
+    """The slide's id in results: the file's stem, or 16 hex digits of its hash."""
+    if not anonymize:
+        return slide_id
+    return hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+
+
+def _fine_overview(work: _Work) -> UInt8Array:
     """The slide as a picture for heatmaps, its longer side about 1600 px if it has as many."""
-    info = slide.info
-    assert info.mpp is not None  # a slide without scale was refused before
-    return slide.overview(info.mpp * max(1.0, max(info.size_px) / 1600)).rgb
+    info = work.slide.info
+    return work.slide.overview(slide_mpp(info) * max(1.0, max(info.size_px) / _OVERVIEW_PX)).rgb
