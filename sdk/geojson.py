@@ -1,86 +1,90 @@
-"""The tiles of a slide with their attention, as GeoJSON that QuPath opens.
+"""Tiles with their attention as GeoJSON that QuPath (0.4 and later) opens.
 
-Full-resolution pixels, top-left origin, one closed polygon a tile, measurements as a flat object,
-no coordinate reference system (QuPath's own export looks like this).
+A FeatureCollection of closed polygons in full-resolution pixels, origin top left, no CRS. Each is
+a "tile", which QuPath treats as a detection: Measure > Show measurement maps colours it. Objects
+keep their UUID between runs over the same slide and grid.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pathgene_rt.errors import EngineError
-from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import atomic_path
-from pathgene_rt.geometry import Float32Array
+from pathgene_rt.geometry import Float32Array, Int32Array
 
 MAX_TILES = 200_000
-_NAMESPACE = uuid.UUID("6f6a5a43-6a0c-5b53-9d8e-0d7c8f8d9a11")
+"""QuPath becomes slow with more objects than that."""
 
-
-def percentile_ranks(attention: Float32Array) -> Float32Array:
-    """float32 [n] in 0..1: each tile's rank, ties sharing their mean; all 0.5 if all are equal.
-
-    Raises EngineError for attention that is not finite.
-    """
-    if not np.isfinite(attention).all():
-        raise EngineError("attention holds NaN or infinity; run pathgene-rt verify")
-    _, place, counts = np.unique(attention, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle = last - (counts + 1) / 2
-    return np.asarray(middle[place] / max(1, len(attention) - 1), dtype=np.float32)
+_TILE_NAMESPACE = uuid.UUID("6a1c2f0e-3c57-5d0b-9f5e-7f0f2f1f9f11")
+_ROWS = 4096
 
 
 def write_geojson(
     path: Path,
     slide_id: str,
-    bag: FeatureBag,
-    attention: Mapping[str, Float32Array],
+    xy: Int32Array,
+    span_px: float,
+    measurements: Mapping[str, Float32Array],
+    *,
+    size_px: tuple[int, int],
     max_tiles: int = MAX_TILES,
 ) -> int:
-    """Write one tile object a tile with each head's attention [n] and its percentile.
+    """Write the tiles at ``xy`` int32 [N, 2], ``span_px`` level-0 pixels wide; how many were.
 
-    Beyond ``max_tiles`` those with the highest attention (of any head) are kept; the number left
-    out is returned. Written tile by tile and renamed when whole. Raises OutputError.
+    ``measurements``, at least one, hold float32 [N] by the name that QuPath shows. Beyond
+    ``max_tiles`` those with the highest value of any measurement are kept, in their order. Tiles
+    end where the slide of ``size_px`` (w, h) does. The text goes to the file in pieces, never into
+    memory as a whole. Raises OutputError; ValueError if a measurement is not one finite number a
+    tile.
     """
-    ranks = {name: percentile_ranks(values) for name, values in attention.items()}
-    chosen = np.arange(len(bag))
-    if len(bag) > max_tiles:
-        highest = np.max(np.stack(list(ranks.values())), axis=0)
-        chosen = np.sort(np.argsort(-highest, kind="stable")[:max_tiles])
+    if not measurements:
+        raise ValueError("tiles without any measurement show nothing")
+    for name, values in measurements.items():
+        if values.shape != (len(xy),) or not np.isfinite(values).all():
+            raise ValueError(f"measurement {name!r} must be one finite number a tile")
+    kept = _highest(len(xy), measurements, max_tiles)
+    template = _feature_template(measurements)
+    separator = "\n"
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write('{"type":"FeatureCollection","features":[')
-        for count, tile in enumerate(chosen):
-            file.write("\n" if count == 0 else ",\n")
-            file.write(_feature(slide_id, bag, int(tile), attention, ranks))
+        file.write('{"type": "FeatureCollection", "features": [')
+        for start in range(0, len(kept), _ROWS):
+            rows = kept[start : start + _ROWS]
+            ends = np.round(np.minimum(xy[rows] + span_px, size_px), 2)
+            values_by_tile = np.stack([values[rows] for values in measurements.values()], axis=1)
+            for (left, top), (right, bottom), values in zip(
+                xy[rows].tolist(), ends.tolist(), values_by_tile.tolist(), strict=True
+            ):
+                identity = uuid.uuid5(_TILE_NAMESPACE, f"{slide_id}/{left}/{top}/{span_px:.2f}")
+                ring = (left, top, right, top, right, bottom, left, bottom, left, top)
+                file.write(separator + template % (identity, *ring, *values))
+                separator = ",\n"
         file.write("\n]}\n")
-    return len(bag) - len(chosen)
+    return len(kept)
 
 
-def _feature(
-    slide_id: str,
-    bag: FeatureBag,
-    tile: int,
-    attention: Mapping[str, Float32Array],
-    ranks: Mapping[str, Float32Array],
-) -> str:
-    x, y = (int(value) for value in bag.xy[tile])
-    right, bottom = x + round(bag.span_px), y + round(bag.span_px)
-    measurements: dict[str, float] = {}
-    for name, values in attention.items():
-        measurements[f"{name} attention"] = float(values[tile])
-        measurements[f"{name} attention percentile"] = round(100 * float(ranks[name][tile]), 2)
-    document = {
-        "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{slide_id}/{x}/{y}")),
-        "geometry": {
-            "type": "Polygon",
-            "coordinates": [[[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]],
-        },
-        "properties": {"objectType": "tile", "isLocked": True, "measurements": measurements},
-    }
-    return json.dumps(document, separators=(",", ":"))
+def _feature_template(names: Iterable[str]) -> str:
+    """One tile as a %-format of: UUID, the ring's five corners, the measurements."""
+    measured = ", ".join(f"{json.dumps(name)}: ".replace("%", "%%") + "%.6g" for name in names)
+    ring = ", ".join(["[%.10g, %.10g]"] * 5)
+    return (
+        '{"type": "Feature", "id": "%s", '
+        f'"geometry": {{"type": "Polygon", "coordinates": [[{ring}]]}}, '
+        '"properties": {"objectType": "tile", "isLocked": true, '
+        f'"measurements": {{{measured}}}}}}}'
+    )
+
+
+def _highest(
+    tiles: int, measurements: Mapping[str, Float32Array], max_tiles: int
+) -> NDArray[np.intp]:
+    """Indices of at most ``max_tiles`` tiles, ascending: the highest by any measurement."""
+    if tiles <= max_tiles:
+        return np.arange(tiles)
+    best = np.max(np.stack(list(measurements.values())), axis=0)
+    return np.sort(np.argsort(-best, kind="stable")[:max_tiles])

@@ -25,7 +25,7 @@ _MIN_WIDTH = 900
 _BAR_WIDTH, _BAR_ROOM = 26, 150
 _INK, _FAINT, _LINE = (24, 24, 28), (92, 92, 100), (150, 150, 156)
 _SIZES = {"title": 30, "text": 21, "small": 17}
-_COLOUR_SHARE = (0.45, 0.72)
+_COLOUR_SHARE = (0.52, 0.72)
 """How much of a pixel is colour, from the lowest to the highest rank: what a head ignored stays
 readable as tissue."""
 
@@ -74,7 +74,7 @@ def colour_table() -> UInt8Array:
     at = np.linspace(0.0, 1.0, 256)
     lightness = 0.34 + 0.58 * at
     hue = np.radians(np.interp(at, [0.0, 0.35, 0.7, 1.0], [285.0, 215.0, 150.0, 104.0]))
-    chroma = np.interp(at, [0.0, 0.35, 0.7, 1.0], [0.13, 0.085, 0.15, 0.19])
+    chroma = np.interp(at, [0.0, 0.35, 0.7, 1.0], [0.16, 0.09, 0.15, 0.19])
     oklab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
     cone = oklab @ np.array(
         [[1, 1, 1], [0.3963378, -0.1055613, -0.0894842], [0.2158038, -0.0638542, -1.2914855]]
@@ -201,7 +201,7 @@ def _draw_scale_bar(
     length_um = scale_bar_um(picture_width * um_per_px / 4)
     right = left + length_um / um_per_px
     draw.rectangle((left, top + 4, right, top + 9), fill=_INK)
-    label = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+    label = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} um"
     draw.text((left, top + 16), label, _INK, _font("text"))
 
 

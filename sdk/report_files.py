@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pathgene_rt.attention import percentile_ranks, share_of_top, shown_attention, shown_class
+from pathgene_rt.errors import OutputError
 from pathgene_rt.features import FeatureBag
-from pathgene_rt.files import writable_folder, write_json
+from pathgene_rt.files import atomic_path, reason, writable_folder, write_json
 from pathgene_rt.geojson import write_geojson
 from pathgene_rt.geometry import Float32Array, SlideInfo, UInt8Array
-from pathgene_rt.heatmap import draw_heatmap
+from pathgene_rt.heatmap import HeatmapText, draw_heatmap
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.prediction import Prediction
-from pathgene_rt.report import Report
+from pathgene_rt.report import SCHEMA_VERSION, Report
 
 REPORT_FILE = "report.json"
 GEOJSON_FILE = "attention.geojson"
 FEATURES_FILE = "features.h5"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What of a head's attention is shown: weights and percentile ranks, float32 [N] each."""
+
+    prediction: Prediction
+    attention: Float32Array
+    ranks: Float32Array
 
 
 def write_report(
@@ -30,55 +43,128 @@ def write_report(
 ) -> Report:
     """Write heatmaps and GeoJSON as ``options`` ask, then ``report.json``, into ``folder``.
 
-    ``overview`` uint8 [h, w, 3] shows the whole slide. An older report is removed first, so that
-    nobody takes a mixture for a whole. Returns the report with ``files`` filled in. Raises
-    OutputError.
+    ``overview`` uint8 [h, w, 3] shows the whole slide. An older report, its heatmaps and GeoJSON
+    are removed first, so that nobody takes a mixture of two runs for one. Returns the report as
+    written, with ``files``, the seconds that writing took ("outputs"), and a warning where tiles
+    had to be left out. Raises OutputError; EngineError if attention is not finite.
     """
-    writable_folder(folder)
-    (folder / REPORT_FILE).unlink(missing_ok=True)
-    files = {"features": FEATURES_FILE} if options.features else {}
-    warnings = list(report.warnings)
-    measured = {
-        prediction.head: _branch(report.attention[prediction.head], prediction)
+    began = time.perf_counter()
+    shown = [
+        _shown(report.attention[prediction.head], prediction)
         for prediction in report.predictions
         if prediction.head in report.attention
-    }
+    ]
+    writable_folder(folder)
+    _remove_older(folder)
+    files = {"features": FEATURES_FILE} if options.features else {}
+    warnings = list(report.warnings)
     if options.heatmaps:
-        for prediction in report.predictions:
-            if prediction.head in measured:
-                name = f"heatmap_{prediction.head}.png"
-                draw_heatmap(
-                    folder / name,
-                    overview,
-                    info,
-                    bag,
-                    measured[prediction.head],
-                    title=f"{prediction.gene or prediction.head}: {prediction.call}",
-                    note=f"{report.slide_id} | {report.intended_use}",
-                )
-                files[f"heatmap {prediction.head}"] = name
-    if options.geojson and measured:
-        left_out = write_geojson(folder / GEOJSON_FILE, report.slide_id, bag, measured)
+        names = _heatmap_names([one.prediction.head for one in shown])
+        for one, name in zip(shown, names, strict=True):
+            image = draw_heatmap(
+                overview,
+                info.size_px,
+                report.provenance.slide_mpp,
+                bag.xy,
+                bag.span_px,
+                one.ranks,
+                _heatmap_text(report, one, bag),
+            )
+            with atomic_path(folder / name) as temporary:
+                image.save(temporary, format="PNG")
+            files[f"heatmap {one.prediction.head}"] = name
+    if options.geojson and shown:
+        measurements = {}
+        for one in shown:
+            measurements[f"{one.prediction.head} attention percentile"] = one.ranks
+            measurements[f"{one.prediction.head} attention"] = one.attention
+        kept = write_geojson(
+            folder / GEOJSON_FILE,
+            report.slide_id,
+            bag.xy,
+            bag.span_px,
+            measurements,
+            size_px=info.size_px,
+        )
         files["geojson"] = GEOJSON_FILE
-        if left_out:
-            kept = len(bag) - left_out
+        if kept < len(bag):
             warnings.append(f"{GEOJSON_FILE} holds the {kept} most attended of {len(bag)} tiles")
-    written = replace(report, files=files, warnings=tuple(warnings))
+    seconds = {**report.provenance.seconds, "outputs": time.perf_counter() - began}
+    written = replace(
+        report,
+        files=files,
+        warnings=tuple(warnings),
+        provenance=replace(report.provenance, seconds=seconds),
+    )
     write_json(folder / REPORT_FILE, written.to_dict())
     return written
 
 
-def _branch(attention: Float32Array, prediction: Prediction) -> Float32Array:
-    """float32 [n]: of a head with one branch a class that of the likeliest, else the only one."""
-    if attention.shape[1] != len(prediction.classes):
-        return attention[:, 0]
-    return attention[:, prediction.probabilities.index(max(prediction.probabilities))]
-
-
 def is_complete_report(folder: Path, bundle_sha256: str) -> bool:
-    """Whether ``folder`` holds a whole report made with that bundle."""
+    """Whether ``folder`` holds a whole report made with that bundle, and all files it lists."""
     try:
         document = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        return bool(document["provenance"]["bundle"]["sha256"] == bundle_sha256)
-    except (OSError, ValueError, KeyError, TypeError):
+        return (
+            document["schema_version"] == SCHEMA_VERSION
+            and document["provenance"]["bundle"]["sha256"] == bundle_sha256
+            and all((folder / name).is_file() for name in document["files"].values())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _shown(attention: Float32Array, prediction: Prediction) -> _Shown:
+    values = shown_attention(attention, prediction)
+    return _Shown(prediction, values, percentile_ranks(values))
+
+
+def _remove_older(folder: Path) -> None:
+    """The report goes first: without it the folder counts as not done."""
+    try:
+        for path in (folder / REPORT_FILE, folder / GEOJSON_FILE, *folder.glob("heatmap_*.png")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot replace the older report in {folder}: {reason(error)}; close what shows it"
+        ) from error
+
+
+def _heatmap_names(heads: list[str]) -> list[str]:
+    """A file name for each head: the bundle's names may hold what no file name may."""
+    names: list[str] = []
+    for head in heads:
+        name = stem = f"heatmap_{re.sub(r'[^A-Za-z0-9._-]', '_', head)}"
+        number = 1
+        while f"{name}.png".casefold() in (taken.casefold() for taken in names):
+            number += 1
+            name = f"{stem}_{number}"
+        names.append(f"{name}.png")
+    return names
+
+
+def _heatmap_text(report: Report, shown: _Shown, bag: FeatureBag) -> HeatmapText:
+    prediction = shown.prediction
+    kind = {"other": "", "tmb": "TMB"}.get(prediction.kind, prediction.kind)
+    about = " ".join(part for part in (prediction.gene, kind) if part) or prediction.head
+    likeliest = shown_class(prediction)
+    chance = f"probability of {prediction.classes[likeliest]}"
+    chance += f" {prediction.probabilities[likeliest]:.2f}"
+    if prediction.threshold is not None:
+        threshold_class = "" if len(prediction.classes) != 2 else f" for {prediction.classes[-1]}"
+        chance += f", threshold{threshold_class} {prediction.threshold:g}"
+    branches = report.attention[prediction.head].shape[1]
+    per_class = branches > 1 and branches == len(prediction.classes)
+    whose = f"head {prediction.head}"
+    if per_class:
+        whose += f" for {prediction.classes[likeliest]}"
+    tiles = f"{len(bag):,} tiles ({bag.tile_px} px at {bag.mpp:.3g} um/px)"
+    colour = (
+        f"Colour: percentile rank of the attention of {whose} among this slide's {tiles}. Ranks "
+        "show order, not size: the 10 % of tiles with the highest attention hold "
+        f"{100 * share_of_top(shown.attention):.0f} % of it."
+    )
+    return HeatmapText(
+        title=report.slide_id,
+        subtitle=f"{about}: {prediction.call}   ({chance})",
+        footer=(colour, report.intended_use),
+    )
