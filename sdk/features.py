@@ -1,27 +1,35 @@
 """Bags of features, in memory and on disk as CLAM writes them.
 
-One HDF5 file a slide: datasets `features` float32 [N, D] and `coords` [N, 2] (level-0 top-left),
-with the attributes that CLAM's and our own tools expect on `coords`. CLAM's own files (without
-attributes) and TRIDENT's (features sometimes [1, N, D]) are read too; what they do not say is None,
-NaN or inferred.
+One HDF5 file a slide: datasets ``features`` float32 [N, D] and ``coords`` int32 [N, 2] (level-0
+top-left corners). ``coords`` carries CLAM's attributes (``patch_size`` and ``patch_level``, here
+always in level-0 pixels, ``downsample``, ``name``) and ours (``tile_px``, ``span_px``, ``mpp``,
+``slide_id``, ``encoder_sha256``, ``pathgene_rt_version``). CLAM's own files, which have no
+attributes, and TRIDENT's are read too.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pathgene_rt.errors import FeatureFileError
-from pathgene_rt.files import atomic_path, reason
+from pathgene_rt.errors import FeatureFileError, OutputError, UsageError
+from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array, Int64Array, grid_coords
 
-_CHUNK_ROWS = 512
+MAX_TILES = 20_000_000
+MAX_WIDTH = 65_536
+LONE_TILE_SPAN_PX = 256
+"""The span of a single tile whose file does not state it: with no neighbour it changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,9 @@ class FeatureBag:
     """The features of one slide's tiles.
 
     ``features`` float32 [N, D]; ``xy`` int32 [N, 2], level-0 top-left corners; tiles are
-    ``tile_px`` pixels of ``mpp`` um, ``span_px`` level-0 pixels wide. ``mpp`` is NaN and
-    ``encoder_sha256`` None where a file of another tool does not say.
+    ``tile_px`` pixels of ``mpp`` um, ``span_px`` level-0 pixels wide. Where a file of another tool
+    does not say, ``tile_px`` is 0, ``mpp`` NaN and ``encoder_sha256`` None. Raises UsageError if
+    the arrays do not belong together.
     """
 
     slide_id: str
@@ -40,6 +49,13 @@ class FeatureBag:
     mpp: float
     span_px: float
     encoder_sha256: str | None
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.xy.shape != (len(self.features), 2):
+            raise UsageError(
+                f"{self.slide_id}: features of shape {self.features.shape} do not go with corners "
+                f"of shape {self.xy.shape}; give [N, D] and [N, 2]"
+            )
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -51,19 +67,40 @@ class FeatureBag:
 
 
 def write_features(path: Path, bag: FeatureBag) -> None:
-    """Write ``bag`` to ``path``, whole or not at all. Raises OutputError."""
+    """Write ``bag`` to ``path``, whole or not at all. Raises OutputError, UsageError if empty.
+
+    HDF5 only lays the file out, in memory and without the features; Python writes it. When a disk
+    fills up under HDF5 itself, the process dies of a segmentation fault (h5py 3.16, HDF5 2.0.0).
+    """
+    if bag.features.size == 0:
+        raise UsageError(f"{bag.slide_id}: has no features to write to {path}")
+    features = np.ascontiguousarray(bag.features, dtype=np.float32)
+    layout, offset = _file_layout(bag, features.shape)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(layout)
+        file.seek(offset)
+        file.write(features.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _file_layout(bag: FeatureBag, shape: tuple[int, ...]) -> tuple[memoryview, int]:
+    """A features file up to where the features [N, D] belong, and that place in bytes.
+
+    The features are allocated last and never filled, so the file ends with them.
+    """
     import h5py
 
-    rows = max(1, min(_CHUNK_ROWS, len(bag)))
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        width = bag.features.shape[1]
-        file.create_dataset("features", data=bag.features, chunks=(rows, width))
-        coords = file.create_dataset("coords", data=bag.xy)
+    layout = io.BytesIO()
+    with h5py.File(layout, "w") as file:
+        coords = file.create_dataset("coords", data=np.asarray(bag.xy, dtype=np.int32))
         coords.attrs.update(
             {
                 "patch_size": round(bag.span_px),
                 "patch_level": 0,
+                "downsample": np.ones(2),
                 "name": bag.slide_id,
+                "slide_id": bag.slide_id,
                 "tile_px": bag.tile_px,
                 "span_px": bag.span_px,
                 "mpp": bag.mpp,
@@ -71,82 +108,174 @@ def write_features(path: Path, bag: FeatureBag) -> None:
                 "pathgene_rt_version": version("pathgene-rt"),
             }
         )
-        file.attrs["complete"] = True
+        empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        empty.set_layout(h5py.h5d.CONTIGUOUS)
+        empty.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        empty.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        features = h5py.h5d.create(
+            file.id, b"features", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), empty
+        )
+        offset = features.get_offset()
+    if offset is None or offset < layout.getbuffer().nbytes:
+        raise OutputError(
+            f"h5py {h5py.version.version} lays files out in an unknown way; install another"
+        )
+    return layout.getbuffer(), offset
 
 
 def read_features(path: Path) -> FeatureBag:
-    """Read a features file of ours, CLAM or TRIDENT. Raises FeatureFileError."""
-    import h5py
+    """Read a features file of ours, of CLAM or of TRIDENT (also its features [1, N, D]).
 
-    try:
-        with h5py.File(path, "r") as file:
-            features = _dataset(file, "features", path)
-            coords = _dataset(file, "coords", path)
-            attributes = {**file["features"].attrs, **file["coords"].attrs}
-    except OSError as error:
-        raise FeatureFileError(f"{path} is no features file: {_first_line(error)}") from error
-    if features.ndim == 3 and features.shape[0] == 1:
-        features = features[0]
-    if features.ndim != 2 or coords.shape != (len(features), 2) or len(features) == 0:
+    The slide id is the one stated by us, else the file's stem. A span that is not stated is the
+    distance of neighbouring tiles; a magnification is not taken for a scale. Raises
+    FeatureFileError.
+    """
+    with _opened(path) as file:
+        features = _array(file, "features", path)
+        coords = _array(file, "coords", path)
+        attributes = {
+            key: value
+            for holder in (file, file["features"], file["coords"])
+            for key, value in holder.attrs.items()
+        }
+    if len(features) != len(coords) or coords.shape[1] != 2:
         raise FeatureFileError(
-            f"{path} holds features {features.shape} and coords {coords.shape}; expected [N, D] "
-            "and [N, 2]; extract the slide again"
+            f"{path}: features {list(features.shape)} and coords {list(coords.shape)} do not "
+            "belong together; expected [N, D] and [N, 2], extract the slide again"
         )
+    if features.size == 0:
+        raise FeatureFileError(f"{path}: holds no tile; extract the slide again")
     features = np.ascontiguousarray(features, dtype=np.float32)
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        tile = int(np.flatnonzero(~finite)[0])
-        raise FeatureFileError(f"{path} holds NaN or infinity for tile {tile}; extract it again")
+    _require_finite(features, "features", path)
+    _require_finite(coords, "coords", path)
+    if np.abs(coords).max() > np.iinfo(np.int32).max:
+        raise FeatureFileError(f"{path}: coords are no level-0 pixels; extract the slide again")
     xy = np.rint(coords).astype(np.int32)
-    tile_px = round(_number(attributes, "tile_px", "target_patch_size", "patch_size") or 256)
-    span_px = _number(attributes, "span_px", "patch_size_level0") or _spacing(xy) or tile_px
+    ours = "pathgene_rt_version" in attributes
+    stated_id = _text(attributes, "slide_id")
     return FeatureBag(
-        slide_id=path.stem,
+        slide_id=stated_id if ours and stated_id else path.stem,
         features=features,
         xy=xy,
-        tile_px=tile_px,
-        mpp=_number(attributes, "mpp") or math.nan,
-        span_px=float(span_px),
+        tile_px=round(_positive(attributes, "tile_px") or _trident_tile_px(attributes) or 0),
+        mpp=_positive(attributes, "mpp") or math.nan,
+        span_px=_stated_span_px(attributes) or tile_spacing_px(xy) or float(LONE_TILE_SPAN_PX),
         encoder_sha256=_text(attributes, "encoder_sha256"),
     )
 
 
-def is_complete_features(path: Path) -> bool:
-    """Whether ``path`` is a whole features file of ours (cheap: reads no array)."""
-    import h5py
+def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
+    """Whether ``path`` is a whole features file of ours, by that encoder if one is given.
 
+    Cheap: reads shapes and attributes only. Files appear under their name when they are whole.
+    """
     try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("complete", False))
-    except OSError:
+        with _opened(path) as file:
+            features, coords = file["features"], file["coords"]
+            return (
+                "pathgene_rt_version" in coords.attrs
+                and len(features) == len(coords) > 0
+                and encoder_sha256 in (None, _text(coords.attrs, "encoder_sha256"))
+            )
+    except FeatureFileError:
         return False
 
 
-def _dataset(file: Any, name: str, path: Path) -> Any:
-    if name not in file:
-        raise FeatureFileError(f"{path} has no dataset {name!r}; extract the slide again")
-    return file[name][()]
+def tile_spacing_px(xy: Int32Array) -> float | None:
+    """The most frequent distance to the next tile of the same row or column; None if all are alone.
+
+    Not the smallest distance: CLAM starts a grid at every contour, and such grids do not line up.
+    """
+    steps = []
+    for along, across in ((0, 1), (1, 0)):
+        ordered = xy[np.lexsort((xy[:, along], xy[:, across]))].astype(np.int64)
+        step = np.diff(ordered, axis=0)
+        steps.append(step[(step[:, across] == 0) & (step[:, along] > 0), along])
+    distances, counts = np.unique(np.concatenate(steps), return_counts=True)
+    return float(distances[counts.argmax()]) if len(distances) else None
 
 
-def _number(attributes: Mapping[str, Any], *names: str) -> float | None:
-    """The first of ``names`` that is a positive number."""
-    for name in names:
-        value = attributes.get(name)
-        if isinstance(value, int | float | np.number) and value > 0:
-            return float(value)
-    return None
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The HDF5 file; whatever h5py raises about its content becomes FeatureFileError."""
+    import h5py
+
+    if not path.is_file():
+        raise FeatureFileError(f"{path}: there is no such file; run pathgene-rt extract first")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, FeatureFileError):
+            raise
+        raise FeatureFileError(
+            f"{path}: is no HDF5 features file ({_one_line(error)}); extract the slide again"
+        ) from error
+
+
+def _array(file: Any, name: str, path: Path) -> NDArray[Any]:
+    """Dataset ``name`` as [N, columns]. Its size is checked before memory is taken for it."""
+    import h5py
+
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset):
+        raise FeatureFileError(f"{path}: has no dataset {name!r}; extract the slide again")
+    shape = data.shape[1:] if data.ndim == 3 and data.shape[0] == 1 else data.shape
+    if len(shape) != 2 or shape[0] > MAX_TILES or shape[1] > MAX_WIDTH:
+        raise FeatureFileError(
+            f"{path}: dataset {name!r} has the shape {list(data.shape)}, not [tiles, columns]; "
+            "extract the slide again"
+        )
+    if data.dtype.kind not in "iuf":
+        raise FeatureFileError(f"{path}: dataset {name!r} holds {data.dtype}, not numbers")
+    try:
+        array: NDArray[Any] = data[()].reshape(shape)
+    except MemoryError as error:
+        raise FeatureFileError(f"{path}: {name!r} {list(shape)} does not fit in memory") from error
+    return array
+
+
+def _require_finite(array: NDArray[Any], name: str, path: Path) -> None:
+    # A row's sum is finite only if all of it is, and needs no [N, D] mask.
+    finite = np.isfinite(array.sum(axis=1, dtype=np.float64))
+    if not finite.all():
+        tile = int(np.flatnonzero(~finite)[0])
+        raise FeatureFileError(
+            f"{path}: {name} of tile {tile} hold NaN or infinity; extract the slide again"
+        )
+
+
+def _stated_span_px(attributes: Mapping[str, Any]) -> float | None:
+    """Level-0 pixels a tile spans by our, TRIDENT's or CLAM's attributes."""
+    stated = _positive(attributes, "span_px") or _positive(attributes, "patch_size_level0")
+    if stated is not None or "patch_level" not in attributes:
+        return stated
+    size = _positive(attributes, "patch_size")
+    downsample = _positive(attributes, "downsample")
+    if downsample is None and attributes["patch_level"] == 0:
+        downsample = 1.0
+    return size * downsample if size is not None and downsample is not None else None
+
+
+def _trident_tile_px(attributes: Mapping[str, Any]) -> float | None:
+    return _positive(attributes, "patch_size") if "patch_size_level0" in attributes else None
+
+
+def _positive(attributes: Mapping[str, Any], name: str) -> float | None:
+    """Attribute ``name`` (the mean where it is x and y) if it is a number above 0."""
+    value = np.asarray(attributes.get(name, 0))
+    if value.dtype.kind not in "iuf" or value.size == 0:
+        return None
+    number = float(value.mean())
+    return number if 0 < number < math.inf else None
 
 
 def _text(attributes: Mapping[str, Any], name: str) -> str | None:
     value = attributes.get(name)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     return str(value) if isinstance(value, str) and value else None
 
 
-def _spacing(xy: Int32Array) -> float | None:
-    """The smallest distance between columns or rows: the tile width of files that do not say."""
-    steps = np.concatenate([np.diff(np.unique(xy[:, 0])), np.diff(np.unique(xy[:, 1]))])
-    return float(steps.min()) if len(steps) else None
-
-
-def _first_line(error: OSError) -> str:
-    return reason(error).splitlines()[0]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
