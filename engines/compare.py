@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.model_spec import Activation
 
 _ROWS = 256
 """Rows of the distance matrix computed at a time: bounds memory to this many times n."""
@@ -58,15 +57,3 @@ def median_distance(points: Float32Array) -> float:
         distances[filled : filled + len(pairs)] = np.sqrt(np.maximum(pairs, 0))
         filled += len(pairs)
     return float(np.median(distances))
-
-
-def probabilities(
-    logits: Float32Array, activation: Activation | None, temperature: float = 1.0
-) -> Float32Array:
-    """Probabilities float32 [classes] of ``logits`` [classes] divided by ``temperature``."""
-    scaled = logits.astype(np.float64) / temperature
-    if activation == "sigmoid":
-        # The tanh form does not overflow for large negative logits.
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * scaled)), dtype=np.float32)
-    weights = np.exp(scaled - scaled.max())
-    return np.asarray(weights / weights.sum(), dtype=np.float32)

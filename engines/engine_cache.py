@@ -38,8 +38,12 @@ class EngineKey:
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionKey:
-    """What a decision of `build` holds for: a bundle, on a machine, with a backend as installed."""
+    """What a decision of `build` holds for: a bundle, on a machine, with the software installed.
 
+    ``product`` is this package's version, since it decides how a backend compiles.
+    """
+
+    product: str
     bundle_sha256: str
     machine: str
     backend: str
@@ -79,7 +83,9 @@ class EngineCache:
         """Store ``data`` under ``key``, replacing what was there."""
 
         def write() -> None:
-            write_bytes(self._path(key, ".bin"), data)
+            file = self._path(key, ".bin")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(file, data)
             self._write_record(key, {"size": len(data), "sha256": sha256(data)})
 
         self._tried("write", write)
@@ -114,14 +120,13 @@ class EngineCache:
         return record if isinstance(record, dict) else None
 
     def _write_record(self, key: Key, content: dict[str, Any]) -> None:
-        write_json(self._path(key, ".json"), {"schema": SCHEMA, "key": asdict(key), **content})
+        file = self._path(key, ".json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"schema": SCHEMA, "key": asdict(key), **content})
 
     def _tried(self, doing: str, action: Callable[[], T]) -> T | None:
         """The result of ``action``; None and, the first time, a warning if the folder fails."""
         try:
-            if doing == "write":
-                for name in ("engines", "decisions"):
-                    (self.folder / name).mkdir(parents=True, exist_ok=True)
             return action()
         except FileNotFoundError:
             return None

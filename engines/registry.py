@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import cast
 
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engine import Engine, Precision
 from pathgene_rt.engines.backend import Availability, Backend
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
@@ -100,16 +102,14 @@ class EngineFactory:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which engine runs and why: skipped backends, then the one chosen and its precision."""
+        """What a report says of its engines: those skipped and why, the one that runs and why in
+        this precision, and trouble with the cache folder.
+        """
         backend, availability = self.selection.backend, self.selection.availability
         skipped = [f"engine {entry.name} not used: {entry.why}" for entry in self.selection.skipped]
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
-        return (*skipped, f"{chosen} in {self.precision}: {self._why}")
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What went wrong without stopping the work: trouble with the cache folder."""
-        return () if self._cache is None else self._cache.warnings
+        trouble = () if self._cache is None else self._cache.warnings
+        return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
 
     def encoder(self) -> Engine:
         """Compile the encoder. The caller closes it. Raises EngineError."""
@@ -128,7 +128,29 @@ class EngineFactory:
         return backend.create(model, spec, self._options, precision, self._cache)
 
     def _choose_precision(self) -> tuple[Precision, str]:
-        asked = self._options.precision
-        if asked != "auto":
-            return asked, "as asked for"
-        return "float32", "the only precision here"
+        if self._options.precision != "auto":
+            return self._options.precision, "as asked for"
+        availability = self.selection.availability
+        if len(availability.precisions) == 1:
+            return availability.precisions[0], "the only one here"
+        decision = None
+        if self._cache is not None:
+            key = decision_key(self._bundle, self.selection.backend.name, availability)
+            decision = self._cache.decision(key)
+        if decision is None:
+            return "float32", "pathgene-rt build has not measured this bundle on this machine"
+        for precision in availability.precisions:
+            if precision == decision.get("precision"):
+                return precision, "the fastest within the limits, found by pathgene-rt build"
+        return "float32", "pathgene-rt build found no precision within the limits; see verify"
+
+
+def decision_key(bundle: Bundle, backend: str, availability: Availability) -> DecisionKey:
+    """Under which key `build` keeps the precision it found for ``bundle`` on ``backend``."""
+    return DecisionKey(
+        product=version("pathgene-rt"),
+        bundle_sha256=bundle.sha256,
+        machine=fingerprint(availability.devices, availability.precisions),
+        backend=backend,
+        version=availability.version,
+    )

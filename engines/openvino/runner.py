@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from pathgene_rt.engine import Array, EngineInfo, Precision
+from pathgene_rt.engines.openvino.exact_pixels import keep_rounding_exact
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.model_spec import ModelSpec
@@ -47,15 +48,19 @@ def compile_graph(
     """An ``openvino.CompiledModel`` on the CPU from ONNX bytes. Raises EngineError."""
     with native_errors(f"compile {spec.name}"):
         graph = core().read_model(model)
-        return core().compile_model(graph, "CPU", _settings(options, precision))
+        if precision != "float32":
+            graph = keep_rounding_exact(core(), graph)
+        return core().compile_model(graph, "CPU", _settings(spec, options, precision))
 
 
-def _settings(options: EngineOptions, precision: Precision) -> dict[str, Any]:
-    settings = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-    }
+def _settings(spec: ModelSpec, options: EngineOptions, precision: Precision) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if spec.preprocess is not None:
+        # Each batch in flight has cores of its own: where tiles are decoded on the same cores, one
+        # batch on all of them waits for its slowest thread at every operation.
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.in_flight}
+    else:
+        settings |= {"PERFORMANCE_HINT": "LATENCY"}
     if options.threads:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     return settings
@@ -104,7 +109,10 @@ class OpenVinoRunner(RunnerBase[Any]):
 
     def _free(self, outstanding: list[Any]) -> None:
         for request in outstanding:
-            request.cancel()
+            # Whether it ended well no longer matters, that it no longer reads its inputs does.
+            with suppress(EngineError), native_errors(f"stop {self.spec.name}"):
+                request.cancel()
+                request.wait()
         self._idle.clear()
         self._compiled = None
 

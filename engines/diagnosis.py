@@ -1,0 +1,126 @@
+"""What this machine and installation can do: the facts that `doctor` prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.engines.backend import Availability
+from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.machine import cpu_features, cpu_name
+from pathgene_rt.engines.registry import BACKENDS, load_backend
+from pathgene_rt.errors import EngineUnavailableError, OutputError
+from pathgene_rt.files import writable_folder
+
+_PRODUCT = "pathgene-rt"
+_EXTRAS = {
+    "cpu": "engines on the processor",
+    "export": "pathgene-rt export",
+    "train": "pathgene-rt train",
+}
+"""Optional dependencies of our metadata and what they are for."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional dependency set: ``missing`` packages, and the command that installs them."""
+
+    name: str
+    purpose: str
+    missing: tuple[str, ...]
+
+    @property
+    def install(self) -> str:
+        return f"pip install '{_PRODUCT}[{self.name}]'"
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """Where engines are kept; ``problem`` says why it cannot be written, or is empty."""
+
+    path: Path
+    size_bytes: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Engines by name in order of preference; ``packages`` those of the runtime and the extras,
+    None where absent.
+    """
+
+    system: str
+    cpu: str
+    cpus: int
+    cpu_features: tuple[str, ...]
+    bfloat16: bool
+    engines: dict[str, Availability]
+    packages: dict[str, str | None]
+    extras: tuple[Extra, ...]
+    cache: CacheFolder | None
+
+    def require_engine(self) -> None:
+        """Raise EngineUnavailableError unless at least one engine can run."""
+        if not any(found.available for found in self.engines.values()):
+            raise EngineUnavailableError(
+                f"no engine can run here; pip install '{_PRODUCT}[cpu]' installs those for the CPU"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        cache = self.cache and {**asdict(self.cache), "path": str(self.cache.path)}
+        extras = [{**asdict(extra), "install": extra.install} for extra in self.extras]
+        return {**asdict(self), "cache": cache, "extras": extras}
+
+
+def diagnose(cache_dir: Path | None) -> Diagnosis:
+    """Probe engines and look up packages; ``cache_dir`` is made to see if it can be written."""
+    engines = {name: load_backend(name).probe() for name, _ in BACKENDS}
+    needed = _requirements()
+    packages = {name: _installed(name) for names in needed.values() for name in names}
+    return Diagnosis(
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        cpu=cpu_name(),
+        cpus=os.cpu_count() or 1,
+        cpu_features=cpu_features(),
+        bfloat16=any("bfloat16" in found.precisions for found in engines.values()),
+        engines=engines,
+        packages={_PRODUCT: version(_PRODUCT), **packages},
+        extras=tuple(
+            Extra(name, purpose, tuple(p for p in needed.get(name, ()) if packages[p] is None))
+            for name, purpose in _EXTRAS.items()
+        ),
+        cache=None if cache_dir is None else _cache_folder(cache_dir),
+    )
+
+
+def _requirements() -> dict[str, tuple[str, ...]]:
+    """Package names by extra as our own metadata declares them; the runtime's under ""."""
+    found: dict[str, list[str]] = {"": []}
+    for requirement in requires(_PRODUCT) or ():
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        if name is not None and (extra is None or extra[1] in _EXTRAS):
+            found.setdefault(extra[1] if extra else "", []).append(name[0])
+    return {extra: tuple(names) for extra, names in found.items()}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cache_folder(path: Path) -> CacheFolder:
+    problem = ""
+    try:
+        writable_folder(path)
+    except OutputError as error:
+        cause = error.__cause__
+        problem = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+    return CacheFolder(path, EngineCache(path).size_bytes(), problem)
