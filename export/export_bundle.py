@@ -88,7 +88,7 @@ def _require_sensible(request: ExportRequest) -> None:
     seen: set[str] = set()
     for head in request.heads:
         name = head.head_name
-        if "/" in name or not is_safe_name(head_file(name)):
+        if "/" in name or not is_safe_name(name) or not is_safe_name(head_file(name)):
             raise UsageError(
                 f"the head name {name!r} cannot be a file name; give --head NAME={head.path}"
             )

@@ -6,14 +6,14 @@ Pillow's antialiased bilinear filter gives, which CLAM and TRIDENT feed their en
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathgene_rt.model_spec import Preprocess
-
-_COEFFICIENT_BITS = 16
 
 
 def bilinear_coefficients(source_px: int, target_px: int) -> NDArray[np.float64]:
@@ -36,19 +36,36 @@ def bilinear_coefficients(source_px: int, target_px: int) -> NDArray[np.float64]
     return weights
 
 
-def exact_coefficients(source_px: int, target_px: int) -> NDArray[np.float32]:
-    """:func:`bilinear_coefficients` as multiples of 2**-16, float32 [target_px, source_px].
+def coefficient_parts(source_px: int, target_px: int) -> list[NDArray[np.float32]]:
+    """:func:`bilinear_coefficients` such that products with bytes are exact in float32.
 
-    The product with a row of bytes is then a sum of multiples of 2**-16 below 2**8: exact in
-    float32 whatever the order of summation, so every engine rounds the same way. Pillow keeps 22
-    bits. The six bits less cannot turn a rounding from 256 to 224 px: the weights there are whole
-    parts of 18 or 19, halves occur only with 18 parts, and 2**6 leaves 1 when divided by 9, so that
-    the error that decides a half has the same sign with 16 and 22 bits. For other sizes a few
-    pixels in 100,000 may differ by one level.
+    One or two float32 [target_px, source_px], for :func:`_to_levels`. Pillow keeps coefficients as
+    multiples of 2**-22; times a byte that needs 30 bits, and float32 has 24. So there are two
+    parts, multiples of 2**-11 and what is left in units of 2**-11, whose products are exact
+    whatever the order of summation: every engine in float32 rounds as Pillow does.
+
+    From 8 to 7 pixels (256 to 224) multiples of 2**-16 give the same levels in one part, at half
+    the cost: weights there are whole parts of 18 or 19; halves, where a rounding could turn, occur
+    only with 18 parts; and since 2**6 leaves 1 when divided by 9, the error that decides a half has
+    the same sign with 16 and with 22 bits.
     """
-    steps = 1 << _COEFFICIENT_BITS
-    whole = np.floor(bilinear_coefficients(source_px, target_px) * steps + 0.5)
-    return (whole / steps).astype(np.float32)
+    exact = bilinear_coefficients(source_px, target_px)
+    if Fraction(source_px, target_px) == Fraction(8, 7):
+        return [_whole(exact, 16).astype(np.float32) / np.float32(1 << 16)]
+    coarse, fine = np.divmod(_whole(exact, 22), 1 << 11)
+    return [part.astype(np.float32) / np.float32(1 << 11) for part in (coarse, fine)]
+
+
+def _whole(weights: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
+    return np.floor(weights * (1 << bits) + 0.5).astype(np.int64)
+
+
+def _to_levels(coarse: Tensor, *fine: Tensor) -> Tensor:
+    """Products with the coefficient parts -> the nearest levels, halves up."""
+    for units in fine:
+        # Whole units decide: the floor of a sum is that of its whole part plus the other's floor.
+        coarse = coarse + torch.floor(units) * 2.0**-11
+    return torch.floor(coarse + 0.5)
 
 
 class TileResize(nn.Module):
@@ -58,18 +75,21 @@ class TileResize(nn.Module):
     does.
     """
 
-    across: Tensor
-    down: Tensor
-
     def __init__(self, source_px: int, target_px: int) -> None:
         super().__init__()
-        weights = torch.from_numpy(exact_coefficients(source_px, target_px))
-        self.register_buffer("across", weights.T.contiguous(), persistent=False)
-        self.register_buffer("down", weights, persistent=False)
+        parts = coefficient_parts(source_px, target_px)
+        self.parts = len(parts)
+        for number, part in enumerate(parts):
+            weights = torch.from_numpy(part)
+            self.register_buffer(f"across{number}", weights.T.contiguous(), persistent=False)
+            self.register_buffer(f"down{number}", weights, persistent=False)
 
     def forward(self, levels: Tensor) -> Tensor:
-        narrow = torch.floor(torch.matmul(levels, self.across) + 0.5)
-        return torch.floor(torch.matmul(self.down, narrow) + 0.5)
+        parts = range(self.parts)
+        across = (levels @ self.get_buffer(f"across{number}") for number in parts)
+        narrow = _to_levels(*across)
+        down = (self.get_buffer(f"down{number}") @ narrow for number in parts)
+        return _to_levels(*down)
 
 
 class TileEncoder(nn.Module):

@@ -19,6 +19,7 @@ OPSET = 20
 
 _DYNAMIC_AXIS: dict[str, int] = {"tiles": 0, "features": 0, "coords": 0, "edges": 1}
 _AXIS_NAME: dict[str, str] = {"tiles": "n", "features": "n", "coords": "n", "edges": "e"}
+_SMALLEST: dict[str, int] = {"n": 1, "e": 0}
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
@@ -30,7 +31,10 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
     ``outputs`` name the module's results. Raises :class:`VerificationError` if torch cannot export
     the module with these axes left dynamic.
     """
-    sizes = {name: torch.export.Dim(name, min=1) for name in {_AXIS_NAME[key] for key in inputs}}
+    sizes = {
+        name: torch.export.Dim(name, min=_SMALLEST[name])
+        for name in {_AXIS_NAME[key] for key in inputs}
+    }
     shapes = {key: {_DYNAMIC_AXIS[key]: sizes[_AXIS_NAME[key]]} for key in inputs}
     module.eval()
     try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pathgene_rt.bundle import Bundle, BundleManifest, FileRecord
 from pathgene_rt.bundle_store import MANIFEST
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import reason, sha256
+from pathgene_rt.files import reason, sha256, writable_folder
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip members carry this date, so that equal contents give equal bytes."""
@@ -36,10 +36,10 @@ def array_file(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 def require_free_target(target: Path, *, overwrite: bool) -> None:
     """Raise :class:`OutputError` unless a bundle may be written at ``target``.
 
-    With ``overwrite`` an existing bundle may be replaced, but never a folder that is none.
+    Its folder is created if need be. With ``overwrite`` an existing bundle may be replaced, but
+    never a folder that is none.
     """
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} does not exist; create it first")
+    writable_folder(target.parent)
     if not target.exists():
         return
     if target.is_dir() and not (target / MANIFEST).is_file():
