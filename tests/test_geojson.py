@@ -79,23 +79,29 @@ def test_beyond_the_cap_the_highest_are_kept_in_order(tmp_path: Path) -> None:
     assert columns == sorted(np.flatnonzero(values >= n - 10).tolist())
 
 
-def test_many_tiles_are_quick_and_need_little_memory(tmp_path: Path) -> None:
-    n = 100_000
+def write_many(path: Path, n: int) -> None:
     xy = np.stack([np.arange(n) % 400 * 512, np.arange(n) // 400 * 512], axis=1).astype(np.int32)
-    measurements = {
-        name: np.random.default_rng(1).random(n, dtype=np.float32) for name in ("egfr", "tp53")
-    }
-    path = tmp_path / "large.geojson"
+    values = np.random.default_rng(1).random(n, dtype=np.float32)
+    write_geojson(path, "s", xy, 512.0, {"a": values, "b": values}, size_px=(204_800, 128_000))
+
+
+def test_many_tiles_are_quick(tmp_path: Path) -> None:
     began = time.process_time()
-    write_geojson(path, "s", xy, 512.0, measurements, size_px=(204_800, 128_000))
+    write_many(tmp_path / "large.geojson", 100_000)
     assert time.process_time() - began < 3
-    tracemalloc.start()
-    write_geojson(path, "s", xy, 512.0, measurements, size_px=(204_800, 128_000))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert path.stat().st_size > 20_000_000
-    assert peak < 6_000_000
-    assert len(json.loads(path.read_text())["features"]) == n
+    assert len(json.loads((tmp_path / "large.geojson").read_text())["features"]) == 100_000
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
+    peaks = []
+    for n in (8_000, 24_000):
+        tracemalloc.start()
+        write_many(tmp_path / "a.geojson", n)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    text = (tmp_path / "a.geojson").stat().st_size * 2 / 3
+    assert text > 4_000_000
+    assert peaks[1] - peaks[0] < text / 5
 
 
 @pytest.mark.parametrize(
