@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from pathgene_rt.options import EngineOptions
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
 
+_NOT_TELLING = ("Exception from ", "Check 'false' failed at ")
+_MESSAGE_LENGTH = 300
+
+
 @contextmanager
 def native_errors(doing: str) -> Iterator[None]:
     """Turn whatever OpenVINO raises into an EngineError of one line."""
@@ -27,11 +32,10 @@ def native_errors(doing: str) -> Iterator[None]:
     except (PathGeneError, MemoryError):
         raise
     except Exception as error:
-        # The first lines say only where in OpenVINO's sources it was thrown.
-        lines = [line.strip() for line in str(error).splitlines()]
-        telling = (line for line in lines if line and not line.startswith("Exception from "))
-        first = next(telling, type(error).__name__)
-        raise EngineError(f"openvino cannot {doing}: {first}") from error
+        # Lines that say only where in OpenVINO's sources it was thrown help nobody.
+        lines = [line for line in str(error).splitlines() if not line.startswith(_NOT_TELLING)]
+        telling = shorten(" ".join(lines), _MESSAGE_LENGTH) or type(error).__name__
+        raise EngineError(f"openvino cannot {doing}: {telling}") from error
 
 
 @cache
@@ -89,7 +93,9 @@ class OpenVinoRunner(RunnerBase[Any]):
         try:
             with native_errors(f"run {self.spec.name}"):
                 for name, array in inputs.items():
-                    request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+                    # OpenVINO shares only memory that it could write to; anything else is copied.
+                    tensor = openvino.Tensor(array, shared_memory=array.flags.writeable)
+                    request.set_tensor(name, tensor)
                 request.start_async(userdata=span)
         except BaseException:
             self._idle.append(request)
