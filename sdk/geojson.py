@@ -33,13 +33,15 @@ def write_geojson(
     measurements: Mapping[str, Float32Array],
     *,
     size_px: tuple[int, int],
+    origin_px: tuple[int, int] = (0, 0),
     max_tiles: int = MAX_TILES,
 ) -> int:
     """Write the tiles at ``xy`` int32 [N, 2], ``span_px`` level-0 pixels wide; how many were.
 
     ``measurements``, at least one, hold float32 [N] by the name that QuPath shows. Beyond
     ``max_tiles`` those with the highest value of any measurement are kept, in their order. Tiles
-    end where the slide of ``size_px`` (w, h) does. The text goes to the file in pieces, never into
+    end where the slide of ``size_px`` (w, h) does. Coordinates are written as QuPath counts them,
+    from ``origin_px`` (``SlideInfo.bounds_xy_px``). The text goes to the file in pieces, never into
     memory as a whole. Raises OutputError; ValueError if a measurement is not one finite number a
     tile.
     """
@@ -55,10 +57,11 @@ def write_geojson(
         file.write('{"type": "FeatureCollection", "features": [')
         for start in range(0, len(kept), _ROWS):
             rows = kept[start : start + _ROWS]
-            ends = np.round(np.minimum(xy[rows] + span_px, size_px), 2)
+            begins = xy[rows] - np.array(origin_px)
+            ends = np.round(np.minimum(xy[rows] + span_px, size_px) - origin_px, 2)
             values_by_tile = np.stack([values[rows] for values in measurements.values()], axis=1)
             for (left, top), (right, bottom), values in zip(
-                xy[rows].tolist(), ends.tolist(), values_by_tile.tolist(), strict=True
+                begins.tolist(), ends.tolist(), values_by_tile.tolist(), strict=True
             ):
                 identity = uuid.uuid5(_TILE_NAMESPACE, f"{slide_id}/{left}/{top}/{span_px:.2f}")
                 ring = (left, top, right, top, right, bottom, left, bottom, left, top)

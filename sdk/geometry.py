@@ -23,6 +23,8 @@ class SlideInfo:
 
     ``mpp`` is micrometres per level-0 pixel (mean of x and y), None where the file does not say.
     ``downsamples[k]`` is level-0 pixels per pixel of level k; ``downsamples[0] == 1``.
+    ``bounds_xy_px`` is where the scanned part of the canvas begins, if the file says (MRXS): our
+    coordinates count from the canvas, those of viewers such as QuPath from there.
     """
 
     slide_id: str
@@ -30,6 +32,7 @@ class SlideInfo:
     mpp: float | None
     downsamples: tuple[float, ...]
     vendor: str
+    bounds_xy_px: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

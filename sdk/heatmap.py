@@ -7,7 +7,6 @@ colour scale; outside it keeps its own colours. Drawn with Pillow and numpy alon
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,11 +31,14 @@ readable as tissue."""
 
 @dataclass(frozen=True)
 class HeatmapText:
-    """What stands around the picture: ``title`` and ``subtitle`` above, ``footer`` lines below."""
+    """What stands around the picture: ``title`` and ``subtitle`` above, below it the ``notice`` of
+    intended use and, smaller, the ``footer`` that explains the colours.
+    """
 
     title: str
     subtitle: str
-    footer: Sequence[str]
+    notice: str
+    footer: str
 
 
 def draw_heatmap(
@@ -152,10 +154,11 @@ def _composed(picture: Image.Image, um_per_px: float | None, text: HeatmapText) 
     """The picture with text above and below, the colour bar beside and the scale bar under it."""
     width = max(_MIN_WIDTH, picture.width + 2 * _MARGIN + _BAR_ROOM)
     room = width - 2 * _MARGIN
-    footer = [line for part in text.footer for line in _wrapped(part, "small", room)]
+    notice, footer = _wrapped(text.notice, "text", room), _wrapped(text.footer, "small", room)
     top = _MARGIN + 96
     below = top + picture.height + 18
-    height = below + 62 + 25 * len(footer) + _MARGIN - 8
+    words = below + 66
+    height = words + 30 * len(notice) + 25 * len(footer) + _MARGIN - 4
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, _MARGIN - 8), _shortened(text.title, "title", room), _INK, _font("title"))
@@ -168,8 +171,11 @@ def _composed(picture: Image.Image, um_per_px: float | None, text: HeatmapText) 
     _draw_colour_bar(page, draw, left + picture.width + 28, top, picture.height)
     if um_per_px is not None:
         _draw_scale_bar(draw, left, below, picture.width, um_per_px)
+    for number, line in enumerate(notice):
+        draw.text((_MARGIN, words + 30 * number), line, _INK, _font("text"))
+    words += 30 * len(notice) + 4
     for number, line in enumerate(footer):
-        draw.text((_MARGIN, below + 62 + 25 * number), line, _FAINT, _font("small"))
+        draw.text((_MARGIN, words + 25 * number), line, _FAINT, _font("small"))
     return page
 
 

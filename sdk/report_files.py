@@ -85,6 +85,7 @@ def write_report(
             bag.span_px,
             measurements,
             size_px=info.size_px,
+            origin_px=info.bounds_xy_px,
         )
         files["geojson"] = GEOJSON_FILE
         if kept < len(bag):
@@ -147,11 +148,11 @@ def _heatmap_text(report: Report, shown: _Shown, bag: FeatureBag) -> HeatmapText
     kind = {"other": "", "tmb": "TMB"}.get(prediction.kind, prediction.kind)
     about = " ".join(part for part in (prediction.gene, kind) if part) or prediction.head
     likeliest = shown_class(prediction)
-    chance = f"probability of {prediction.classes[likeliest]}"
-    chance += f" {prediction.probabilities[likeliest]:.2f}"
+    # Of two classes the threshold is on the last, so that is the probability to compare it with.
+    stated = -1 if len(prediction.classes) == 2 else likeliest
+    chance = f"probability of {prediction.classes[stated]} {prediction.probabilities[stated]:.2f}"
     if prediction.threshold is not None:
-        threshold_class = "" if len(prediction.classes) != 2 else f" for {prediction.classes[-1]}"
-        chance += f", threshold{threshold_class} {prediction.threshold:g}"
+        chance += f", threshold {prediction.threshold:g}"
     branches = report.attention[prediction.head].shape[1]
     per_class = branches > 1 and branches == len(prediction.classes)
     whose = f"head {prediction.head}"
@@ -166,5 +167,6 @@ def _heatmap_text(report: Report, shown: _Shown, bag: FeatureBag) -> HeatmapText
     return HeatmapText(
         title=report.slide_id,
         subtitle=f"{about}: {prediction.call}   ({chance})",
-        footer=(colour, report.intended_use),
+        notice=report.intended_use,
+        footer=colour,
     )

@@ -67,6 +67,13 @@ def test_fractional_spans(tmp_path: Path) -> None:
     assert document["features"][0]["geometry"]["coordinates"][0][2] == [448.12, 448.12]
 
 
+def test_qupath_counts_from_the_scanned_part(tmp_path: Path) -> None:
+    document = write(tmp_path / "a", origin_px=(500, 100))
+    ring = document["features"][2]["geometry"]["coordinates"][0]
+    assert ring[0] == [1024 - 500, 512 - 100]
+    assert ring[2] == [SIZE[0] - 500, SIZE[1] - 100]
+
+
 def test_beyond_the_cap_the_highest_are_kept_in_order(tmp_path: Path) -> None:
     n = 1000
     xy = np.stack([np.arange(n), np.zeros(n)], axis=1).astype(np.int32)

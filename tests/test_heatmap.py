@@ -13,7 +13,7 @@ from pathgene_rt.errors import EngineError
 from pathgene_rt.heatmap import HeatmapText, colour_table, draw_heatmap, scale_bar_um
 from pathgene_rt.prediction import Prediction
 
-TEXT = HeatmapText("slide-1", "EGFR mutation: mutated", ("Colour: rank.", "Research use only."))
+TEXT = HeatmapText("slide-1", "EGFR mutation: mutated", "Research use only.", "Colour: rank.")
 SIZE = (8000, 6000)
 SPAN = 1000.0
 PINK = (225, 150, 190)
@@ -148,18 +148,18 @@ def test_bars_and_words_are_drawn() -> None:
     with_scale, without = draw([(0, 0)], [50]), draw([(0, 0)], [50], mpp=None)
     assert with_scale.size == without.size
     assert (np.asarray(with_scale) != np.asarray(without)).any()
-    other = HeatmapText("slide-2", TEXT.subtitle, TEXT.footer)
+    other = HeatmapText("slide-2", TEXT.subtitle, TEXT.notice, TEXT.footer)
     assert (np.asarray(draw([(0, 0)], [50], text=other)) != np.asarray(with_scale)).any()
 
 
 def test_long_texts_are_shortened_or_wrapped_within_the_page() -> None:
-    text = HeatmapText("x" * 500, "y" * 400, ("word " * 200, "z" * 900))
+    text = HeatmapText("x" * 500, "y" * 400, "word " * 200, "z" * 900)
     pixels = np.asarray(draw([(0, 0)], [50], text=text))
     assert (pixels[:, -20:] == 255).all() and (pixels[-12:] == 255).all()
 
 
 def test_text_that_the_typeface_lacks_is_no_error() -> None:
-    text = HeatmapText("病理-Ж-µ", "", ())
+    text = HeatmapText("病理-Ж-µ", "", "", "")
     assert draw([(0, 0)], [50], text=text).width >= 900
 
 

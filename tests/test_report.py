@@ -156,6 +156,13 @@ def test_files_and_what_is_in_them(tmp_path: Path) -> None:
     assert measured["egfr attention percentile"] == pytest.approx(100 * 5.5 / 6, rel=1e-5)
 
 
+def test_tiles_of_a_canvas_with_bounds_are_where_qupath_looks(tmp_path: Path) -> None:
+    info = replace(INFO, bounds_xy_px=(100, 40))
+    write_report(make_report(), tmp_path, OVERVIEW, info, BAG, PredictOptions(heatmaps=False))
+    first = json.loads((tmp_path / "attention.geojson").read_text())["features"][0]
+    assert first["geometry"]["coordinates"][0][0] == [-100, -40]
+
+
 def test_options_leave_out_pictures_and_tiles(tmp_path: Path) -> None:
     written = write(tmp_path, options=PredictOptions(heatmaps=False, geojson=False))
     assert dict(written.files) == {}

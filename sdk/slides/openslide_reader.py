@@ -79,6 +79,10 @@ class OpenSlideReader:
             mpp=mpp,
             downsamples=tuple(float(value) for value in handle.level_downsamples),
             vendor=properties.get("openslide.vendor", "unknown"),
+            bounds_xy_px=(
+                int(properties.get("openslide.bounds-x", 0)),
+                int(properties.get("openslide.bounds-y", 0)),
+            ),
         )
         self._background = _background(properties.get("openslide.background-color"))
 
