@@ -258,7 +258,7 @@ def test_a_precision_that_is_not_native_is_refused(backend):
         backend.create(model, tiny.encoder_spec(model), EngineOptions(), "int8", None)
 
 
-def test_bfloat16_keeps_the_resize_exact():
+def test_bfloat16_keeps_the_pixels_exact():
     """Pixels that round to levels come out as in float32, whatever the network's precision."""
     openvino = load_backend("openvino")
     if "bfloat16" not in openvino.probe().precisions:

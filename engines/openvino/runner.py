@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt.engine import Array, EngineInfo, Precision
-from pathgene_rt.engines.openvino.exact_pixels import keep_rounding_exact
+from pathgene_rt.engines.openvino.exact_pixels import keep_pixels_exact
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.model_spec import ModelSpec
@@ -53,7 +53,7 @@ def compile_graph(
     with native_errors(f"compile {spec.name}"):
         graph = core().read_model(model)
         if precision != "float32":
-            graph = keep_rounding_exact(core(), graph)
+            graph = keep_pixels_exact(core(), graph)
         return core().compile_model(graph, "CPU", _settings(spec, options, precision))
 
 
