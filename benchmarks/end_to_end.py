@@ -1,11 +1,11 @@
 """Slide to features: this runtime beside extraction as CLAM runs it, same slide, weights and tiles.
 
-    python benchmarks/end_to_end.py [SLIDE] [--precision float32 --precision bfloat16] [--tiles N]
+    python benchmarks/end_to_end.py [SLIDE] [--precision float32 --precision bfloat16]
 
-Both sides run in this one call, in turn: the reference (openslide, PIL, torch float32; CLAM's default
-batch of 256, and 16, which suits CPUs better) here, the runtime in a process of its own, as a user
-runs it and so that its peak memory is its own. Without SLIDE a generated one is used. Weights are
-seeded, so features say nothing about tissue; rates, `e` and memory do not depend on their values.
+Both sides run in this one call, in turn: the reference (openslide, PIL, torch float32; CLAM's
+default batch of 256, and 16, which suits CPUs better) here, the runtime in a process of its own, as
+a user runs it and so that its peak memory is its own. Without SLIDE one is generated. Weights are
+seeded, so features say nothing about tissue; rates and memory do not depend on their values.
 """
 
 from __future__ import annotations

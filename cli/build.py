@@ -36,7 +36,10 @@ def build(
     rows = []
     for entry in report.candidates:
         verified, rate = entry.verification, entry.tiles_per_second
-        kept = report.chosen.get(entry.backend) == entry.precision
+        result = "passed"
+        if report.chosen.get(entry.backend) == entry.precision:
+            first = entry.backend == next(iter(report.chosen))
+            result = "chosen" if first else f"chosen with --engine {entry.backend}"
         moved = verified.probability if verified else None
         rows.append(
             [
@@ -46,7 +49,7 @@ def build(
                 f"{verified.features.maximum:.5f}" if verified else "",
                 "" if moved is None else f"{moved:.5f}",
                 "" if rate is None else f"{rate:.1f}",
-                entry.refused or ("chosen" if kept else "passed"),
+                entry.refused or result,
             ]
         )
     columns = ["engine", "precision", "e median", "e max", "probability", "tiles/s", "result"]

@@ -17,8 +17,9 @@ from pathgene_rt.cli.console import Console
 from pathgene_rt.errors import OutputError, PathGeneError
 
 _MARK = ".pathgene-rt-demo"
-_SLIDES = 20
-_HELD_OUT = ("synthetic-017", "synthetic-018")
+_SLIDES = 36
+_SIZE_PX = (2048, 1792)
+_HELD_OUT = ("synthetic-033", "synthetic-034")
 """One slide of either answer for either gene."""
 
 _CONFIG = """\
@@ -119,7 +120,7 @@ def _prepare(out: Path) -> dict[str, dict[str, str]]:
     from pathgene_rt.training.encoders.ctranspath import CTransPath
     from pathgene_rt.training.synthetic_slides import write_cohort
 
-    labels = write_cohort(out / "slides", _SLIDES, seed=1)
+    labels = write_cohort(out / "slides", _SLIDES, seed=1, size_px=_SIZE_PX)
     with labels.open(newline="", encoding="utf-8") as file:
         rows = {row["slide_id"]: row for row in csv.DictReader(file)}
     truth = {slide: rows.pop(slide) for slide in _HELD_OUT}

@@ -54,7 +54,8 @@ def extract(
     with Predictor.open(find_bundle(bundle), engines) as predictor:
 
         def done(slide: Path) -> bool:
-            return not overwrite and is_complete_features(folder / f"{slide.stem}.h5")
+            encoder = predictor.bundle.encoder.weights_sha256
+            return not overwrite and is_complete_features(folder / f"{slide.stem}.h5", encoder)
 
         def one(slide: Path, progress: Progress) -> dict[str, object]:
             bag, stats = predictor.extract(slide, options, progress=progress.update)

@@ -24,6 +24,7 @@ def verify(
     """Replay BUNDLE's golden tiles and bags on the engine that predict would use here."""
     from pathgene_rt.bundle import Bundle
     from pathgene_rt.engines.build import verify as replay_goldens
+    from pathgene_rt.engines.replay import WORST_TILE
     from pathgene_rt.options import EngineOptions
 
     console = Console(json=json, quiet=quiet)
@@ -33,9 +34,10 @@ def verify(
     for note in notes:
         console.note(note)
     limits, features = found.limits, found.features
+    typical, worst = limits.features, limits.features * WORST_TILE
     rows = [
-        ["encoder", "fidelity error, median tile", f"{features.median:.6f}", ""],
-        ["encoder", "fidelity error, worst tile", f"{features.maximum:.6f}", f"{limits.features}"],
+        ["encoder", "fidelity error, median tile", f"{features.median:.6f}", f"{typical:g}"],
+        ["encoder", "fidelity error, worst tile", f"{features.maximum:.6f}", f"{worst:g}"],
     ]
     for head in found.heads:
         for what, moved, limit in (

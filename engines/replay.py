@@ -16,6 +16,11 @@ from pathgene_rt.errors import BundleError, VerificationError
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.model_spec import HeadSpec
 
+WORST_TILE = 2
+"""OpenVINO's bfloat16 of a seeded CTransPath was measured with median 0.037 and maximum 0.058 on 48
+tiles of real tissue, 0.047 and 0.067 on generated tissue; float32 with 0.000002 and 0.000006.
+"""
+
 
 @dataclass(frozen=True)
 class HeadCheck:
@@ -33,7 +38,11 @@ class HeadCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a replay found. The limits hold for the worst tile, not only for the median one."""
+    """What a replay found.
+
+    The limit of the fidelity error holds for the median tile, and WORST_TILE times the limit for
+    the worst: a precision may blur, but no tile may come out as another.
+    """
 
     engine: EngineInfo
     features: Fidelity
@@ -45,11 +54,12 @@ class Verification:
     def failures(self) -> tuple[str, ...]:
         """Each limit that is not kept, in words. Comparisons are such that NaN fails."""
         found = []
-        if not self.features.maximum <= self.limits.features:
-            found.append(
-                f"fidelity error {self.features.maximum:.4f} of the worst tile is over "
-                f"{self.limits.features}"
-            )
+        for which, error, limit in (
+            ("median", self.features.median, self.limits.features),
+            ("worst", self.features.maximum, self.limits.features * WORST_TILE),
+        ):
+            if not error <= limit:
+                found.append(f"fidelity error {error:.4f} of the {which} tile is over {limit:g}")
         for head in self.heads:
             for what, moved, limit in (
                 ("torch's features", head.golden_features, self.head_limits.probabilities),

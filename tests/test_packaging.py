@@ -1,4 +1,4 @@
-"""The runtime stays lean: what it imports, how fast, and that the folders are never imported bare."""
+"""The runtime stays lean: what it imports, and how fast it starts."""
 
 from __future__ import annotations
 

@@ -57,8 +57,9 @@ def tissue_tiles(
 ) -> UInt8Array:
     """``n`` tiles of tissue, uint8 [n, tile_px, tile_px, 3], at ``mpp`` um/px.
 
-    Each has its own texture; both patterns occur unless one is given. The same arguments give the
-    same tiles, and fewer tiles are the first of more.
+    Each has its own texture; both patterns occur unless one is given. Every second tile lies at the
+    tissue's border, as on real slides, whose tiles differ most by that. The same arguments give
+    the same tiles, and fewer tiles are the first of more.
     """
     tiles = np.empty((n, tile_px, tile_px, 3), dtype=np.uint8)
     for index in range(n):
@@ -67,11 +68,21 @@ def tissue_tiles(
             pattern=pattern or list(Pattern)[int(rng.integers(2))],
             nuclear_radius_um=float(rng.uniform(2.2, 5.0)),
             tumour_share=float(rng.uniform(0.15, 1.0)),
-            hematoxylin=float(rng.uniform(0.7, 1.3)),
-            eosin=float(rng.uniform(0.6, 1.4)),
+            hematoxylin=float(rng.uniform(0.6, 1.4)),
+            eosin=float(rng.uniform(0.5, 1.5)),
         )
         tiles[index] = draw_tissue(tile_px, texture, mpp, rng)
+        if index % 2 == 1:
+            tiles[index][_beyond_border(tile_px, rng)] = GLASS_RGB
     return tiles
+
+
+def _beyond_border(tile_px: int, rng: np.random.Generator) -> BoolArray:
+    """Where a tile is glass: 20 to 70 % of it, on one side of a line. bool [tile_px, tile_px]."""
+    angle, share = rng.uniform(0.0, 2 * np.pi), rng.uniform(0.2, 0.7)
+    rows, columns = np.indices((tile_px, tile_px))
+    along = np.cos(angle) * columns + np.sin(angle) * rows
+    return np.asarray(along < np.quantile(along, share))
 
 
 def draw_tissue(size_px: int, texture: Texture, mpp: float, rng: np.random.Generator) -> UInt8Array:

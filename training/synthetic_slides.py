@@ -105,8 +105,8 @@ def write_cohort(
             pattern=Pattern.GLANDULAR if glandular else Pattern.SOLID,
             nuclear_radius_um=float(rng.uniform(4.4, 5.0) if large else rng.uniform(2.4, 2.9)),
             tumour_share=float(rng.uniform(0.65, 0.85)),
-            hematoxylin=float(rng.uniform(0.9, 1.1)),
-            eosin=float(rng.uniform(0.9, 1.1)),
+            hematoxylin=float(rng.uniform(0.97, 1.03)),
+            eosin=float(rng.uniform(0.97, 1.03)),
         )
         slide_id = f"synthetic-{index:03d}"
         write_slide(
