@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+from PIL import Image
+
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.coordinates import grid_from_coords
 from pathgene_rt.encode import EncodeStats, TileProgress, encode_slide
@@ -150,7 +153,7 @@ class Predictor:
                 scale = overview.downsample * slide_mpp(slide.info)
                 mask = tissue_mask(overview.rgb, scale, options.tissue)
                 grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
-                work = _Work(slide, slide_id, grid, overview.rgb, mask.quality)
+                work = _Work(slide, slide_id, grid, _picture(overview.rgb), mask.quality)
             work.seconds["open"] = opened - began
             work.seconds["tissue_and_grid"] = time.perf_counter() - opened
             yield work
@@ -226,6 +229,14 @@ def public_id(slide_id: str, *, anonymize: bool) -> str:
     if not anonymize:
         return slide_id
     return hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+
+
+def _picture(overview: UInt8Array) -> UInt8Array:
+    """No more of the overview than a heatmap shows: it is kept while the slide is encoded."""
+    factor = max(overview.shape[:2]) // _HEATMAP_PX
+    if factor < 2:
+        return overview
+    return np.asarray(Image.fromarray(overview).reduce(factor))
 
 
 def _fine_overview(work: _Work) -> UInt8Array:

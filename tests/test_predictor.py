@@ -1,0 +1,173 @@
+"""A slide through a whole bundle, from Python: results, files, failures, interruption."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
+from pathgene_rt.features import read_features
+from pathgene_rt.slides import open_slide
+from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.training.synthetic_slides import write_slide
+
+from . import tiny_models as tiny
+
+BACKENDS = ("openvino", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slides") / "case-7.svs"
+    write_slide(path, (1536, 1280), seed=5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.pgrt")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def predictor(request: pytest.FixtureRequest, bundle: Path):
+    with Predictor.open(bundle, EngineOptions(backend=request.param)) as opened:
+        yield opened
+
+
+def expected_features(slide: Path, xy: np.ndarray) -> np.ndarray:
+    """The tiny encoder in numpy on tiles that are read one by one."""
+    with open_slide(slide) as source:
+        tiles = [source.read((int(x), int(y)), 0, (tiny.TILE_PX,) * 2) for x, y in xy]
+    return tiny.encode(np.stack(tiles), tiny.encoder_weights())
+
+
+def test_features_and_predictions_are_those_of_the_models(
+    predictor: Predictor, slide: Path
+) -> None:
+    bag, stats = predictor.extract(slide)
+    reference = expected_features(slide, bag.xy)
+    np.testing.assert_allclose(bag.features, reference, atol=1e-5)
+    assert stats.tiles == len(bag) > 50
+    report = predictor.predict(slide)
+    for number, prediction in enumerate(report.predictions):
+        logits, attention = tiny.run_head(reference, tiny.head_weights(tiny.DIM, 2, 10 + number))
+        np.testing.assert_allclose(prediction.logits, logits, atol=1e-4)
+        np.testing.assert_allclose(report.attention[prediction.head], attention, atol=1e-5)
+        assert prediction.call == prediction.classes[int(logits[1] >= logits[0])]
+
+
+def test_files_of_a_report(predictor: Predictor, slide: Path, tmp_path: Path) -> None:
+    report = predictor.predict(slide, PredictOptions(features=True), out=tmp_path / "out")
+    folder = tmp_path / "out"
+    document = json.loads((folder / "report.json").read_text())
+    assert document == json.loads(json.dumps(report.to_dict()))
+    assert document["schema_version"] == 1
+    assert document["slide"] == "case-7"
+    assert [entry["gene"] for entry in document["predictions"]] == ["EGFR", "TP53"]
+    assert document["intended_use"].startswith("Research use only")
+    provenance = document["provenance"]
+    assert provenance["bundle"]["sha256"] == predictor.bundle.sha256
+    assert provenance["tiles"]["count"] == len(read_features(folder / "features.h5"))
+    assert str(slide.parent) not in (folder / "report.json").read_text()
+    assert set(document["files"].values()) | {"report.json"} == {
+        file.name for file in folder.iterdir()
+    }
+    for head in ("egfr", "tp53"):
+        with Image.open(folder / f"heatmap_{head}.png") as picture:
+            assert min(picture.size) > 300
+    features = json.loads((folder / "attention.geojson").read_text())["features"]
+    assert len(features) == provenance["tiles"]["count"]
+
+
+def test_anonymized_results_do_not_name_the_slide(
+    predictor: Predictor, slide: Path, tmp_path: Path
+) -> None:
+    options = PredictOptions(anonymize=True, features=True)
+    predictor.predict(slide, options, out=tmp_path)
+    for file in tmp_path.iterdir():
+        assert b"case-7" not in file.read_bytes(), file.name
+
+
+def test_tiles_come_in_grid_order_whatever_the_batches(bundle: Path, slide: Path) -> None:
+    bags = []
+    for batch, readers in ((1, 1), (7, 4), (64, 2)):
+        with Predictor.open(bundle, EngineOptions(batch=batch)) as predictor:
+            bags.append(predictor.extract(slide, PredictOptions(readers=readers))[0])
+    for bag in bags[1:]:
+        np.testing.assert_array_equal(bag.xy, bags[0].xy)
+        np.testing.assert_allclose(bag.features, bags[0].features, atol=1e-6)
+
+
+def test_coordinates_of_clam(predictor: Predictor, slide: Path, tmp_path: Path) -> None:
+    corners = np.array([[0, 0], [640, 512], [128, 64]])
+    with h5py.File(tmp_path / "clam.h5", "w") as file:
+        coords = file.create_dataset("coords", data=corners)
+        coords.attrs.update({"patch_size": tiny.TILE_PX, "patch_level": 0})
+    bag, _ = predictor.extract(slide, PredictOptions(coords=tmp_path / "clam.h5"))
+    assert sorted(map(tuple, bag.xy)) == sorted(map(tuple, corners))
+    np.testing.assert_allclose(bag.features, expected_features(slide, bag.xy), atol=1e-5)
+
+
+def test_no_tissue(predictor: Predictor, tmp_path: Path) -> None:
+    write_slide(tmp_path / "blank.svs", (1024, 1024), tissue_share=0.0)
+    with pytest.raises(NoTissueError):
+        predictor.predict(tmp_path / "blank.svs", out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_slide_that_fails_leaves_the_predictor_usable(
+    predictor: Predictor, slide: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pathgene_rt.slides.openslide_reader import OpenSlideReader
+
+    read, count = OpenSlideReader.read, iter(range(10**6))
+
+    def failing(self, xy_px, level, size_px, out=None):
+        if size_px == (tiny.TILE_PX, tiny.TILE_PX) and next(count) == 40:
+            raise SlideReadError("case-7: tile is damaged; copy the slide again")
+        return read(self, xy_px, level, size_px, out)
+
+    monkeypatch.setattr(OpenSlideReader, "read", failing)
+    with pytest.raises(SlideReadError, match="tile is damaged"):
+        predictor.predict(slide, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert predictor.predict(slide).provenance.tiles > 50
+
+
+def test_cancelling_stops_soon_and_writes_nothing(
+    predictor: Predictor, slide: Path, tmp_path: Path
+) -> None:
+    token = CancellationToken()
+    stopped: list[float] = []
+
+    def progress(done: int, total: int) -> None:
+        if not stopped:
+            stopped.append(time.perf_counter())
+            token.cancel()
+
+    with pytest.raises(CancelledError):
+        predictor.predict(slide, out=tmp_path, token=token, progress=progress)
+    assert time.perf_counter() - stopped[0] < 2
+    assert not list(tmp_path.iterdir())
+    assert not [t for t in threading.enumerate() if t.name.startswith("tile-reader")]
+
+
+def test_unwritable_results_folder_is_noticed_before_the_work(
+    predictor: Predictor, slide: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    calls: list[int] = []
+    with pytest.raises(OutputError, match="cannot write"):
+        predictor.predict(
+            slide, out=tmp_path / "file" / "out", progress=lambda done, _: calls.append(done)
+        )
+    assert not calls
