@@ -61,8 +61,10 @@ def main() -> None:
         app()
     except PathGeneError as error:
         _fail(error, str(error), error.exit_code)
-    except KeyboardInterrupt as error:
-        _fail(error, "interrupted; finished files are kept", CancelledError.exit_code)
+    except SystemExit as stop:
+        if stop.code == CancelledError.exit_code:  # Typer's way of passing Ctrl-C on
+            _fail(stop, "interrupted; what was finished is kept", CancelledError.exit_code)
+        raise
     except MemoryError as error:
         _fail(error, "out of memory; use a smaller --batch or fewer --readers", 5)
     except OSError as error:

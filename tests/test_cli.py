@@ -95,7 +95,7 @@ def test_bad_slides(command: str, bundle: Path, slide: Path, tmp_path: Path) -> 
     bad("No such file", tmp_path / "gone.svs")
     (tmp_path / "text.svs").write_text("this is not a slide")
     bad("not a slide", tmp_path / "text.svs")
-    (tmp_path / "cut.svs").write_bytes(slide.read_bytes()[: slide.stat().st_size // 2])
+    (tmp_path / "cut.svs").write_bytes(slide.read_bytes()[:100_000])
     bad("cut.svs", tmp_path / "cut.svs")
     write_slide(tmp_path / "blank.svs", (1024, 1024), tissue_share=0.0)
     bad("tissue", tmp_path / "blank.svs")

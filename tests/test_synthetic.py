@@ -171,7 +171,7 @@ def test_bad_arguments_and_places(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="100 x 2000 px"):
         write_slide(tmp_path / "x.svs", (100, 2000))
     with pytest.raises(UsageError):
-        write_slide(tmp_path / "x.svs", tissue_share=0.0)
+        write_slide(tmp_path / "x.svs", tissue_share=-0.1)
     with pytest.raises(OutputError):
         write_slide(tmp_path / "no folder" / "x.svs", (1024, 1024))
     assert list(tmp_path.iterdir()) == []

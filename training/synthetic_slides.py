@@ -45,7 +45,7 @@ def write_slide(
     arguments give the same file. Raises UsageError, OutputError.
     """
     width, height = size_px
-    if not (0 < tissue_share < 0.9 and min(size_px) >= TILE_PX and 0.05 <= mpp <= 10):
+    if not (0 <= tissue_share < 0.9 and min(size_px) >= TILE_PX and 0.05 <= mpp <= 10):
         raise UsageError(
             f"cannot draw a slide of {width} x {height} px at {mpp} um/px with {tissue_share} "
             f"tissue; give at least {TILE_PX} px a side, 0.05 to 10 um/px, a share of 0 to 0.9"
@@ -227,7 +227,7 @@ def _tissue_field(
         )
     margin = _away_from_edge(width)[None, :] * _away_from_edge(height)[:, None]
     height_map = (height_map + 1.0) * margin
-    outline = np.quantile(height_map, 1.0 - tissue_share)
+    outline = np.quantile(height_map, 1.0 - tissue_share) if tissue_share else np.inf
     field: UInt8Array = np.clip((height_map - outline) * 3000.0 + 128.0, 0, 255).astype(np.uint8)
     return field
 
