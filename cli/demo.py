@@ -73,6 +73,11 @@ def demo(
     ),
 ) -> None:
     """Generate slides, train two heads, export a bundle, predict slides never trained on."""
+    from pathgene_rt.export.requirements import require_export
+    from pathgene_rt.training.requirements import require_training
+
+    require_export()
+    require_training()
     console = Console()
     began = time.monotonic()
     _fresh_folder(out)
@@ -110,11 +115,6 @@ def _fresh_folder(out: Path) -> None:
 
 def _prepare(out: Path) -> dict[str, dict[str, str]]:
     """Write slides, labels, weights and the config; the held-out slides' labels by slide id."""
-    from pathgene_rt.export.requirements import require_export
-    from pathgene_rt.training.requirements import require_training
-
-    require_export()
-    require_training()
     import torch
 
     from pathgene_rt.training.encoders.ctranspath import CTransPath
