@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pathgene_rt.engine import Engine, Precision
 from pathgene_rt.model_spec import ModelSpec
@@ -26,6 +26,15 @@ class Availability:
     version: str = ""
     devices: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
+
+    def refusal(self, precision: Precision | Literal["auto"]) -> str:
+        """Why this backend cannot run in ``precision`` here, or an empty string."""
+        if not self.available:
+            return self.reason
+        if precision not in ("auto", *self.precisions):
+            offered = ", ".join(self.precisions)
+            return f"{precision} is not native on {self.devices[0]} (it has {offered})"
+        return ""
 
 
 class Backend(Protocol):

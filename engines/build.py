@@ -118,17 +118,13 @@ def _try_backend(
     options: EngineOptions,
     tell: Step,
 ) -> Iterator[Candidate]:
-    if not availability.available:
-        yield Candidate(backend.name, None, refused=availability.reason)
-        return
     for precision in availability.precisions:
         if options.precision in ("auto", precision):
             tell(f"{backend.name} {precision}: compiling, replaying goldens, measuring")
             yield _try_precision(
                 bundle, replace(options, backend=backend.name, precision=precision)
             )
-    if options.precision not in ("auto", *availability.precisions):
-        why = f"{options.precision} is not native on {availability.devices[0]}"
+    if why := availability.refusal(options.precision):
         yield Candidate(backend.name, None, refused=why)
 
 

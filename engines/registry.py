@@ -67,7 +67,7 @@ def choose(options: EngineOptions) -> Selection:
     skipped: list[Skipped] = []
     for backend in candidates(options):
         availability = backend.probe()
-        why = _refusal(availability, options)
+        why = availability.refusal(options.precision)
         if not why:
             return Selection(backend, availability, tuple(skipped))
         skipped.append(Skipped(backend.name, why))
@@ -75,15 +75,6 @@ def choose(options: EngineOptions) -> Selection:
     if options.backend == "auto":
         raise EngineUnavailableError(f"no engine can run here ({reasons})")
     raise EngineUnavailableError(f"engine {reasons}")
-
-
-def _refusal(availability: Availability, options: EngineOptions) -> str:
-    if not availability.available:
-        return availability.reason
-    if options.precision not in ("auto", *availability.precisions):
-        offered = ", ".join(availability.precisions)
-        return f"{options.precision} is not native on {availability.devices[0]} (it has {offered})"
-    return ""
 
 
 class EngineFactory:

@@ -13,7 +13,7 @@ from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
 from pathgene_rt.tiling import plan_grid, read_tile, tissue_shares
-from pathgene_rt.tissue import tissue_mask
+from pathgene_rt.tissue import find_tissue
 from pathgene_rt.training.synthetic import tissue_tiles
 
 GOLDEN_TILES = 48
@@ -65,8 +65,7 @@ def _tiles_of(path: Path, preprocess: Preprocess, count: int) -> UInt8Array:
             raise UsageError(
                 f"the golden slide {path} does not say its micrometres per pixel; choose another"
             )
-        overview = slide.overview(options.mask_mpp)
-        mask = tissue_mask(overview.rgb, mpp * overview.downsample, options)
+        mask, _ = find_tissue(slide, options)
         grid = plan_grid(slide.info, preprocess, mask, options)
         corners = grid.xy
         if len(corners) < count:

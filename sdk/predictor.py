@@ -31,7 +31,7 @@ from pathgene_rt.slides import Slide, open_slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.tiling import plan_grid
-from pathgene_rt.tissue import tissue_mask
+from pathgene_rt.tissue import find_tissue
 
 _HEATMAP_PX, _OVERVIEW_PX = 1200, 1600
 """An overview whose longer side has fewer pixels than the first makes a coarse heatmap: one of the
@@ -149,11 +149,9 @@ class Predictor:
                 grid = grid_from_coords(slide.info, self.bundle.preprocess, options.coords)
                 work = _Work(slide, slide_id, grid)
             else:
-                overview = slide.overview(options.tissue.mask_mpp)
-                scale = overview.downsample * slide_mpp(slide.info)
-                mask = tissue_mask(overview.rgb, scale, options.tissue)
+                mask, overview = find_tissue(slide, options.tissue)
                 grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
-                work = _Work(slide, slide_id, grid, _picture(overview.rgb), mask.quality)
+                work = _Work(slide, slide_id, grid, _picture(overview), mask.quality)
             work.seconds["open"] = opened - began
             work.seconds["tissue_and_grid"] = time.perf_counter() - opened
             yield work

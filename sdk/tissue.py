@@ -9,6 +9,7 @@ too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,11 @@ from PIL import Image, ImageChops, ImageFilter
 from pathgene_rt.components import fill_holes, remove_small
 from pathgene_rt.geometry import BoolArray, UInt8Array
 from pathgene_rt.options import TissueOptions
+from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.slides.slide import Slide
+
+MAX_OVERVIEW_PX = 6_000_000
+"""Finding tissue takes about 27 bytes a pixel, so 160 MB."""
 
 CHROMA_LIMITS = (12, 30)
 """Of 255. Below the first lies the noise of JPEG and sensors, above the second pale stroma."""
@@ -46,6 +52,18 @@ class TissueMask:
     mask: BoolArray
     mpp: float
     quality: dict[str, float]
+
+
+def find_tissue(slide: Slide, options: TissueOptions) -> tuple[TissueMask, UInt8Array]:
+    """The tissue of ``slide``, and the overview uint8 [h, w, 3] that it was found on.
+
+    The overview has ``options.mask_mpp``, coarser where that would be over MAX_OVERVIEW_PX: memory
+    must not grow with the slide. Raises SlideScaleError and SlideReadError.
+    """
+    mpp, (width, height) = slide_mpp(slide.info), slide.info.size_px
+    coarsest = mpp * math.sqrt(width * height / MAX_OVERVIEW_PX)
+    overview = slide.overview(max(options.mask_mpp, coarsest))
+    return tissue_mask(overview.rgb, mpp * overview.downsample, options), overview.rgb
 
 
 def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMask:

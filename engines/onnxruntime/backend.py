@@ -45,10 +45,8 @@ class OnnxRuntimeBackend:
         cache: EngineCache | None,  # noqa: ARG002 - see the class
     ) -> Engine:
         found = self.probe()
-        if not found.available:
-            raise EngineUnavailableError(f"engine {NAME}: {found.reason}")
-        if precision not in found.precisions:
-            raise EngineUnavailableError(f"engine {NAME} computes in float32, not in {precision}")
+        if why := found.refusal(precision):
+            raise EngineUnavailableError(f"engine {NAME}: {why}")
         threads = options.threads or os.cpu_count() or 1
         session = open_session(model, threads)
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads)

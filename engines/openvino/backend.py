@@ -54,13 +54,8 @@ class OpenVinoBackend:
         cache: EngineCache | None,  # noqa: ARG002 - see the class
     ) -> Engine:
         found = self.probe()
-        if not found.available:
-            raise EngineUnavailableError(f"engine {NAME}: {found.reason}")
-        if precision not in found.precisions:
-            raise EngineUnavailableError(
-                f"engine {NAME} has no native {precision} on {found.devices[0]}; it has "
-                f"{', '.join(found.precisions)}"
-            )
+        if why := found.refusal(precision):
+            raise EngineUnavailableError(f"engine {NAME}: {why}")
         compiled = compile_graph(model, spec, options, precision)
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads_of(compiled))
         return OpenVinoRunner(compiled, spec, info, options.in_flight)
