@@ -178,7 +178,7 @@ def test_without_test_cases_figures_are_marked_as_of_validation(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("value", "encoder", "message"),
     [
-        (np.nan, ENCODER, "s03_0.h5 holds NaN or infinity"),
+        (np.nan, ENCODER, "s03_0.h5: features of tile 0 hold NaN or infinity"),
         (0.0, "b" * 64, "s03_0.h5 was written by the encoder bbbbbbbbbbbb"),
     ],
 )
