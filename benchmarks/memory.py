@@ -1,8 +1,9 @@
 """Peak memory of `extract` against the size of the slide: flat but for the bag.
 
-    python benchmarks/memory.py BUNDLE [--side 20000 --side 60000] [--tissue 0.05]
+    python benchmarks/memory.py BUNDLE [--side 20000 --side 60000] [--tissue 0.04]
 
 Each generated slide is run in a process of its own, whose peak RSS the operating system reports.
+All have the same area of tissue, so that only the size of the slide differs.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ print(before / 1024, peak / 1024, stats.wall_s)
 def main(
     bundle: Path,
     side: Annotated[list[int] | None, typer.Option(help="Sides of the slides in pixels.")] = None,
-    tissue: Annotated[float, typer.Option(help="Share of the slide that is tissue.")] = 0.05,
+    tissue: Annotated[float, typer.Option(help="Share of tissue in the largest slide.")] = 0.04,
     precision: str = "auto",
 ) -> None:
     """Print one JSON line a slide and what the memory grew by, less the bag."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for pixels in side or [20_000, 60_000]:
+        sides = sorted(side or [20_000, 60_000])
+        for pixels in sides:
+            share = min(0.6, tissue * (sides[-1] / pixels) ** 2)
             slide, out = Path(folder) / f"{pixels}.svs", Path(folder) / f"{pixels}.h5"
-            write_slide(slide, (pixels, pixels), seed=1, tissue_share=tissue)
+            write_slide(slide, (pixels, pixels), seed=1, tissue_share=share)
             command = [sys.executable, "-c", _CHILD, str(bundle), str(slide), str(out), precision]
             finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             opened, peak, seconds = (float(value) for value in finished.stdout.split())

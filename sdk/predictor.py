@@ -143,18 +143,20 @@ class Predictor:
         """The open slide and its grid, with the seconds that took."""
         began = time.perf_counter()
         with open_slide(path, options.mpp) as slide:
-            slide_id = public_id(slide.info.slide_id, anonymize=options.anonymize)
             opened = time.perf_counter()
-            if options.coords is not None:
-                grid = grid_from_coords(slide.info, self.bundle.preprocess, options.coords)
-                work = _Work(slide, slide_id, grid)
-            else:
-                mask, overview = find_tissue(slide, options.tissue)
-                grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
-                work = _Work(slide, slide_id, grid, _picture(overview), mask.quality)
+            work = self._planned(slide, options)
             work.seconds["open"] = opened - began
             work.seconds["tissue_and_grid"] = time.perf_counter() - opened
             yield work
+
+    def _planned(self, slide: Slide, options: PredictOptions) -> _Work:
+        slide_id = public_id(slide.info.slide_id, anonymize=options.anonymize)
+        if options.coords is not None:
+            grid = grid_from_coords(slide.info, self.bundle.preprocess, options.coords)
+            return _Work(slide, slide_id, grid)
+        mask, overview = find_tissue(slide, options.tissue)
+        grid = plan_grid(slide.info, self.bundle.preprocess, mask, options.tissue)
+        return _Work(slide, slide_id, grid, _picture(overview), mask.quality)
 
     def _encode(
         self,
