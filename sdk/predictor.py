@@ -18,7 +18,7 @@ from pathgene_rt.coordinates import grid_from_coords
 from pathgene_rt.encode import EncodeStats, TileProgress, encode_slide
 from pathgene_rt.engine import Engine
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.features import FeatureBag, write_features
+from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import TileGrid, UInt8Array
 from pathgene_rt.heads import run_heads
@@ -26,7 +26,7 @@ from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import make_prediction
 from pathgene_rt.report import Provenance, Report
-from pathgene_rt.report_files import FEATURES_FILE, write_report
+from pathgene_rt.report_files import write_report
 from pathgene_rt.slides import Slide, open_slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.cancellation import CancellationToken
@@ -118,11 +118,7 @@ class Predictor:
             )
             if out is None:
                 return report
-            if options.features:
-                write_features(out / FEATURES_FILE, bag)
-            overview = work.overview
-            if overview is None or (options.heatmaps and max(overview.shape[:2]) < _HEATMAP_PX):
-                overview = _fine_overview(work)
+            overview = _overview(work) if options.heatmaps and attention else None
             return write_report(report, out, overview, work.slide.info, bag, options)
 
     def extract(
@@ -239,7 +235,11 @@ def _picture(overview: UInt8Array) -> UInt8Array:
     return np.asarray(Image.fromarray(overview).reduce(factor))
 
 
-def _fine_overview(work: _Work) -> UInt8Array:
-    """The slide as a picture for heatmaps, its longer side about 1600 px if it has as many."""
+def _overview(work: _Work) -> UInt8Array:
+    """The slide as a picture for heatmaps: that of the tissue if it is fine enough, else a new one
+    whose longer side is about _OVERVIEW_PX, if the slide has as many.
+    """
+    if work.overview is not None and max(work.overview.shape[:2]) >= _HEATMAP_PX:
+        return work.overview
     info = work.slide.info
     return work.slide.overview(slide_mpp(info) * max(1.0, max(info.size_px) / _OVERVIEW_PX)).rgb

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pathgene_rt.attention import percentile_ranks, share_of_top, shown_attention, shown_class
 from pathgene_rt.errors import OutputError
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.features import FeatureBag, write_features
 from pathgene_rt.files import atomic_path, reason, writable_folder, write_json
 from pathgene_rt.geojson import write_geojson
 from pathgene_rt.geometry import Float32Array, SlideInfo, UInt8Array
@@ -36,17 +36,18 @@ class _Shown:
 def write_report(
     report: Report,
     folder: Path,
-    overview: UInt8Array,
+    overview: UInt8Array | None,
     info: SlideInfo,
     bag: FeatureBag,
     options: PredictOptions,
 ) -> Report:
-    """Write heatmaps and GeoJSON as ``options`` ask, then ``report.json``, into ``folder``.
+    """Write heatmaps over ``overview``, features and GeoJSON as asked, then ``report.json``.
 
-    ``overview`` uint8 [h, w, 3] shows the whole slide. An older report, its heatmaps and GeoJSON
-    are removed first, so that nobody takes a mixture of two runs for one. Returns the report as
-    written, with ``files``, the seconds that writing took ("outputs"), and a warning where tiles
-    had to be left out. Raises OutputError; EngineError if attention is not finite.
+    ``overview`` uint8 [h, w, 3] shows the whole slide; None draws no heatmaps. An older report, its
+    heatmaps and GeoJSON are removed first, so that nobody takes a mixture of two runs for one.
+    Returns the report as written, with ``files``, the seconds that writing took ("outputs"), and a
+    warning where tiles had to be left out. Raises OutputError; EngineError if attention is not
+    finite.
     """
     began = time.perf_counter()
     shown = [
@@ -56,9 +57,12 @@ def write_report(
     ]
     writable_folder(folder)
     _remove_older(folder)
-    files = {"features": FEATURES_FILE} if options.features else {}
+    files: dict[str, str] = {}
     warnings = list(report.warnings)
-    if options.heatmaps:
+    if options.features:
+        write_features(folder / FEATURES_FILE, bag)
+        files["features"] = FEATURES_FILE
+    if options.heatmaps and overview is not None:
         names = _heatmap_names([one.prediction.head for one in shown])
         for one, name in zip(shown, names, strict=True):
             image = draw_heatmap(
