@@ -30,9 +30,9 @@ def create(architecture: str, *, in_dim: int, n_classes: int, **options: Any) ->
         raise UsageError(
             f"architecture {architecture!r} is unknown; choose one of {', '.join(ARCHITECTURES)}"
         )
-    if in_dim < 1 or n_classes < 2:
+    if in_dim < 1 or n_classes < 1:
         raise UsageError(
-            f"a head needs in_dim >= 1 and n_classes >= 2, not {in_dim} and {n_classes}"
+            f"a head needs in_dim >= 1 and n_classes >= 1, not {in_dim} and {n_classes}"
         )
     file, name = _HEADS[architecture]
     head_class: type[Head] = getattr(import_module(f"{__name__}.{file}"), name)

@@ -76,6 +76,7 @@ class ClamSB(Head):
         bag_loss: BagLoss,
         coords: Tensor | None = None,
         edges: Tensor | None = None,
+        privileged: Tensor | None = None,
     ) -> Tensor:
         self._check(features)
         embeddings = self.embed(features)
