@@ -1,0 +1,116 @@
+"""Every published head against the golden outputs of its original implementation.
+
+Each head is loaded from its published state dict by :func:`pathgene_rt.export.upstream.load`, and
+every stored output that our module has is compared within 1e-5, or three times the difference
+between the original's own float32 and float64 runs where that is larger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pathgene_rt.export import upstream
+from pathgene_rt.training.heads.base import DetailedOutput, Head, HeadOutput
+from tests.parity import drawn, parity_fill
+
+FILES = [
+    "abmil",
+    "abmil_gated_mhimrepo",
+    "abmil_mhimrepo",
+]
+
+Array = NDArray[Any]
+
+
+def attention_rows(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
+    """Attention as most originals store it: [k, n]."""
+    assert output.attention is not None
+    return output.attention.numpy().T
+
+
+def attention_columns(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
+    """Attention as DSMIL stores it: [n, k]."""
+    assert output.attention is not None
+    return output.attention.numpy()
+
+
+def instance_logits(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
+    assert isinstance(output, DetailedOutput) and output.instance_logits is not None
+    return output.instance_logits.numpy()
+
+
+def coarse_logits(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
+    assert isinstance(output, DetailedOutput) and output.coarse_logits is not None
+    return output.coarse_logits.numpy()[None]
+
+
+OURS: dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]] = {
+    "logits": lambda _, __, output: output.logits.numpy()[None],
+    "attention": attention_rows,
+    "instance_logits": instance_logits,
+    "coarse_logits": coarse_logits,
+}
+"""By the name of a stored output: ours, from (head, features, output), in the stored shape."""
+
+OURS_BY_HEAD: dict[str, dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]]] = {}
+"""The same for what a head stores in another shape or besides."""
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_equals_the_original(shared: Path, file: str) -> None:
+    fill = parity_fill(shared)
+    document = json.loads((shared / "parity" / f"{file}.json").read_text())
+    compared: set[str] = set()
+    for model in document["models"]:
+        head = upstream.load(document["head"], drawn(fill, model), **model["config"])
+        assert isinstance(head, Head)
+        assert not head.training
+        for case in model["cases"]:
+            if "error" in case:
+                continue  # what ours gives where the original fails is tested beside the head
+            features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+            with torch.inference_mode():
+                output = head(features, **arguments(fill, case))
+            known = {**OURS, **OURS_BY_HEAD.get(document["head"], {})}
+            for name in case["outputs"].keys() & known.keys():
+                tolerance = max(1e-5, 3 * case["max_abs_diff_float32_vs_float64"][name])
+                agrees(known[name](head, features, output), case["outputs"][name], tolerance)
+                compared.add(name)
+    assert "logits" in compared
+
+
+def arguments(fill: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """What the original was called with besides the features."""
+    if "edges" in case:
+        return {"edges": torch.from_numpy(np.asarray(fill.grid_edges(case["n"], 8)))}
+    if "permutation_seed" in case:
+        order = fill.permutation(case["permutation_seed"], case["n"])
+        return {"permutation": torch.from_numpy(order)}
+    return {}
+
+
+def agrees(ours: Array, stored: Any, tolerance: float) -> None:
+    """Compare with a stored output, whole or summed up along ``axis``."""
+    if not isinstance(stored, dict):
+        assert ours.shape == np.shape(stored)
+        np.testing.assert_allclose(ours, stored, rtol=0, atol=tolerance)
+        return
+    assert list(ours.shape) == stored["shape"]
+    array = np.moveaxis(ours, stored["axis"], -1)
+    n = array.shape[-1]
+    np.testing.assert_allclose(array[..., :8], stored["first8"], rtol=0, atol=tolerance)
+    # The stored sums are rounded to seven digits, so they are compared relative to their size.
+    for weights, name in ((np.ones(n), "sum"), ((np.arange(n) + 1) / n, "wsum")):
+        total = (array.astype(np.float64) * weights).sum(-1)
+        scale = np.abs(array.astype(np.float64) * weights).sum(-1).max()
+        np.testing.assert_allclose(
+            total, stored[name], rtol=0, atol=max(tolerance, 1e-6 * scale), err_msg=name
+        )
