@@ -133,24 +133,12 @@ def read_features(path: Path) -> FeatureBag:
     with _opened(path) as file:
         features = _array(file, "features", path)
         coords = _array(file, "coords", path)
-        attributes = {
-            key: value
-            for holder in (file, file["features"], file["coords"])
-            for key, value in holder.attrs.items()
-        }
-    if len(features) != len(coords) or coords.shape[1] != 2:
-        raise FeatureFileError(
-            f"{path}: features {list(features.shape)} and coords {list(coords.shape)} do not "
-            "belong together; expected [N, D] and [N, 2], extract the slide again"
-        )
+        attributes = _attributes(file, "features", "coords")
     if features.size == 0:
         raise FeatureFileError(f"{path}: holds no tile; extract the slide again")
     features = np.ascontiguousarray(features, dtype=np.float32)
-    _require_finite(features, "features", path)
-    _require_finite(coords, "coords", path)
-    if np.abs(coords).max() > np.iinfo(np.int32).max:
-        raise FeatureFileError(f"{path}: coords are no level-0 pixels; extract the slide again")
-    xy = np.rint(coords).astype(np.int32)
+    require_finite(features, "features", path)
+    xy = _corners(coords, len(features), path)
     ours = "pathgene_rt_version" in attributes
     stated_id = _text(attributes, "slide_id")
     return FeatureBag(
@@ -159,9 +147,22 @@ def read_features(path: Path) -> FeatureBag:
         xy=xy,
         tile_px=round(_positive(attributes, "tile_px") or _trident_tile_px(attributes) or 0),
         mpp=_positive(attributes, "mpp") or math.nan,
-        span_px=_stated_span_px(attributes) or tile_spacing_px(xy) or float(LONE_TILE_SPAN_PX),
+        span_px=_span_px(attributes, xy),
         encoder_sha256=_text(attributes, "encoder_sha256"),
     )
+
+
+def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
+    """(corners int32 [tiles, 2], level-0 pixels a tile spans) of a coordinates or features file.
+
+    For features that are kept apart from their coordinates, in the same order. Raises
+    FeatureFileError, also if the file is not about that many ``tiles``.
+    """
+    with _opened(path) as file:
+        coords = _array(file, "coords", path)
+        attributes = _attributes(file, "coords")
+    xy = _corners(coords, tiles, path)
+    return xy, _span_px(attributes, xy)
 
 
 def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
@@ -235,7 +236,33 @@ def _array(file: Any, name: str, path: Path) -> NDArray[Any]:
     return array
 
 
-def _require_finite(array: NDArray[Any], name: str, path: Path) -> None:
+def _attributes(file: Any, *datasets: str) -> dict[str, Any]:
+    """The attributes of the file and of ``datasets``; the last one's go before."""
+    holders = (file, *(file[name] for name in datasets))
+    return {key: value for holder in holders for key, value in holder.attrs.items()}
+
+
+def _corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
+    """``coords`` as int32 [tiles, 2] if they are level-0 corners of that many tiles."""
+    if coords.shape != (tiles, 2):
+        raise FeatureFileError(
+            f"{path}: coords {list(coords.shape)} do not belong to {tiles} features; expected "
+            f"[{tiles}, 2], extract the slide again"
+        )
+    require_finite(coords, "coords", path)
+    if np.abs(coords).max() > np.iinfo(np.int32).max:
+        raise FeatureFileError(f"{path}: coords are no level-0 pixels; extract the slide again")
+    return np.rint(coords).astype(np.int32)
+
+
+def _span_px(attributes: Mapping[str, Any], xy: Int32Array) -> float:
+    """Level-0 pixels a tile spans: as stated, else as the tiles lie."""
+    return _stated_span_px(attributes) or tile_spacing_px(xy) or float(LONE_TILE_SPAN_PX)
+
+
+def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
+    """Raise FeatureFileError naming the first tile whose row of ``array`` [N, columns] has NaN or
+    infinity."""
     # A row's sum is finite only if all of it is, and needs no [N, D] mask.
     finite = np.isfinite(array.sum(axis=1, dtype=np.float64))
     if not finite.all():

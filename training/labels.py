@@ -22,11 +22,13 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A slide, its case (patient) and its labels by column; empty ones are left out."""
+    """A slide, its case (patient) and its labels by column; empty ones are left out. ``split`` is
+    its cell in the column of the given split, if one was asked for."""
 
     slide_id: str
     case_id: str
     labels: dict[str, str]
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,16 @@ class LabelTable:
     notes: tuple[str, ...]
 
 
-def read_labels(path: Path, case_pattern: str) -> LabelTable:
+def read_labels(path: Path, case_pattern: str, split: str | None = None) -> LabelTable:
     """Read a CSV with slide_id, case_id and one column a task, or PathGene's path,label[,Fold].
 
     Paths may have backslashes; of a path the file name without its ending is the slide id. A byte
     order mark is dropped. Without case_id, the case is what ``case_pattern`` matches at the start
-    of the slide id, else the slide itself. PathGene's Fold is not used: in its files the slides of
-    one patient lie in several folds.
+    of the slide id, else the slide itself. ``split`` names the column of a given split. PathGene's
+    Fold is not used otherwise: in its files the slides of one patient lie in several folds.
 
-    Raises :class:`UsageError` if the file cannot be read, lacks the slide column, has no task
-    column or no row, or lists a slide twice.
+    Raises :class:`UsageError` if the file cannot be read, lacks the slide column or that of the
+    split, has no task column or no row, or lists a slide twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -65,16 +67,20 @@ def read_labels(path: Path, case_pattern: str) -> LabelTable:
         raise UsageError(
             f"{path} has no column {_SLIDE} or {_PATH}; its columns are {listed(columns)}"
         )
-    tasks = tuple(name for name in columns if name not in (_SLIDE, _PATH, _CASE, _FOLD, ""))
-    if not tasks or not records:
+    if split is not None and split not in columns:
+        raise UsageError(
+            f"{path} has no column {split} for the split; its columns are {listed(columns)}"
+        )
+    tasks = tuple(name for name in columns if name not in (_SLIDE, _PATH, _CASE, _FOLD, split, ""))
+    if not (tasks or split) or not records:
         lacking = "row" if tasks else "task column"
         raise UsageError(f"{path} has no {lacking}; give {_SLIDE},{_CASE} and a column a task")
     rows = tuple(
-        _row(path, line, record, slide_column, tasks, case_pattern)
+        _row(path, line, record, slide_column, tasks, case_pattern, split)
         for line, record in enumerate(records, 2)
     )
     _require_unique(path, rows)
-    return LabelTable(path, tasks, rows, tuple(_notes(path, columns, rows)))
+    return LabelTable(path, tasks, rows, tuple(_notes(path, columns, rows, split)))
 
 
 def order_classes(found: set[str]) -> tuple[str, ...]:
@@ -92,6 +98,7 @@ def _row(
     slide_column: str,
     tasks: tuple[str, ...],
     case_pattern: str,
+    split: str | None,
 ) -> LabelRow:
     values = {name: (record.get(name) or "").strip() for name in (slide_column, _CASE, *tasks)}
     slide_id = slide_id_of(values[slide_column])
@@ -101,7 +108,8 @@ def _row(
     if _CASE in record and not case_id:
         raise UsageError(f"{path} line {line}: slide {slide_id} has no {_CASE}; fill it in")
     labels = {task: values[task] for task in tasks if values[task].casefold() not in _NO_LABEL}
-    return LabelRow(slide_id, case_id or _case_of(slide_id, case_pattern), labels)
+    part = (record.get(split) or "").strip() if split else ""
+    return LabelRow(slide_id, case_id or _case_of(slide_id, case_pattern), labels, part)
 
 
 def slide_id_of(entry: str) -> str:
@@ -126,9 +134,11 @@ def _require_unique(path: Path, rows: tuple[LabelRow, ...]) -> None:
         seen.add(row.slide_id)
 
 
-def _notes(path: Path, columns: list[str], rows: tuple[LabelRow, ...]) -> list[str]:
+def _notes(
+    path: Path, columns: list[str], rows: tuple[LabelRow, ...], split: str | None
+) -> list[str]:
     notes = []
-    if _FOLD in columns:
+    if _FOLD in columns and split != _FOLD:
         notes.append(f"{path.name}: the column {_FOLD} is not used; cases are split as wholes")
     alone = sum(row.case_id == row.slide_id for row in rows)
     if _CASE not in columns and alone:

@@ -40,7 +40,8 @@ class Published:
         tensor = self.tensors.get(key)
         if tensor is None:
             raise CheckpointError(
-                f"this is no {self.head}: the key {key} is missing; there are {_listed(self.tensors)}"
+                f"this is no {self.head}: the key {key} is missing; "
+                f"there are {_listed(self.tensors)}"
             )
         if tensor.ndim <= axis:
             raise CheckpointError(
