@@ -201,8 +201,8 @@ def test_instances_of_a_small_bag_are_not_evidence_for_and_against() -> None:
 @pytest.mark.parametrize(
     ("architecture", "options", "message"),
     [
-        ("resnet", {}, "choose one of abmil, clam_sb"),
-        ("abmil", {"hiden": 3}, "abmil has no option hiden; its options are projection, hidden"),
+        ("resnet", {}, "choose from abmil, clam_sb"),
+        ("abmil", {"hiden": 3}, r"abmil has no option hiden; did you mean hidden\?"),
         ("abmil", {"hidden": 0}, "option hidden = 0 does not fit"),
         ("clam_sb", {"size": "huge"}, "option size = 'huge' does not fit"),
     ],

@@ -38,7 +38,7 @@ def read_toml(path: Path, config: type[Config]) -> Config:
         if first["type"] in _UNKNOWN_KEY:
             known = _keys_at(config, first["loc"][:-1])
             raise UsageError(
-                f"{path}: unknown key {place}; {_suggestion(str(first['loc'][-1]), known)}"
+                f"{path}: unknown key {place}; {suggestion(str(first['loc'][-1]), known)}"
             ) from error
         if first["type"] in ("missing", "missing_argument"):
             raise UsageError(f"{path}: the key {place} is missing; add it") from error
@@ -46,7 +46,8 @@ def read_toml(path: Path, config: type[Config]) -> Config:
         raise UsageError(f"{path}: {place} = {given!r} does not fit: {first['msg']}") from error
 
 
-def _suggestion(key: str, known: Sequence[str]) -> str:
+def suggestion(key: str, known: Sequence[str]) -> str:
+    """What to say of an unknown ``key``: the nearest of ``known``, or all of them."""
     nearest = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(known)}"
 

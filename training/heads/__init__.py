@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.training.toml_config import suggestion
 
 if TYPE_CHECKING:
     from pathgene_rt.training.heads.base import Head
@@ -28,7 +29,7 @@ def create(architecture: str, *, in_dim: int, n_classes: int, **options: Any) ->
     """
     if architecture not in _HEADS:
         raise UsageError(
-            f"architecture {architecture!r} is unknown; choose one of {', '.join(ARCHITECTURES)}"
+            f"architecture {architecture!r} is unknown; {suggestion(architecture, ARCHITECTURES)}"
         )
     if in_dim < 1 or n_classes < 1:
         raise UsageError(
@@ -42,9 +43,9 @@ def create(architecture: str, *, in_dim: int, n_classes: int, **options: Any) ->
         first = error.errors(include_url=False)[0]
         option = ".".join(str(part) for part in first["loc"])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = ", ".join(head_class.Options.__dataclass_fields__)
+            known = list(head_class.Options.__dataclass_fields__)
             raise UsageError(
-                f"{architecture} has no option {option}; its options are {known}"
+                f"{architecture} has no option {option}; {suggestion(option, known)}"
             ) from error
         raise UsageError(
             f"{architecture}: option {option} = {first['input']!r} does not fit: {first['msg']}"
