@@ -246,13 +246,14 @@ def _corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
     """``coords`` as int32 [tiles, 2] if they are level-0 corners of that many tiles."""
     if coords.shape != (tiles, 2):
         raise FeatureFileError(
-            f"{path}: coords {list(coords.shape)} do not belong to {tiles} features; expected "
-            f"[{tiles}, 2], extract the slide again"
+            f"{path}: {tiles} features and coords {list(coords.shape)} do not belong together; "
+            f"expected coords [{tiles}, 2], extract the slide again"
         )
     require_finite(coords, "coords", path)
     if np.abs(coords).max() > np.iinfo(np.int32).max:
         raise FeatureFileError(f"{path}: coords are no level-0 pixels; extract the slide again")
-    return np.rint(coords).astype(np.int32)
+    xy: Int32Array = np.rint(coords).astype(np.int32)
+    return xy
 
 
 def _span_px(attributes: Mapping[str, Any], xy: Int32Array) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pathgene_rt.errors import FeatureFileError, UsageError
-from pathgene_rt.features import FeatureBag, read_features
+from pathgene_rt.features import FeatureBag
+from pathgene_rt.training.feature_files import find_feature_files, read_bag
 from pathgene_rt.training.labels import LabelTable, listed, order_classes
 
 
@@ -46,7 +47,8 @@ class Split:
 def select_cohort(
     table: LabelTable, task: str, features: Path, classes: Sequence[str] = ()
 ) -> Cohort:
-    """The slides of ``table`` that have a label for ``task``, with their <slide_id>.h5.
+    """The slides of ``table`` that have a label for ``task``, with their features files of the
+    folder ``features`` (:func:`~pathgene_rt.training.feature_files.find_feature_files`).
 
     ``classes`` fixes classes and order, else they are those found, ordered by
     :func:`~pathgene_rt.training.labels.order_classes`. Slides without a label, and features
@@ -58,9 +60,7 @@ def select_cohort(
         raise UsageError(
             f"{table.path} has no column {task}; its task columns are {listed(table.tasks)}"
         )
-    if not features.is_dir():
-        raise UsageError(f"there is no features folder {features}; run pathgene-rt extract first")
-    available = {path.stem: path for path in features.glob("*.h5")}
+    available = find_feature_files(features)
     labelled = [row for row in table.rows if task in row.labels]
     unknown = [row.slide_id for row in labelled if row.slide_id not in available]
     if unknown:
@@ -147,12 +147,18 @@ def _members(
 class BagStore:
     """Reads bags when they are needed and keeps those that fit into ``cache_bytes`` in memory.
 
-    All bags must come from one encoder: the first that has another width or encoder hash is named
-    by a :class:`FeatureFileError`.
+    The first that fit are kept and not the latest used: an epoch goes through all bags, and each
+    would displace one that is needed sooner. What does not fit is read at every use and belongs to
+    the caller, so memory holds the cache and the bags in use, never the cohort.
+
+    ``places`` is the folder of the coordinates of CLAM's .pt files, if it is not beside theirs. All
+    bags must come from one encoder: the first that has another width or encoder hash is named by a
+    :class:`FeatureFileError`.
     """
 
-    def __init__(self, cache_bytes: int) -> None:
+    def __init__(self, cache_bytes: int, places: Path | None = None) -> None:
         self._left = cache_bytes
+        self._places = places
         self._bags: dict[Path, FeatureBag] = {}
         self._first: tuple[Path, int, str | None] | None = None
 
@@ -160,7 +166,7 @@ class BagStore:
         """The bag of ``path``. Raises FeatureFileError, also for what the file itself lacks."""
         if path in self._bags:
             return self._bags[path]
-        bag = read_features(path)
+        bag = read_bag(path, self._places)
         self._check(bag, path)
         size = bag.features.nbytes + bag.xy.nbytes
         if size <= self._left:
