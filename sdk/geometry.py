@@ -5,7 +5,9 @@ Coordinates are level-0 pixels, top-left origin, x to the right, y down.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,31 +73,68 @@ class Tile:
 
 
 def grid_coords(xy: Int32Array | Int64Array, span_px: float) -> Int64Array:
-    """(column, row) in tiles, int64 [N, 2], of level-0 corners ``xy`` spaced ``span_px`` apart."""
+    """(column, row) in tiles, int64 [N, 2], of level-0 corners ``xy`` spaced ``span_px`` apart.
+
+    Corners off that grid (coordinates of another tool, whose grids start at every contour) get the
+    nearest column and row, so two tiles that overlap by more than half may get the same.
+    """
     return np.rint(np.asarray(xy, dtype=np.float64) / span_px).astype(np.int64)
 
 
 def grid_edges(coords: Int64Array) -> Int64Array:
     """Directed edges int64 [2, E] between each tile and its up to 8 neighbours on the grid.
 
-    ``coords`` int64 [N, 2] are (column, row). O(N log N) and without loops over tiles: one sorted
-    key a tile, one binary search a direction. Isolated tiles get no edge.
+    ``coords`` int64 [N, 2] are (column, row). Isolated tiles get no edge. Ordered by neighbour
+    (row by row, from the upper left), then by source. Of tiles with the same column and row, the
+    first alone is the target (row 1) of their neighbours' edges; they are not joined to each other.
+
+    O(N), through a table of the tiles' bounding box, unless that box has more than _CELLS_A_TILE
+    cells a tile (a handful of tiles far apart); then O(N log N), by binary search.
     """
     if coords.shape[0] == 0:
         return np.zeros((2, 0), dtype=np.int64)
+    # A margin of one cell all around keeps the neighbours of one row's end out of the next row.
     shifted = coords - coords.min(axis=0) + 1
-    width = int(shifted[:, 0].max()) + 2
-    keys = shifted[:, 1] * width + shifted[:, 0]
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
+    width, height = (int(size) + 2 for size in shifted.max(axis=0))
+    cells = shifted[:, 1] * width + shifted[:, 0]
+    dense = width * height <= _CELLS_A_TILE * len(cells)
+    find = _table_lookup(cells, width * height) if dense else _sorted_lookup(cells)
+    steps = [
+        row * width + column
+        for row in (-1, 0, 1)
+        for column in (-1, 0, 1)
+        if (row, column) != (0, 0)
+    ]
     sources, targets = [], []
-    for row in (-1, 0, 1):
-        for column in (-1, 0, 1):
-            if row == 0 and column == 0:
-                continue
-            wanted = keys + row * width + column
-            place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-            found = ordered[place] == wanted
-            sources.append(np.flatnonzero(found))
-            targets.append(order[place[found]])
+    for step in steps:
+        neighbours = find(cells + step)
+        sources.append(np.flatnonzero(neighbours >= 0))
+        targets.append(neighbours[sources[-1]])
     return np.stack([np.concatenate(sources), np.concatenate(targets)]).astype(np.int64)
+
+
+_CELLS_A_TILE = 64
+"""256 bytes of table a tile: a twelfth of its features."""
+
+_Lookup = Callable[[Int64Array], NDArray[np.integer[Any]]]
+"""The first tile in each of the cells int64 [N], -1 where there is none."""
+
+
+def _table_lookup(cells: Int64Array, count: int) -> _Lookup:
+    """By a table of all ``count`` cells."""
+    table = np.full(count, -1, dtype=np.int32)
+    # Of assignments to one cell the last stays: backwards, so that it is the first tile's.
+    table[cells[::-1]] = np.arange(len(cells) - 1, -1, -1, dtype=np.int32)
+    return lambda wanted: table[wanted]
+
+
+def _sorted_lookup(cells: Int64Array) -> _Lookup:
+    """By binary search among the occupied cells."""
+    order = np.argsort(cells, kind="stable")
+    ordered = cells[order]
+
+    def find(wanted: Int64Array) -> Int64Array:
+        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        return np.where(ordered[place] == wanted, order[place], -1)
+
+    return find

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pathgene_rt import geometry
 from pathgene_rt.errors import EngineError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.geometry import grid_coords, grid_edges
@@ -27,6 +28,39 @@ def test_edges_join_exactly_the_eight_neighbours(chosen: set[tuple[int, int]]) -
     edges = grid_edges(coords)
     assert edges.dtype == np.int64 and edges.shape == (2, len(expected))
     assert set(zip(*edges.tolist(), strict=True)) == expected
+
+
+@given(st.lists(st.tuples(st.integers(-3, 8), st.integers(0, 8)), min_size=1, max_size=40))
+def test_table_and_binary_search_give_the_same_edges_in_the_same_order(
+    chosen: list[tuple[int, int]],
+) -> None:
+    """Also of tiles that share a place, as tiles of an off-grid coordinates file may."""
+    coords = np.array(chosen, dtype=np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "_CELLS_A_TILE", 1_000)
+        by_table = grid_edges(coords)
+        patch.setattr(geometry, "_CELLS_A_TILE", 0)
+        by_search = grid_edges(coords)
+    np.testing.assert_array_equal(by_table, by_search)
+
+
+def test_edges_are_ordered_by_neighbour_then_source() -> None:
+    square = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    assert grid_edges(square).tolist() == [
+        [3, 2, 3, 2, 1, 3, 0, 2, 1, 0, 1, 0],
+        [0, 0, 1, 1, 0, 2, 1, 3, 2, 2, 3, 3],
+    ]
+
+
+def test_the_first_of_tiles_in_one_place_gets_the_messages_of_their_neighbours() -> None:
+    edges = grid_edges(np.array([[0, 0], [1, 0], [1, 0]]))
+    assert sorted(zip(*edges.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 0)]
+
+
+def test_tiles_far_apart_take_no_table() -> None:
+    """The table of this box would be 4 EiB."""
+    far = np.array([[0, 0], [1, 1], [2**30, 2**30], [2**30 + 1, 2**30]])
+    assert sorted(zip(*grid_edges(far).tolist(), strict=True)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
 
 
 def test_coords_of_a_grid_whose_step_is_no_whole_number() -> None:
