@@ -60,6 +60,10 @@ class FeatureBag:
     def __len__(self) -> int:
         return int(self.features.shape[0])
 
+    def first_not_finite(self) -> int | None:
+        """The first tile whose features hold NaN or infinity."""
+        return _first_not_finite(self.features)
+
     @property
     def coords(self) -> Int64Array:
         """int64 [N, 2]: (column, row) of each tile in units of tiles."""
@@ -137,8 +141,13 @@ def read_features(path: Path) -> FeatureBag:
     if features.size == 0:
         raise FeatureFileError(f"{path}: holds no tile; extract the slide again")
     features = np.ascontiguousarray(features, dtype=np.float32)
-    require_finite(features, "features", path)
     xy = _corners(coords, len(features), path)
+    tile = _first_not_finite(features)
+    if tile is not None:
+        raise FeatureFileError(
+            f"{path}: features of tile {tile} (x {xy[tile, 0]}, y {xy[tile, 1]}) hold NaN or "
+            "infinity; extract the slide again"
+        )
     ours = "pathgene_rt_version" in attributes
     stated_id = _text(attributes, "slide_id")
     return FeatureBag(
@@ -264,13 +273,19 @@ def _span_px(attributes: Mapping[str, Any], xy: Int32Array) -> float:
 def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
     """Raise FeatureFileError naming the first tile whose row of ``array`` [N, columns] has NaN or
     infinity."""
-    # A row's sum is finite only if all of it is, and needs no [N, D] mask.
-    finite = np.isfinite(array.sum(axis=1, dtype=np.float64))
-    if not finite.all():
-        tile = int(np.flatnonzero(~finite)[0])
+    tile = _first_not_finite(array)
+    if tile is not None:
         raise FeatureFileError(
             f"{path}: {name} of tile {tile} hold NaN or infinity; extract the slide again"
         )
+
+
+def _first_not_finite(array: NDArray[Any]) -> int | None:
+    # A row's sum is finite only if all of it is, and needs no [N, D] mask; it may also overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(array.sum(axis=1)))
+    damaged = suspects[~np.isfinite(array[suspects]).all(axis=1)]
+    return int(damaged[0]) if len(damaged) else None
 
 
 def _stated_span_px(attributes: Mapping[str, Any]) -> float | None:

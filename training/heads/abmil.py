@@ -15,6 +15,7 @@ from typing_extensions import override
 from pathgene_rt.model_spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import Head, HeadOutput
+from pathgene_rt.training.heads.dropout import BagDropout
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,7 +39,7 @@ class ABMIL(Head):
         super().__init__(in_dim, n_classes, options)
         width = options.projection or in_dim
         self.projection = nn.Linear(in_dim, width) if options.projection else None
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = BagDropout(options.dropout)
         self.attention = AttentionScores(
             width, options.hidden, gated=options.gated, dropout=options.dropout
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pathgene_rt.training.heads.dropout import BagDropout
+
 
 class AttentionScores(nn.Module):
     """Embeddings float32 [n, width] -> raw scores float32 [n, columns], one column an attention.
@@ -19,7 +21,7 @@ class AttentionScores(nn.Module):
         self.tanh = nn.Linear(width, hidden)
         self.gate = nn.Linear(width, hidden) if gated else None
         self.score = nn.Linear(hidden, columns)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = BagDropout(dropout)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         hidden = self.dropout(self.tanh(embeddings).tanh())
