@@ -12,11 +12,16 @@ from torch import nn
 
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.upstream.layout import Layout, Published, flatten
-from pathgene_rt.training.checkpoint import state_dict_of
+from pathgene_rt.training.checkpoint import state_dict_of, unwrapped
 from pathgene_rt.training.heads.base import Head
 
 _FAMILIES = {
     "abmil": "abmil",
+    "clam_sb": "clam",
+    "clam_mb": "clam",
+    "clam_mil": "clam_mil",
+    "dsmil": "dsmil",
+    "dtfd": "dtfd",
 }
 
 HEADS = tuple(_FAMILIES)
@@ -42,7 +47,9 @@ def read(head: str, state_dict: Mapping[str, Any], config: Mapping[str, Any]) ->
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(HEADS)}"
         raise UsageError(f"{head!r} names no published architecture; {hint}")
     family = import_module(f"{__name__}.{_FAMILIES[head]}")
-    tensors = state_dict_of(flatten(state_dict), f"the checkpoint of {head}")
+    inner = unwrapped(state_dict)
+    source = f"the checkpoint of {head}"
+    tensors = state_dict_of(flatten(inner) if isinstance(inner, Mapping) else inner, source)
     published = Published(head, tensors)
     sizes = {key: config[key] for key in ("d", "n_classes") if config.get(key) is not None}
     rest = {key: value for key, value in config.items() if key not in ("d", "n_classes")}

@@ -50,6 +50,16 @@ class Published:
         return int(tensor.shape[axis])
 
 
+def require_told(published: Published, config: object, told: Mapping[str, object]) -> None:
+    """Refuse a ``config`` that says otherwise than the tensors tell, by name; None says nothing."""
+    for name, ours in told.items():
+        stated = getattr(config, name)
+        if stated is not None and stated != ours:
+            raise CheckpointError(
+                f"this {published.head} has {name} = {ours}, not {stated} as the config says"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """Where each tensor of a published state dict belongs.

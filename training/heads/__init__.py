@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _HEADS = {
     "abmil": ("abmil", "ABMIL"),
     "clam_sb": ("clam_sb", "ClamSB"),
+    "clam_mb": ("clam_mb", "ClamMB"),
+    "clam_mil": ("clam_mil", "ClamMIL"),
+    "dsmil": ("dsmil", "DSMIL"),
+    "dtfd": ("dtfd", "DTFD"),
 }
 
 ARCHITECTURES = tuple(_HEADS)
