@@ -14,7 +14,6 @@ from pathgene_rt.errors import UsageError
 
 if TYPE_CHECKING:
     from pathgene_rt.export.export_bundle import ExportReport
-    from pathgene_rt.export.request import HeadRequest
 
 
 def export(
@@ -27,7 +26,18 @@ def export(
     ] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(help="A head checkpoint, PATH or NAME=PATH; once for each head."),
+        typer.Option(
+            help="A head, once for each: PATH or NAME=PATH of a checkpoint of `train`, "
+            "NAME=ARCHITECTURE:PATH of an original repository's, or NAME=wsinfer_mil:FOLDER."
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=KIND or NAME=KIND:GENE of a head, e.g. tp53=mutation:TP53."),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=A,B,... of a head, in the order of its logits."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle, NAME.pgrt.")] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; else that of --out.")] = None,
@@ -45,6 +55,7 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Export an encoder and its heads, compare them with torch, and write one bundle."""
+    from pathgene_rt.cli.head_options import described_heads, head_request
     from pathgene_rt.export.config import ExportConfig, load_config
     from pathgene_rt.export.export_bundle import export_bundle
     from pathgene_rt.export.request import ExportRequest
@@ -60,7 +71,9 @@ def export(
     request = ExportRequest(
         encoder=encoder,
         out=out,
-        heads=(*panel.head, *(_head(text) for text in head or ())),
+        heads=described_heads(
+            (*panel.head, *(head_request(text) for text in head or ())), task or (), classes or ()
+        ),
         name=name or panel.name,
         version=version or panel.version,
         licence=licence or panel.licence,
@@ -74,18 +87,6 @@ def export(
     for warning in report.warnings:
         console.warn(warning)
     _print(report, console)
-
-
-def _head(text: str) -> HeadRequest:
-    """``PATH`` or ``NAME=PATH``; a file whose own name holds "=" is taken as a path."""
-    from pathgene_rt.export.request import HeadRequest
-
-    name, separator, path = text.partition("=")
-    if not separator or Path(text).is_file():
-        return HeadRequest(path=Path(text))
-    if not name or not path:
-        raise UsageError(f"--head {text} names no {'head' if path else 'file'}; give NAME=PATH")
-    return HeadRequest(path=Path(path), name=name)
 
 
 def _print(report: ExportReport, console: Console) -> None:

@@ -21,7 +21,7 @@ from pathgene_rt.bundle import (
 )
 from pathgene_rt.bundle_store import is_safe_name
 from pathgene_rt.errors import UsageError
-from pathgene_rt.export.request import ExportRequest, HeadRequest
+from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest
 from pathgene_rt.export.requirements import require_export
 from pathgene_rt.model_spec import Preprocess
 
@@ -118,11 +118,13 @@ def _heads(
     requests: Sequence[HeadRequest], encoder: ExportedEncoder, announce: Stage
 ) -> list[ExportedHead]:
     from pathgene_rt.export.head import export_head
+    from pathgene_rt.export.wsinfer_mil import adopt_head
 
     heads = []
     for request in requests:
         announce(f"exporting and comparing head {request.head_name}")
-        heads.append(export_head(request, encoder))
+        take = adopt_head if request.architecture == WSINFER_MIL else export_head
+        heads.append(take(request, encoder))
     return heads
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +20,15 @@ from pathgene_rt.export.check import (
 )
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.golden import golden_coords
+from pathgene_rt.export.head_spec import head_model_spec, stated_task
+from pathgene_rt.export.operators import tensorrt_warnings
+from pathgene_rt.export.published_head import read_head
 from pathgene_rt.export.reference import head_inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.export.to_onnx import to_onnx
-from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array, Int64Array
-from pathgene_rt.model_spec import Calibration, HeadSpec, ModelSpec, Task, TensorSpec
-from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head
+from pathgene_rt.model_spec import HeadSpec
+from pathgene_rt.training.checkpoint import HeadCheckpoint
 from pathgene_rt.training.heads.base import Head
 
 _EXAMPLE_TILES = 9
@@ -53,16 +54,17 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     trained on features of another width or of other weights, and :class:`VerificationError` if the
     graph does not agree with torch.
     """
-    checkpoint = load_head(request.path)
-    warnings = _require_same_encoder(request, checkpoint, encoder)
+    checkpoint, notes = read_head(request)
+    warnings = (*notes, *_require_same_encoder(request, checkpoint, encoder))
     head, name = checkpoint.head, request.head_name
     features, coords = encoder.features, golden_coords(len(encoder.features))
     example, _ = _run(head, features[:_EXAMPLE_TILES], coords[:_EXAMPLE_TILES])
     outputs = ("logits", "attention") if head.has_attention else ("logits",)
     graph = to_onnx(
-        _HeadGraph(head), {key: torch.from_numpy(value) for key, value in example.items()}, outputs
+        HeadGraph(head), {key: torch.from_numpy(value) for key, value in example.items()}, outputs
     )
     check_graph(f"head {name}", graph)
+    warnings += tensorrt_warnings(f"head {name}", graph)
     comparisons = compare_head(
         name, graph, lambda bag, places: _run(head, bag, places), features, coords
     )
@@ -70,9 +72,19 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     inputs, expected = _run(head, features, coords)
     return ExportedHead(
         spec=HeadSpec(
-            model=_model_spec(name, checkpoint, graph, expected),
+            model=head_model_spec(
+                name,
+                graph,
+                architecture=head.architecture,
+                inputs=head.inputs,
+                in_dim=head.in_dim,
+                expected=expected,
+                classes=checkpoint.classes,
+                activation=checkpoint.activation,
+                weights_sha256=checkpoint.weights_sha256,
+            ),
             file=head_file(name),
-            task=_task(request, checkpoint.task),
+            task=stated_task(request, checkpoint.task),
         ),
         graph=graph,
         golden={"coords": coords, **inputs, **expected},
@@ -81,7 +93,7 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     )
 
 
-class _HeadGraph(nn.Module):
+class HeadGraph(nn.Module):
     """A head whose results are a plain tuple, without an attention it does not have."""
 
     def __init__(self, head: Head) -> None:
@@ -129,40 +141,3 @@ def _require_same_encoder(
             "extract features with this one and train again"
         )
     return ()
-
-
-def _model_spec(name: str, checkpoint: HeadCheckpoint, graph: bytes, expected: Inputs) -> ModelSpec:
-    head = checkpoint.head
-    known = {
-        "features": TensorSpec(name="features", dtype="float32", shape=("n", head.in_dim)),
-        "coords": TensorSpec(name="coords", dtype="int64", shape=("n", 2)),
-        "edges": TensorSpec(name="edges", dtype="int64", shape=(2, "e")),
-    }
-    outputs = [TensorSpec(name="logits", dtype="float32", shape=(len(checkpoint.classes),))]
-    if "attention" in expected:
-        columns = int(np.shape(expected["attention"])[1])
-        outputs.append(TensorSpec(name="attention", dtype="float32", shape=("n", columns)))
-    return ModelSpec(
-        name=name,
-        architecture=head.architecture,
-        inputs=tuple(known[key] for key in head.inputs),
-        outputs=tuple(outputs),
-        onnx_sha256=sha256(graph),
-        weights_sha256=checkpoint.weights_sha256,
-        classes=checkpoint.classes,
-        activation=checkpoint.activation,
-    )
-
-
-def _task(request: HeadRequest, task: Task) -> Task:
-    """The checkpoint's task with what the exporter says instead."""
-    calibration = task.calibration
-    if request.temperature is not None:
-        calibration = Calibration(temperature=request.temperature)
-    return replace(
-        task,
-        kind=request.kind or task.kind,
-        gene=request.gene if request.gene is not None else task.gene,
-        threshold=request.threshold if request.threshold is not None else task.threshold,
-        calibration=calibration,
-    )

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from pathgene_rt.model_spec import STRICT, Preprocess, TaskKind
+from pathgene_rt.model_spec import STRICT, Activation, Preprocess, TaskKind
 
 INTENDED_USE = "Research use only. Not for use in diagnostic procedures."
+WSINFER_MIL = "wsinfer_mil"
+"""The architecture of a folder with WSInfer-MIL's ``config.json`` and ``model.onnx``."""
+
 LICENCE = "unknown: ask the authors of the weights before using or passing them on"
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadRequest:
-    """A head checkpoint and what to say of it; None keeps what the checkpoint says.
+    """A head to take into the bundle and what to say of it; None keeps what its file says.
+
+    ``path`` is a checkpoint of ``pathgene-rt train``; or, with ``architecture`` one of
+    :data:`pathgene_rt.export.upstream.HEADS`, a state dict of the original repository, of which
+    ``config`` says what the tensors cannot tell; or, with :data:`WSINFER_MIL`, a model folder of
+    WSInfer-MIL. Only the first names its classes and task itself.
 
     ``name`` is None for the file's stem. Logits are divided by ``temperature``.
     """
 
     path: Path
     name: str | None = Field(default=None, min_length=1, max_length=120)
+    architecture: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=1000)
+    activation: Activation | None = None
     kind: TaskKind | None = None
     gene: str | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)

@@ -135,7 +135,7 @@ def stand_in_encoder(n: int = 48) -> ExportedEncoder:
 def test_a_head_may_use_coords_and_edges(monkeypatch):
     torch.manual_seed(0)
     checkpoint = HeadCheckpoint(PlacedHead(), ("a", "b", "c"), Task(kind="subtype"), "1" * 64)
-    monkeypatch.setattr(head_module, "load_head", lambda path: checkpoint)
+    monkeypatch.setattr(head_module, "read_head", lambda request: (checkpoint, ()))
     exported = export_head(HeadRequest(path=Path("placed.pt")), stand_in_encoder())
     assert [tensor.name for tensor in exported.spec.model.inputs] == ["features", "coords", "edges"]
     assert exported.spec.model.outputs[1].shape == ("n", 2)
@@ -153,7 +153,7 @@ def test_a_head_without_attention_declares_none(monkeypatch):
             return HeadOutput(self.classifier(features.mean(dim=0)), None)
 
     checkpoint = HeadCheckpoint(Mean(), ("a", "b", "c"), Task(kind="subtype"), "1" * 64)
-    monkeypatch.setattr(head_module, "load_head", lambda path: checkpoint)
+    monkeypatch.setattr(head_module, "read_head", lambda request: (checkpoint, ()))
     exported = export_head(HeadRequest(path=Path("mean.pt")), stand_in_encoder())
     assert not exported.spec.model.has_attention
     assert set(exported.golden) == {"features", "coords", "logits"}

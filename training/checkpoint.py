@@ -160,9 +160,7 @@ def state_dict_of(checkpoint: object, source: Path | str) -> dict[str, Tensor]:
     The prefix ``module.`` of data-parallel training is taken off. Raises :class:`CheckpointError`
     if ``checkpoint`` (from ``source``, for the message) holds anything else.
     """
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
+    checkpoint = unwrapped(checkpoint)
     if not isinstance(checkpoint, Mapping) or not checkpoint:
         raise CheckpointError(f"{source} holds no state dict; save the model's state_dict()")
     state: dict[str, Tensor] = {}
@@ -173,6 +171,14 @@ def state_dict_of(checkpoint: object, source: Path | str) -> dict[str, Tensor]:
             )
         state[name.removeprefix("module.")] = tensor
     return state
+
+
+def unwrapped(checkpoint: object) -> object:
+    """What lies under ``"model"`` or ``"state_dict"`` of a checkpoint, or the checkpoint itself."""
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    return checkpoint
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:

@@ -22,6 +22,10 @@ _FAMILIES = {
     "clam_mil": "clam_mil",
     "dsmil": "dsmil",
     "dtfd": "dtfd",
+    "transmil": "transmil",
+    "ctranspath": "ctranspath",
+    "hipt": "hipt",
+    "patchgcn": "patchgcn",
 }
 
 HEADS = tuple(_FAMILIES)

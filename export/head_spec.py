@@ -1,0 +1,61 @@
+"""What a bundle's manifest says of an exported head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pathgene_rt.export.check import Inputs
+from pathgene_rt.export.request import HeadRequest
+from pathgene_rt.files import sha256
+from pathgene_rt.model_spec import Activation, Calibration, ModelSpec, Task, TensorSpec
+
+
+def head_model_spec(
+    name: str,
+    graph: bytes,
+    *,
+    architecture: str,
+    inputs: Sequence[str],
+    in_dim: int,
+    expected: Inputs,
+    classes: tuple[str, ...],
+    activation: Activation,
+    weights_sha256: str,
+) -> ModelSpec:
+    """The spec of a head that takes ``inputs`` and gave the outputs ``expected`` by name."""
+    known = {
+        "features": TensorSpec(name="features", dtype="float32", shape=("n", in_dim)),
+        "coords": TensorSpec(name="coords", dtype="int64", shape=("n", 2)),
+        "edges": TensorSpec(name="edges", dtype="int64", shape=(2, "e")),
+    }
+    outputs = [TensorSpec(name="logits", dtype="float32", shape=(len(classes),))]
+    if "attention" in expected:
+        columns = int(np.shape(expected["attention"])[1])
+        outputs.append(TensorSpec(name="attention", dtype="float32", shape=("n", columns)))
+    return ModelSpec(
+        name=name,
+        architecture=architecture,
+        inputs=tuple(known[key] for key in inputs),
+        outputs=tuple(outputs),
+        onnx_sha256=sha256(graph),
+        weights_sha256=weights_sha256,
+        classes=classes,
+        activation=activation,
+    )
+
+
+def stated_task(request: HeadRequest, task: Task) -> Task:
+    """The file's task with what the exporter says instead."""
+    calibration = task.calibration
+    if request.temperature is not None:
+        calibration = Calibration(temperature=request.temperature)
+    return replace(
+        task,
+        kind=request.kind or task.kind,
+        gene=request.gene if request.gene is not None else task.gene,
+        threshold=request.threshold if request.threshold is not None else task.threshold,
+        calibration=calibration,
+    )

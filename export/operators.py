@@ -1,0 +1,63 @@
+"""The operators of a graph, and which of them TensorRT's ONNX parser cannot take.
+
+The facts are those of onnx-tensorrt's ``docs/operators.md`` and importers at release 10.1; the
+oldest parser that we meet, JetPack 6's, is 10.3.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+"""TensorRT has them with restrictions and never fuses across them; our heads do without."""
+
+_LACKING_NAMES = """
+AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow
+CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger DFT Det DynamicQuantizeLinear
+HammingWindow HannWindow ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix
+Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement
+QLinearConv QLinearMatMul RegexFullMatch STFT SequenceAt SequenceConstruct SequenceEmpty
+SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss
+SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer Unique
+"""
+_LACKING = frozenset(_LACKING_NAMES.split())
+
+
+def operators(model: bytes) -> Counter[str]:
+    """How often each operator occurs in the graph, its subgraphs and its functions."""
+    return Counter(node.op_type for node in _nodes(onnx.load_from_string(model)))
+
+
+def tensorrt_warnings(name: str, model: bytes) -> tuple[str, ...]:
+    """One line if the graph holds what TensorRT cannot take: it will run on the other engines."""
+    refused = sorted({_refusal(node) for node in _nodes(onnx.load_from_string(model))} - {""})
+    if not refused:
+        return ()
+    return (f"{name} uses {', '.join(refused)}, which TensorRT does not take; it runs elsewhere",)
+
+
+def _refusal(node: onnx.NodeProto) -> str:
+    if node.op_type in _LACKING | CONTROL_FLOW:
+        return str(node.op_type)
+    if node.domain not in ("", "ai.onnx"):
+        return f"{node.domain}.{node.op_type}"
+    if node.op_type == "ScatterND" and any(item.name == "reduction" for item in node.attribute):
+        return "ScatterND with a reduction"
+    return ""
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for function in model.functions:
+        yield from _within(function.node)
+    yield from _within(model.graph.node)
+
+
+def _within(nodes: object) -> Iterator[onnx.NodeProto]:
+    for node in nodes:  # type: ignore[attr-defined]  # protobuf's repeated field has no stub
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _within(attribute.g.node)
