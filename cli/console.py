@@ -6,9 +6,12 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
@@ -18,11 +21,6 @@ class Progress(Protocol):
     """A bar, or nothing where stderr is no terminal."""
 
     def update(self, done: int, total: int | None = None) -> None: ...
-
-
-class _NoProgress:
-    def update(self, done: int, total: int | None = None) -> None:
-        pass
 
 
 class Console:
@@ -72,29 +70,85 @@ class Console:
         self, description: str, total: int | None = None, unit: str = "tiles"
     ) -> Iterator[Progress]:
         """A bar with rate and time left on stderr when that is a terminal, else nothing."""
+        with self._bars() as bars:
+            yield _Bar(bars, description, total, unit) if bars is not None else _NoProgress()
+
+    @contextmanager
+    def items(self, total: int, unit: str = "slides") -> Iterator[ItemProgress]:
+        """Progress over ``total`` items and the tiles of each: two bars on stderr when that is a
+        terminal, else a line an item. A single item has its tiles only."""
+        with self._bars() as bars:
+            yield ItemProgress(self, bars, total, unit)
+
+    @contextmanager
+    def _bars(self) -> Iterator[RichProgress | None]:
+        """An empty stack of bars, or None where they would not be seen."""
         if self.quiet or not sys.stderr.isatty():
-            yield _NoProgress()
+            yield None
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        bar = RichProgress(
+        with RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} " + unit),
+            TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=RichConsole(stderr=True),
             transient=True,
-        )
-        with bar:
-            task = bar.add_task(description, total=total, rate="")
+        ) as bars:
+            yield bars
 
-            class _Bar:
-                def update(self, done: int, total: int | None = None) -> None:
-                    speed = bar.tasks[0].speed
-                    rate = f"{speed:.0f} {unit}/s" if speed else ""
-                    bar.update(task, completed=done, total=total or bar.tasks[0].total, rate=rate)
 
-            yield _Bar()
+class _NoProgress:
+    def update(self, done: int, total: int | None = None) -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self, bars: RichProgress, description: str, total: int | None, unit: str) -> None:
+        self._bars = bars
+        self._unit = unit
+        self._task = bars.add_task(description, total=total, rate="", unit=unit)
+
+    def update(self, done: int, total: int | None = None) -> None:
+        task = next(task for task in self._bars.tasks if task.id == self._task)
+        rate = f"{task.speed:.0f} {self._unit}/s" if task.speed and task.speed >= 1 else ""
+        self._bars.update(self._task, completed=done, total=total or task.total, rate=rate)
+
+    def remove(self) -> None:
+        self._bars.remove_task(self._task)
+
+
+class ItemProgress:
+    """Items one after the other, each with its tiles. See :meth:`Console.items`."""
+
+    def __init__(self, console: Console, bars: RichProgress | None, total: int, unit: str) -> None:
+        self._console = console
+        self._bars = bars
+        self._done, self._total = 0, total
+        self._items = None
+        if bars is not None and total > 1:
+            self._items = _Bar(bars, f"all {unit}", total, unit)
+
+    @contextmanager
+    def item(self, name: str) -> Iterator[Progress]:
+        """The tiles of the item that is begun."""
+        if self._bars is None:
+            yield _NoProgress()
+            return
+        tiles = _Bar(self._bars, name, None, "tiles")
+        try:
+            yield tiles
+        finally:
+            tiles.remove()
+
+    def ended(self, name: str, status: str) -> None:
+        """Count an item, begun or passed over."""
+        self._done += 1
+        if self._items is not None:
+            self._items.update(self._done)
+        elif self._bars is None and self._total > 1:
+            self._console.note(f"{self._done}/{self._total} {name}: {status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,11 @@ def extract(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write the encoder's features of each slide to OUT/<slide>.h5, as CLAM lays them out."""
+    """Write the encoder's features of each slide to OUT/<slide>.h5, as CLAM lays them out.
+
+    Slides whose file is there, whole and of this encoder, are skipped unless --overwrite: a run
+    that was stopped is continued by the same command. A bad slide does not stop the others.
+    """
     from pathgene_rt.cli.slide_batch import run_batch
     from pathgene_rt.features import is_complete_features, write_features
     from pathgene_rt.files import writable_folder
@@ -53,8 +58,11 @@ def extract(
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with Predictor.open(find_bundle(bundle), engines) as predictor:
 
+        encoder = predictor.bundle.encoder.weights_sha256
+        if not overwrite:
+            _refuse_foreign([folder / f"{slide.stem}.h5" for slide in found], encoder)
+
         def done(slide: Path) -> bool:
-            encoder = predictor.bundle.encoder.weights_sha256
             return not overwrite and is_complete_features(folder / f"{slide.stem}.h5", encoder)
 
         def one(slide: Path, progress: Progress) -> dict[str, object]:
@@ -67,3 +75,24 @@ def extract(
             }
 
         run_batch(found, one, done, console, columns=("tiles", "tiles_per_second", "features"))
+
+
+def _refuse_foreign(files: Sequence[Path], encoder_sha256: str) -> None:
+    """Features that another encoder or tool wrote are no half-done work of ours."""
+    from pathgene_rt.errors import FeatureFileError, OutputError
+    from pathgene_rt.features import is_complete_features, read_features
+
+    foreign = []
+    for path in files:
+        if not path.exists() or is_complete_features(path, encoder_sha256):
+            continue
+        try:
+            read_features(path)
+        except FeatureFileError:
+            continue  # damaged, so nothing is lost by writing it again
+        foreign.append(path)
+    if foreign:
+        raise OutputError(
+            f"{len(foreign)} files are of another encoder or tool ({foreign[0]}); use --overwrite "
+            "or another --out"
+        )
