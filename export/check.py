@@ -112,9 +112,9 @@ def compare_head(
         inputs, expected = reference(bag, places)
         actual = run(inputs)
         for output, values in expected.items():
-            difference = _difference(output, actual[output], values)
+            apart = difference(output, actual[output], values)
             comparisons.append(
-                Comparison(f"head {name}", output, len(bag), output, difference, HEAD_LIMIT)
+                Comparison(f"head {name}", output, len(bag), output, apart, HEAD_LIMIT)
             )
     return comparisons
 
@@ -131,7 +131,8 @@ def _bags(features: Float32Array, coords: Int64Array) -> list[tuple[Float32Array
     return bags
 
 
-def _difference(output: str, actual: Array, expected: Array) -> float:
+def difference(output: str, actual: Array, expected: Array) -> float:
+    """How far a head's ``output`` is from torch's, in the measure of :data:`HEAD_LIMIT`."""
     if actual.shape != expected.shape:
         return float("inf")
     distance = np.abs(actual.astype(np.float64) - expected)
