@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pathgene_rt.cli.choices import BundleArgument
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+
+if TYPE_CHECKING:
+    from pathgene_rt.model_spec import HeadSpec
+
+_COLUMNS = (
+    "head",
+    "architecture",
+    "task",
+    "gene",
+    "classes",
+    "activation",
+    "threshold",
+    "inputs",
+    "attention",
+    "metrics",
+)
 
 
 def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
@@ -39,16 +55,38 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
                 head.task.kind,
                 head.task.gene or "",
                 ", ".join(head.model.classes),
-                f"{head.task.threshold:g}" if len(head.model.classes) <= 2 else "",
+                head.model.activation or "",
+                _threshold(head),
+                ", ".join(tensor.name for tensor in head.model.inputs),
+                _attention(head),
                 ", ".join(f"{name} {_short(value)}" for name, value in head.task.metrics.items()),
             ]
             for head in opened.heads
         ]
-        columns = ["head", "architecture", "task", "gene", "classes", "threshold", "metrics"]
         if rows:
-            console.table("heads", columns, rows)
+            console.table(f"panel of {len(rows)} heads", _COLUMNS, rows)
         else:
             console.say("no heads: this bundle extracts features only")
+
+
+def _threshold(head: HeadSpec) -> str:
+    from pathgene_rt.prediction import applied_threshold
+
+    threshold = applied_threshold(head)
+    return "likeliest" if threshold is None else f"{threshold:g}"
+
+
+def _attention(head: HeadSpec) -> str:
+    """How much of a tile's attention the head tells: nothing, one number, or one a branch."""
+    branches = next(
+        (tensor.shape[-1] for tensor in head.model.outputs if tensor.name == "attention"), None
+    )
+    if branches is None:
+        return "none"
+    if branches == 1:
+        return "yes"
+    per_class = branches == len(head.model.classes)
+    return "per class" if per_class else f"mean of {branches}"
 
 
 def _short(value: float | int | str | list[float]) -> str:

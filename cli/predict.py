@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +32,13 @@ def predict(
     ),
     mpp: MppOption = None,
     coords: CoordsOption = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(help="CSV (slide,case): also predict each case, to OUT/cases/<case>/."),
+    ] = None,
     features: Annotated[
-        bool, typer.Option("--features", help="Also keep the features (HDF5).")
+        bool,
+        typer.Option("--features", help="Also keep the features (HDF5); --cases does for cases."),
     ] = False,
     heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
     geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
@@ -51,9 +57,13 @@ def predict(
     """Predict each slide; write report.json, heatmaps and GeoJSON to OUT/<slide>/.
 
     Slides that have a report of this bundle are skipped unless --overwrite. A bad slide does not
-    stop the others (exit code 7 then).
+    stop the others (exit code 7 then), but its case gets no prediction.
     """
-    from pathgene_rt.cli.slide_batch import run_batch
+    from pathgene_rt.cases import Case, CaseTable, read_cases
+    from pathgene_rt.cli.case_batch import COLUMNS as CASE_COLUMNS
+    from pathgene_rt.cli.case_batch import CaseBatch
+    from pathgene_rt.cli.prediction_table import show_report
+    from pathgene_rt.cli.slide_batch import Batch
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor, public_id
@@ -62,6 +72,9 @@ def predict(
 
     console = Console(json=json, quiet=quiet)
     found = find_slides(slides)
+    table = read_cases(cases, found) if cases is not None else CaseTable((), ())
+    for note in table.notes:
+        console.warn(note)
     options = PredictOptions(
         mpp=mpp,
         coords=coords,
@@ -80,12 +93,32 @@ def predict(
         def place(slide: Path) -> Path:
             return folder / public_id(slide.stem, anonymize=anonymize)
 
+        def case_place(case: Case) -> Path:
+            return folder / "cases" / public_id(case.case_id, anonymize=anonymize)
+
+        case_batch = CaseBatch(
+            table.cases,
+            predictor,
+            console,
+            slide_folder=place,
+            case_folder=case_place,
+            overwrite=overwrite,
+        )
+
         def done(slide: Path) -> bool:
-            return not overwrite and is_complete_report(place(slide), predictor.bundle.sha256)
+            bundle_sha256 = predictor.bundle.sha256
+            needed = features or slide in case_batch.needed
+            if overwrite or not is_complete_report(place(slide), bundle_sha256):
+                return False
+            if is_complete_report(place(slide), bundle_sha256, features=needed):
+                return True
+            console.note(f"{slide.name}: done before without features; encoding it again for them")
+            return False
 
         def one(slide: Path, progress: Progress) -> dict[str, Any]:
-            report = predictor.predict(slide, options, out=place(slide), progress=progress.update)
-            _show(report, console)
+            chosen = replace(options, features=features or slide in case_batch.needed)
+            report = predictor.predict(slide, chosen, out=place(slide), progress=progress.update)
+            show_report(report, console)
             return {
                 "tiles": report.provenance.tiles,
                 "tiles_per_second": round(report.provenance.tiles_per_second, 1),
@@ -93,20 +126,17 @@ def predict(
                 "predictions": [prediction.to_dict() for prediction in report.predictions],
             }
 
-        run_batch(found, one, done, console, columns=("tiles", "tiles_per_second", "report"))
+        with Batch(console) as items:
+            columns = ("tiles", "tiles_per_second", "report")
+            failed = items.run("slide", found, lambda slide: slide.name, one, done, columns=columns)
+            if table.cases:
+                items.run(
+                    "case",
+                    table.cases,
+                    lambda case: case.case_id,
+                    lambda case, _: case_batch.predict(case, failed),
+                    case_batch.done,
+                    columns=CASE_COLUMNS,
+                )
+        items.raise_failures()
         console.say(predictor.bundle.manifest.intended_use)
-
-
-def _show(report: Any, console: Console) -> None:
-    """The predictions of one slide as a table."""
-    rows = []
-    for prediction in report.predictions:
-        chances = ", ".join(
-            f"{name} {chance:.3f}"
-            for name, chance in zip(prediction.classes, prediction.probabilities, strict=True)
-        )
-        about = prediction.gene or prediction.kind
-        rows.append([prediction.head, about, prediction.call, chances])
-    console.table(report.slide_id, ["head", "gene", "call", "probabilities"], rows)
-    for warning in report.warnings:
-        console.warn(warning)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathgene_rt.bundle import Bundle
+    from pathgene_rt.case_prediction import predict_case
     from pathgene_rt.errors import PathGeneError
     from pathgene_rt.features import FeatureBag, read_features, write_features
     from pathgene_rt.options import EngineOptions, PredictOptions, TissueOptions
@@ -34,6 +35,7 @@ __all__ = [
     "Report",
     "TissueOptions",
     "open_slide",
+    "predict_case",
     "read_features",
     "write_features",
 ]
@@ -49,6 +51,7 @@ _HOMES = {
     "Report": "report",
     "TissueOptions": "options",
     "open_slide": "slides",
+    "predict_case": "case_prediction",
     "read_features": "features",
     "write_features": "features",
 }

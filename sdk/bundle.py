@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from pathgene_rt.bundle_store import MANIFEST, BundleStore, is_safe_name, open_store
 from pathgene_rt.errors import BundleError
 from pathgene_rt.model_spec import HEAD_INPUTS, HeadSpec, ModelSpec, Preprocess
-from pathgene_rt.onnx_file import require_self_contained
+from pathgene_rt.onnx_file import output_sizes, require_self_contained
 
 SCHEMA_VERSION = 1
 ENCODER_FILE = "encoder.onnx"
@@ -209,8 +209,16 @@ def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[s
     unknown = {tensor.name for tensor in head.model.inputs} - set(HEAD_INPUTS)
     if unknown:
         yield f"head {head.name} asks for the unknown input {min(unknown)}"
-    if not head.model.classes or head.model.activation is None:
+    classes = len(head.model.classes)
+    if classes == 0 or head.model.activation is None:
         yield f"head {head.name} has no classes or no activation"
+    elif classes == 1 and head.model.activation == "softmax":
+        yield f"head {head.name} has one class, which softmax always gives 1; it needs sigmoid"
+    logits = next((item.shape for item in head.model.outputs if item.name == "logits"), None)
+    if logits is None:
+        yield f"head {head.name} has no output logits"
+    elif logits not in ((classes,), ("classes",)):
+        yield f"head {head.name} has {classes} classes for logits of the shape {list(logits)}"
 
 
 def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) -> None:
@@ -228,3 +236,12 @@ def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) ->
             raise BundleError(f"{name} in {path} is damaged (hash differs); copy it again")
         if name.endswith(".onnx"):
             require_self_contained(store.read(name, record.size), f"{name} in {path}")
+    for head in manifest.heads:
+        size = manifest.files[head.file].size
+        stated = output_sizes(store.read(head.file, size)).get("logits")
+        classes = len(head.model.classes)
+        if stated is not None and stated not in ((classes,), (None,)):
+            raise BundleError(
+                f"head {head.name} in {path} has {classes} classes, its graph gives logits of the "
+                f"shape {list(stated)}; export it again"
+            )

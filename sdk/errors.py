@@ -67,6 +67,12 @@ class FeatureFileError(SlideError, ValueError):
     code = 25
 
 
+class BagError(SlideError, ValueError):
+    """A bag that a head cannot take: empty, not finite, or of another encoder's width."""
+
+    code = 26
+
+
 class BundleError(PathGeneError):
     """A bundle that is damaged, hostile, or of an unknown schema version."""
 

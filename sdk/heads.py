@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.engine import Array, Engine
-from pathgene_rt.errors import EngineError
+from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.geometry import Float32Array, grid_edges
 from pathgene_rt.model_spec import HeadSpec
@@ -23,11 +23,22 @@ class HeadResult:
 
 
 class HeadInputs:
-    """The vocabulary of head inputs for one bag, each computed when first asked for."""
+    """The vocabulary of head inputs for one bag, each computed when first asked for.
+
+    Raises BagError if the bag is empty or its features are not finite; whatever ``bag.coords``
+    raises when a head asks for coords or edges of a bag without places.
+    """
 
     def __init__(self, bag: FeatureBag) -> None:
         if len(bag) == 0:
-            raise EngineError(f"the bag of {bag.slide_id} is empty; heads need at least one tile")
+            raise BagError(f"the bag of {bag.slide_id} is empty; heads need at least one tile")
+        tile = bag.first_not_finite()
+        if tile is not None:
+            x, y = bag.xy[tile]
+            raise BagError(
+                f"{bag.slide_id}: features of tile {tile} (x {x}, y {y}) hold NaN or infinity; "
+                "extract the slide again"
+            )
         self._bag = bag
         self._arrays: dict[str, Array] = {"features": bag.features}
 
@@ -39,13 +50,22 @@ class HeadInputs:
 
 
 def run_heads(heads: Iterable[tuple[HeadSpec, Engine]], bag: FeatureBag) -> dict[str, HeadResult]:
-    """Run every head on ``bag``; results by head name. Raises EngineError."""
+    """Run every head on ``bag``; results by head name. Raises BagError, EngineError."""
     inputs = HeadInputs(bag)
     return {head.name: run_head(head, engine, inputs) for head, engine in heads}
 
 
 def run_head(head: HeadSpec, engine: Engine, inputs: HeadInputs) -> HeadResult:
-    """Run one head. :func:`~pathgene_rt.prediction.make_prediction` judges its logits."""
+    """Run one head. :func:`~pathgene_rt.prediction.make_prediction` judges its logits.
+
+    Raises BagError if the features are not of the width that the head takes; EngineError.
+    """
+    width = inputs["features"].shape[1]
+    if width != head.model.feature_dim:
+        raise BagError(
+            f"head {head.name} takes {head.model.feature_dim} features a tile, the bag has "
+            f"{width}; extract the slide with the bundle's own encoder"
+        )
     engine.submit({tensor.name: inputs[tensor.name] for tensor in head.model.inputs})
     outputs = engine.result()
     logits = np.array(outputs["logits"], dtype=np.float32)

@@ -48,6 +48,40 @@ def require_self_contained(model: bytes, name: str) -> None:
         raise BundleError(f"{name} is not a valid ONNX file (no graph); export it again")
 
 
+def output_sizes(model: bytes) -> dict[str, tuple[int | None, ...] | None]:
+    """Shapes by name that a well-formed graph states for its outputs: None for an axis of any size,
+    and for an output of unknown shape.
+    """
+    sizes = {}
+    for graph in _children(memoryview(model), 7):
+        for output in _children(graph, 12):
+            name = b"".join(bytes(part) for part in _children(output, 1)).decode(errors="replace")
+            shapes = [
+                shape
+                for kind in _children(output, 2)
+                for tensor in _children(kind, 1)
+                for shape in _children(tensor, 2)
+            ]
+            sizes[name] = tuple(_size(axis) for axis in _children(shapes[0], 1)) if shapes else None
+    return sizes
+
+
+def _children(message: memoryview, number: int) -> list[memoryview]:
+    return [
+        value
+        for field, value in _fields(message)
+        if field == number and isinstance(value, memoryview)
+    ]
+
+
+def _size(dimension: memoryview) -> int | None:
+    """``dim_value`` of a TensorShapeProto.Dimension."""
+    return next(
+        (value for field, value in _fields(dimension) if field == 1 and isinstance(value, int)),
+        None,
+    )
+
+
 class _ExternalDataError(Exception):
     pass
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,19 @@ NO_CALL = "none"
 
 @dataclass(frozen=True)
 class Prediction:
-    """One head's answer for one slide.
+    """One head's answer for one slide or case.
 
     ``probabilities`` are calibrated and in the order of ``classes``. ``called`` are the indices of
     the classes that ``call`` names: exactly one for softmax, none or more for sigmoid (joined by
     ", " in ``call``). ``threshold`` is None where none was applied (likeliest of several classes).
+    ``logits`` are None for the mean of a case's slides.
     """
 
     head: str
     kind: TaskKind
     gene: str | None
     classes: tuple[str, ...]
-    logits: tuple[float, ...]
+    logits: tuple[float, ...] | None
     probabilities: tuple[float, ...]
     threshold: float | None
     called: tuple[int, ...]
@@ -50,7 +52,7 @@ class Prediction:
             "call": self.call,
             "called": list(self.called),
             "threshold": self.threshold,
-            "logits": list(self.logits),
+            "logits": None if self.logits is None else list(self.logits),
             "has_attention": self.has_attention,
         }
 
@@ -65,7 +67,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
     values = np.asarray(logits, dtype=np.float64)
     classes = head.model.classes
     activation = head.model.activation
-    if activation is None or (activation == "softmax" and len(classes) < 2):
+    if activation is None or len(classes) < (2 if activation == "softmax" else 1):
         raise EngineError(
             f"head {head.name} has {len(classes)} classes and the activation {activation}, which "
             "makes no probabilities; export the bundle again"
@@ -80,9 +82,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
             f"head {head.name} gave the logits {values.tolist()}; run pathgene-rt verify"
         )
     chances = probabilities(values, activation, head.task.calibration.temperature)
-    threshold: float | None = head.task.threshold
-    if activation == "softmax" and len(classes) > 2:
-        threshold = None
+    threshold = applied_threshold(head)
     return Prediction(
         head=head.name,
         kind=head.task.kind,
@@ -94,6 +94,26 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         called=_called(chances, threshold, exclusive=activation == "softmax"),
         has_attention=head.model.has_attention,
     )
+
+
+def mean_prediction(head: HeadSpec, slides: Sequence[Prediction]) -> Prediction:
+    """The unweighted mean of ``head``'s probabilities for the slides of a case, called as a slide's
+    probabilities are.
+    """
+    chances = np.mean([slide.probabilities for slide in slides], axis=0)
+    exclusive = head.model.activation == "softmax"
+    return replace(
+        slides[0],
+        logits=None,
+        probabilities=tuple(chances.tolist()),
+        called=_called(chances, applied_threshold(head), exclusive=exclusive),
+    )
+
+
+def applied_threshold(head: HeadSpec) -> float | None:
+    """The head's threshold; None where the likeliest of several softmax classes is called."""
+    several = head.model.activation == "softmax" and len(head.model.classes) > 2
+    return None if several else head.task.threshold
 
 
 def _called(

@@ -16,16 +16,17 @@ from PIL import Image
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.coordinates import grid_from_coords
 from pathgene_rt.encode import EncodeStats, TileProgress, encode_slide
-from pathgene_rt.engine import Engine
+from pathgene_rt.engine import Engine, EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
-from pathgene_rt.geometry import TileGrid, UInt8Array
+from pathgene_rt.geometry import Float32Array, TileGrid, UInt8Array
 from pathgene_rt.heads import run_heads
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.prediction import make_prediction
-from pathgene_rt.report import Provenance, Report
+from pathgene_rt.prediction import Prediction, make_prediction
+from pathgene_rt.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report_files import write_report
 from pathgene_rt.slides import Slide, open_slide
 from pathgene_rt.slides.scale import slide_mpp
@@ -100,18 +101,11 @@ class Predictor:
         with self._prepared(slide, options) as work:
             bag, stats = self._encode(work, options, token, progress)
             with work.timed("heads"):
-                results = run_heads(self._heads, bag)
-            attention = {
-                name: result.attention
-                for name, result in results.items()
-                if result.attention is not None
-            }
+                predictions, attention = self.predict_bag(bag)
             report = Report(
                 slide_id=work.slide_id,
                 intended_use=self.bundle.manifest.intended_use,
-                predictions=tuple(
-                    make_prediction(head, results[head.name].logits) for head in self.bundle.heads
-                ),
+                predictions=predictions,
                 attention=attention,
                 quality=work.quality,
                 provenance=self._provenance(work, stats),
@@ -120,6 +114,30 @@ class Predictor:
                 return report
             overview = _overview(work) if options.heatmaps and attention else None
             return write_report(report, out, overview, work.slide.info, bag, options)
+
+    def predict_bag(
+        self, bag: FeatureBag
+    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]:
+        """(each head's prediction, attention float32 [N, k] by head) for features at hand.
+
+        Raises BagError if no head can take them: none, not finite, of another encoder;
+        FeatureFileError if a head needs places and the bag has none; EngineError.
+        """
+        if bag.encoder_sha256 not in (None, self.bundle.encoder.weights_sha256):
+            raise BagError(
+                f"the features of {bag.slide_id} are of the encoder {bag.encoder_sha256[:12]}, the "
+                f"bundle's is {self.bundle.encoder.weights_sha256[:12]}; extract the slide again"
+            )
+        results = run_heads(self._heads, bag)
+        predictions = (
+            make_prediction(head, results[head.name].logits) for head in self.bundle.heads
+        )
+        attention = {
+            name: result.attention
+            for name, result in results.items()
+            if result.attention is not None
+        }
+        return tuple(predictions), attention
 
     def extract(
         self,
@@ -184,14 +202,10 @@ class Predictor:
         return bag, stats
 
     def _provenance(self, work: _Work, stats: EncodeStats) -> Provenance:
-        manifest = self.bundle.manifest
         return Provenance(
-            bundle_name=manifest.name,
-            bundle_version=manifest.version,
-            bundle_sha256=self.bundle.sha256,
-            encoder_sha256=manifest.encoder.weights_sha256,
+            bundle=self.identity,
             encoder=self._encoder.info,
-            heads={head.name: engine.info for head, engine in self._heads},
+            heads=self.head_engines,
             engine_notes=self.notes,
             reader=work.slide.reader,
             slide_mpp=slide_mpp(work.slide.info),
@@ -203,6 +217,22 @@ class Predictor:
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
         )
+
+    @property
+    def identity(self) -> BundleIdentity:
+        """Which bundle this is, for reports."""
+        manifest = self.bundle.manifest
+        return BundleIdentity(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=self.bundle.sha256,
+            encoder_sha256=manifest.encoder.weights_sha256,
+        )
+
+    @property
+    def head_engines(self) -> dict[str, EngineInfo]:
+        """What runs each head."""
+        return {head.name: engine.info for head, engine in self._heads}
 
     @property
     def notes(self) -> tuple[str, ...]:

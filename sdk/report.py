@@ -34,6 +34,21 @@ def software_versions() -> dict[str, str]:
     }
 
 
+def utc_now() -> str:
+    """Now as reports state it: ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleIdentity:
+    """Which model made a report: the bundle's name, version and hash, and its encoder's."""
+
+    name: str
+    version: str
+    sha256: str
+    encoder_sha256: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How a report came about.
@@ -44,10 +59,7 @@ class Provenance:
     ``encoder_busy_share`` 0..1 is the part of encoding in which the encoder had work.
     """
 
-    bundle_name: str
-    bundle_version: str
-    bundle_sha256: str
-    encoder_sha256: str
+    bundle: BundleIdentity
     encoder: EngineInfo
     heads: dict[str, EngineInfo]
     engine_notes: tuple[str, ...]
@@ -65,12 +77,7 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json``; seconds to the millisecond."""
         return {
-            "bundle": {
-                "name": self.bundle_name,
-                "version": self.bundle_version,
-                "sha256": self.bundle_sha256,
-                "encoder_sha256": self.encoder_sha256,
-            },
+            "bundle": asdict(self.bundle),
             "engines": {
                 "encoder": asdict(self.encoder),
                 "heads": {name: asdict(info) for name, info in self.heads.items()},
@@ -107,13 +114,13 @@ class Report:
     quality: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     intended_use: str = RESEARCH_USE
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=utc_now)
     files: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``report.json``. A number that is not known is null, never NaN."""
-        document: dict[str, Any] = _without_nan(
+        document: dict[str, Any] = without_nan(
             {
                 "schema_version": self.schema_version,
                 "slide": self.slide_id,
@@ -129,11 +136,12 @@ class Report:
         return document
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """``value``, a JSON document, with null for every number that is not finite."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

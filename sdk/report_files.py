@@ -105,14 +105,17 @@ def write_report(
     return written
 
 
-def is_complete_report(folder: Path, bundle_sha256: str) -> bool:
-    """Whether ``folder`` holds a whole report made with that bundle, and all files it lists."""
+def is_complete_report(folder: Path, bundle_sha256: str, *, features: bool = False) -> bool:
+    """Whether ``folder`` holds a whole report made with that bundle, and all files it lists; with
+    ``features``, the features are among them.
+    """
     try:
         document = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         return (
             document["schema_version"] == SCHEMA_VERSION
             and document["provenance"]["bundle"]["sha256"] == bundle_sha256
             and all((folder / name).is_file() for name in document["files"].values())
+            and ("features" in document["files"] or not features)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -162,6 +165,8 @@ def _heatmap_text(report: Report, shown: _Shown, bag: FeatureBag) -> HeatmapText
     whose = f"head {prediction.head}"
     if per_class:
         whose += f" for {prediction.classes[likeliest]}"
+    elif branches > 1:
+        whose += f" (mean of its {branches} branches)"
     tiles = f"{len(bag):,} tiles ({bag.tile_px} px at {bag.mpp:.3g} um/px)"
     colour = (
         f"Colour: percentile rank of the attention of {whose} among this slide's {tiles}. Ranks "

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathgene_rt import geometry
-from pathgene_rt.errors import EngineError
+from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.geometry import grid_coords, grid_edges
 from pathgene_rt.heads import HeadInputs
@@ -83,5 +83,5 @@ def test_head_inputs_by_name() -> None:
 
 
 def test_an_empty_bag_is_an_error_not_nan() -> None:
-    with pytest.raises(EngineError, match="empty"):
+    with pytest.raises(BagError, match="empty"):
         HeadInputs(bag(0))

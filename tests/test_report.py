@@ -19,7 +19,7 @@ from pathgene_rt.features import FeatureBag, write_features
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.prediction import Prediction
-from pathgene_rt.report import Provenance, Report
+from pathgene_rt.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report_files import is_complete_report, write_report
 
 TILES = 6
@@ -42,10 +42,7 @@ def make_report(*heads: str, **changes) -> Report:
     heads = heads or ("egfr", "tp53")
     info = EngineInfo("openvino", "2026.4", "AMD EPYC", "bfloat16", 2)
     provenance = Provenance(
-        bundle_name="lung",
-        bundle_version="1",
-        bundle_sha256=BUNDLE,
-        encoder_sha256="ab" * 32,
+        bundle=BundleIdentity(name="lung", version="1", sha256=BUNDLE, encoder_sha256="ab" * 32),
         encoder=info,
         heads={head: replace(info, precision="float32") for head in heads},
         engine_notes=("engine tensorrt not used: not installed",),

@@ -83,41 +83,48 @@ def tiny_encoder_onnx(tile_px: int = TILE_PX, dim: int = DIM, seed: int = 1) -> 
     )
 
 
-def head_weights(dim: int, classes: int, seed: int) -> Arrays:
+def head_weights(dim: int, classes: int, seed: int, branches: int = 1) -> Arrays:
     rng = _rng(seed)
     return {
-        "score": rng.standard_normal((dim, 1)).astype(np.float32),
+        "score": rng.standard_normal((dim, branches)).astype(np.float32),
         "classifier": rng.standard_normal((dim, classes)).astype(np.float32),
     }
 
 
 def run_head(features: np.ndarray, weights: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """(logits [classes], attention [n, 1]) of a bag, as the tiny head's graph gives them."""
+    """(logits [classes], attention [n, branches]) of a bag, as the tiny head's graph gives them."""
     x = features.astype(np.float64)
     scores = x @ weights["score"]
-    attention = np.exp(scores - scores.max())
-    attention /= attention.sum()
+    attention = np.exp(scores - scores.max(axis=0))
+    attention /= attention.sum(axis=0)
     logits = (attention.T @ x) @ weights["classifier"]
-    return logits[0].astype(np.float32), attention.astype(np.float32)
+    return logits.sum(axis=0).astype(np.float32), attention.astype(np.float32)
 
 
 def tiny_head_onnx(
-    dim: int = DIM, classes: int = 2, seed: int = 2, *, attention: bool = True, coords: bool = False
+    dim: int = DIM,
+    classes: int = 2,
+    seed: int = 2,
+    *,
+    attention: bool = True,
+    coords: bool = False,
+    branches: int = 1,
 ) -> bytes:
-    """features float32 [n, dim] (and coords int64 [n, 2], times zero) -> logits, attention."""
-    constants = {**head_weights(dim, classes, seed), "row": np.array([0], np.int64)}
+    """features float32 [n, dim] (and coords int64 [n, 2], times zero) -> logits, attention; the
+    branches of attention add up."""
+    constants = {**head_weights(dim, classes, seed, branches), "row": np.array([0], np.int64)}
     nodes = [
         helper.make_node("MatMul", ["features", "score"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["attention"], axis=0),
         helper.make_node("Transpose", ["attention"], ["weights"], perm=[1, 0]),
         helper.make_node("MatMul", ["weights", "features"], ["pooled"]),
         helper.make_node("MatMul", ["pooled", "classifier"], ["rows"]),
-        helper.make_node("Squeeze", ["rows", "row"], ["logits"]),
+        helper.make_node("ReduceSum", ["rows", "row"], ["logits"], keepdims=0),
     ]
     inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", dim])]
     if coords:
         constants["zero"] = np.float32(0)
-        nodes[-1] = helper.make_node("Squeeze", ["rows", "row"], ["plain"])
+        nodes[-1] = helper.make_node("ReduceSum", ["rows", "row"], ["plain"], keepdims=0)
         nodes += [
             helper.make_node("Cast", ["coords"], ["places"], to=TensorProto.FLOAT),
             helper.make_node("ReduceSum", ["places"], ["total"], keepdims=0),
@@ -127,7 +134,8 @@ def tiny_head_onnx(
         inputs.append(helper.make_tensor_value_info("coords", TensorProto.INT64, ["n", 2]))
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [classes])]
     if attention:
-        outputs.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["n", 1]))
+        shape = ["n", branches]
+        outputs.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, shape))
     return _model(nodes, inputs, outputs, constants)
 
 
@@ -143,11 +151,21 @@ def encoder_spec(model: bytes, tile_px: int = TILE_PX, dim: int = DIM, mpp: floa
     )
 
 
-def head_spec(name: str, model: bytes, dim: int = DIM, *, classes=("wild type", "mutated")):
+def head_spec(
+    name: str,
+    model: bytes,
+    dim: int = DIM,
+    *,
+    classes=("wild type", "mutated"),
+    activation="softmax",
+    task: Task | None = None,
+):
     parsed = onnx.load_from_string(model)
     outputs = [TensorSpec(name="logits", dtype="float32", shape=(len(classes),))]
-    if any(output.name == "attention" for output in parsed.graph.output):
-        outputs.append(TensorSpec(name="attention", dtype="float32", shape=("n", 1)))
+    for output in parsed.graph.output:
+        if output.name == "attention":
+            branches = output.type.tensor_type.shape.dim[1].dim_value
+            outputs.append(TensorSpec(name="attention", dtype="float32", shape=("n", branches)))
     inputs = [TensorSpec(name="features", dtype="float32", shape=("n", dim))]
     if any(item.name == "coords" for item in parsed.graph.input):
         inputs.append(TensorSpec(name="coords", dtype="int64", shape=("n", 2)))
@@ -159,9 +177,10 @@ def head_spec(name: str, model: bytes, dim: int = DIM, *, classes=("wild type", 
         onnx_sha256=hashlib.sha256(model).hexdigest(),
         weights_sha256=hashlib.sha256(b"weights" + model).hexdigest(),
         classes=tuple(classes),
-        activation="softmax",
+        activation=activation,
     )
-    return HeadSpec(model=spec, file=head_file(name), task=Task(kind="mutation", gene=name.upper()))
+    task = task or Task(kind="mutation", gene=name.upper())
+    return HeadSpec(model=spec, file=head_file(name), task=task)
 
 
 def tiny_bundle_files(
@@ -182,16 +201,53 @@ def tiny_bundle_files(
     specs = []
     for number, name in enumerate(heads):
         model = tiny_head_onnx(seed=10 + number, coords=number % 2 == 1)
-        spec = head_spec(name, model)
-        logits, attention = run_head(features, head_weights(DIM, 2, 10 + number))
-        coords = np.stack([np.arange(48) % 8, np.arange(48) // 8], axis=1).astype(np.int64)
-        files[spec.file] = model
-        files[head_golden(name)] = npz(
-            {"features": features, "coords": coords, "logits": logits, "attention": attention}
-        )
-        specs.append(spec)
+        weights = head_weights(DIM, 2, 10 + number)
+        specs.append(_add_head(files, head_spec(name, model), model, weights, features))
     files["bundle.json"] = manifest_json(encoder_spec(encoder, tile_px, mpp=mpp), specs, files)
     return files
+
+
+def _add_head(
+    files: dict[str, bytes], spec: HeadSpec, model: bytes, weights: Arrays, features: np.ndarray
+) -> HeadSpec:
+    logits, attention = run_head(features, weights)
+    coords = np.stack([np.arange(48) % 8, np.arange(48) // 8], axis=1).astype(np.int64)
+    golden = {"features": features, "coords": coords, "logits": logits, "attention": attention}
+    files[spec.file] = model
+    files[head_golden(spec.name)] = npz(golden)
+    return spec
+
+
+PANEL = {
+    "egfr": ("mutation", "EGFR", ("wild type", "mutated"), "softmax", 1),
+    "exon": ("exon", "EGFR", ("exon 19", "exon 20", "exon 21"), "softmax", 3),
+    "tp53": ("subtype", "TP53", tuple("ABCDEFG"), "softmax", 8),
+    "tmb": ("tmb", None, ("TMB high",), "sigmoid", 1),
+    "genes": ("mutation", None, ("KRAS", "ALK", "ROS1"), "sigmoid", 0),
+}
+"""A panel by head: kind of task, gene, classes, activation, branches of attention (0: none)."""
+
+
+def panel_bundle_files() -> dict[str, bytes]:
+    """A bundle of the heads of PANEL, "tmb" with coords; its weights are of seeds 20, 21, ..."""
+    files = tiny_bundle_files(heads=())
+    with np.load(io.BytesIO(files[ENCODER_GOLDEN])) as golden:
+        features = golden["features"]
+    specs = []
+    for number, (name, (kind, gene, classes, activation, branches)) in enumerate(PANEL.items()):
+        model = tiny_head_onnx(
+            classes=len(classes),
+            seed=20 + number,
+            attention=branches > 0,
+            coords=name == "tmb",
+            branches=branches or 1,
+        )
+        task = Task(kind=kind, gene=gene, metrics={"auroc": 0.8123})
+        spec = head_spec(name, model, classes=classes, activation=activation, task=task)
+        weights = head_weights(DIM, len(classes), 20 + number, branches or 1)
+        specs.append(_add_head(files, spec, model, weights, features))
+    encoder = files[ENCODER_FILE]
+    return {**files, "bundle.json": manifest_json(encoder_spec(encoder), specs, files)}
 
 
 def manifest_json(encoder: ModelSpec, heads: list[HeadSpec], files: dict[str, bytes]) -> bytes:

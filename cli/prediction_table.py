@@ -1,0 +1,47 @@
+"""Predictions as tables for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathgene_rt.case_report import CaseReport
+    from pathgene_rt.cli.console import Console
+    from pathgene_rt.prediction import Prediction
+    from pathgene_rt.report import Report
+
+
+def show_report(report: Report, console: Console) -> None:
+    """The predictions of one slide, and its warnings."""
+    rows = [
+        [prediction.head, _about(prediction), prediction.call, _chances(prediction)]
+        for prediction in report.predictions
+    ]
+    console.table(report.slide_id, ["head", "gene", "call", "probabilities"], rows)
+    for warning in report.warnings:
+        console.warn(f"{report.slide_id}: {warning}")
+
+
+def show_case(report: CaseReport, console: Console) -> None:
+    """Both predictions of one case, and its warnings."""
+    rows = [
+        [both.pooled.head, _about(both.pooled), name, prediction.call, _chances(prediction)]
+        for both in report.predictions
+        for name, prediction in (("mean of slides", both.mean), ("pooled bag", both.pooled))
+    ]
+    count = len(report.slides)
+    title = f"case {report.case_id}, {count} slide{'s' if count > 1 else ''}"
+    console.table(title, ["head", "gene", "of", "call", "probabilities"], rows)
+    for warning in report.warnings:
+        console.warn(f"case {report.case_id}: {warning}")
+
+
+def _about(prediction: Prediction) -> str:
+    return prediction.gene or prediction.kind
+
+
+def _chances(prediction: Prediction) -> str:
+    return ", ".join(
+        f"{name} {chance:.3f}"
+        for name, chance in zip(prediction.classes, prediction.probabilities, strict=True)
+    )
