@@ -66,13 +66,15 @@ class Layout:
 
     ``module`` is ours, built with the published sizes. ``prefixes`` says for each of its parts
     under what published name it lies: ``{"attention.tanh": "attention.0"}``; parts of one name on
-    both sides are left out. ``unused`` are published names that play no part in our module.
+    both sides are left out. ``unused`` are published names that play no part in our module;
+    ``optional`` are the last parts of names that a file may lack: construction gives their tensors.
     ``activation`` is how its authors turn logits into probabilities.
     """
 
     module: nn.Module
     prefixes: Mapping[str, str]
     unused: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     activation: Activation = "softmax"
 
     def fill(self, published: Published) -> None:
@@ -81,8 +83,13 @@ class Layout:
         Raises :class:`CheckpointError` with what is missing, unexpected or of another shape, in the
         published names.
         """
-        names = {ours: self.published_name(ours) for ours in self.module.state_dict()}
-        missing = sorted(set(names.values()) - published.tensors.keys())
+        constructed = self.module.state_dict()
+        names = {ours: self.published_name(ours) for ours in constructed}
+        missing = sorted(
+            name
+            for name in set(names.values()) - published.tensors.keys()
+            if name.rpartition(".")[2] not in self.optional
+        )
         unexpected = sorted(
             key
             for key in published.tensors.keys() - set(names.values())
@@ -93,7 +100,9 @@ class Layout:
                 f"this is no {published.head}: missing {_listed(missing)}; "
                 f"unexpected {_listed(unexpected)}"
             )
-        state = {ours: published.tensors[name] for ours, name in names.items()}
+        state = {
+            ours: published.tensors.get(name, constructed[ours]) for ours, name in names.items()
+        }
         load_strictly(self.module, state, f"the published {published.head}")
 
     def published_name(self, ours: str) -> str:

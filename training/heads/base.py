@@ -59,7 +59,7 @@ class Head(nn.Module, ABC):
     """
 
     architecture: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]] = ("features",)
+    inputs: tuple[str, ...] = ("features",)
     has_attention: ClassVar[bool] = True
     Options: ClassVar[type[Any]]
 
