@@ -17,11 +17,25 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run folder; else the one in the TOML.")
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help='Compare methods on one task: "all", or some, separated by commas.'),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Train for this task only: a head's name or label column.")
+    ] = None,
     overwrite: OverwriteOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the folds and heads that are finished.")
+    ] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train the heads of a TOML; docs/train.example.toml explains its keys."""
+    """Train the heads of a TOML; docs/train.example.toml explains its keys.
+
+    A loss that stops being a number ends the run with exit code 2; the best weights until then are
+    in <head>.diverged.pt.
+    """
     from pathgene_rt.training.requirements import require_training
 
     require_training()
@@ -29,7 +43,15 @@ def train(
 
     console = Console(json=json, quiet=quiet)
     with _EpochBars(console) as bars:
-        result = train_heads(config, out, overwrite=overwrite, progress=bars.update)
+        result = train_heads(
+            config,
+            out,
+            methods=methods,
+            task=task,
+            overwrite=overwrite,
+            resume=resume,
+            progress=bars.update,
+        )
     for note in result.notes:
         console.note(f"note: {note}")
     console.emit(
@@ -41,16 +63,22 @@ def train(
                     "architecture": head.architecture,
                     "file": str(head.file),
                     "classes": list(head.classes),
+                    "threshold": head.task.threshold,
+                    "temperature": head.task.calibration.temperature,
                     "metrics": head.metrics,
+                    "parameters": head.parameters,
+                    "seconds": head.seconds,
                 }
                 for head in result.heads
             ],
             "notes": list(result.notes),
         }
     )
+    heads = list(result.heads)
+    if methods is not None:
+        heads.sort(key=lambda head: -float(head.metrics["auroc"]))
     rows = [
-        [head.name, head.architecture, *_figures(head.metrics), str(head.file)]
-        for head in result.heads
+        [head.name, head.architecture, *_figures(head.metrics), str(head.file)] for head in heads
     ]
     columns = ["head", "architecture", "AUROC", "95 % interval", "on", "file"]
     console.table("", columns, rows)
@@ -84,5 +112,5 @@ class _EpochBars:
 
 def _figures(metrics: dict[str, Any]) -> list[str]:
     low, high = metrics["auroc_interval"]
-    where = f"{metrics['cases']} {metrics['part']} cases"
+    where = f"{metrics['cases']} cases ({metrics['part']})"
     return [f"{metrics['auroc']:.3f}", f"{low:.3f} to {high:.3f}", where]

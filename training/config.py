@@ -6,16 +6,17 @@ Paths are relative to the file.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.errors import UsageError
 from pathgene_rt.model_spec import STRICT, TaskKind
-from pathgene_rt.training.toml_config import read_toml
+from pathgene_rt.training.heads import ARCHITECTURES
+from pathgene_rt.training.toml_config import read_toml, suggestion
 
 
 def _is_pattern(text: str) -> str:
@@ -26,34 +27,68 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+Criterion = Literal["youden", "f1"]
+"""What a threshold is chosen for: sensitivity + specificity - 1, or F1."""
+
+
+def _is_threshold(value: float | str) -> float | str:
+    if isinstance(value, str):
+        if value not in get_args(Criterion):
+            raise ValueError(f"give a number or one of {', '.join(get_args(Criterion))}")
+    elif not 0 < value < 1:
+        raise ValueError("a threshold lies between 0 and 1")
+    return value
+
+
+Threshold = Annotated[float | Criterion, BeforeValidator(_is_threshold)]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
     """Where features and labels are, and how cases are shared out.
 
     ``features`` is the folder of <slide_id>.h5, ``labels`` the CSV. Where the CSV has no column
     case_id, the case is what ``case_pattern`` matches at the start of the slide id (its first
-    group, if it has one). ``validation`` and ``test`` are shares of the cases of each class.
+    group, if it has one).
+
+    ``folds`` of two or more is cross-validation, each fold testing in turn; else ``test`` is the
+    share of the cases of each class that tests. ``validation`` is that of those that do not test
+    (without folds: of all). ``split`` names a column, of the labels or of the CSV ``split_file``,
+    that shares out the slides instead. ``external`` and ``external_features`` are labels and
+    features that only test. ``privileged`` are scores of pathways that only training sees, or with
+    ``gene_sets`` expression of genes.
     """
 
     features: Path
     labels: Path
     case_pattern: Annotated[str, AfterValidator(_is_pattern)] = r"TCGA-\w\w-\w{4}"
+    folds: int = Field(default=0, ge=0, le=100)
     validation: float = Field(default=0.2, gt=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
+    split: str | None = Field(default=None, min_length=1)
+    split_file: Path | None = None
+    external: Path | None = None
+    external_features: Path | None = None
+    privileged: Path | None = None
+    gene_sets: Path | None = None
     cache_gib: float = Field(default=4.0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoopConfig:
     """How heads are trained: AdamW, one bag a step, until the validation loss has not fallen for
-    ``patience`` epochs. ``balance`` weighs classes by the inverse of their frequency."""
+    ``patience`` epochs. ``balance`` weighs classes by the inverse of their frequency.
+    ``clip_norm`` is the longest gradient (0: any). ``calibrate`` fits the temperature."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     epochs: int = Field(default=100, ge=1, le=100_000)
     patience: int = Field(default=15, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     weight_decay: float = Field(default=1e-5, ge=0, le=1)
+    clip_norm: float = Field(default=0.0, ge=0)
     balance: bool = True
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    calibrate: bool = True
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -63,7 +98,8 @@ class HeadConfig:
     """One head: <name>.pt of ``architecture``, for the column ``task`` of the labels.
 
     ``labels`` replaces the common CSV. ``classes`` fixes the classes and their order, the last of
-    two being the positive one. ``options`` are those of the architecture.
+    two being the positive one. With ``multi_label`` a slide has any number of them. ``threshold``
+    is a probability, or what it is to maximise. ``options`` are those of the architecture.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
@@ -73,7 +109,8 @@ class HeadConfig:
     gene: str | None = None
     labels: Path | None = None
     classes: tuple[str, ...] = ()
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    multi_label: bool = False
+    threshold: Threshold = "youden"
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -91,22 +128,80 @@ def load_config(path: Path) -> TrainConfig:
     """Read a training TOML and make its paths relative to its folder.
 
     Raises :class:`UsageError` if the file is unreadable, a key unknown or missing, a value out of
-    range, or two heads share a name.
+    range, two heads share a name, or keys contradict each other.
     """
     config = read_toml(path, TrainConfig)
     names = [head.name.casefold() for head in config.head]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{path}: two heads are named {name}; their files would be one")
-    if config.data.validation + config.data.test >= 1:
-        raise UsageError(
-            f"{path}: data.validation and data.test leave no cases to train on; lower them"
-        )
+    _check_data(path, config.data)
     folder = path.parent
     heads = tuple(
         replace(head, labels=folder / head.labels) if head.labels else head for head in config.head
     )
-    data = replace(
-        config.data, features=folder / config.data.features, labels=folder / config.data.labels
+    there: dict[str, Any] = {
+        field.name: folder / value
+        for field in fields(config.data)
+        if isinstance(value := getattr(config.data, field.name), Path)
+    }
+    return replace(config, data=replace(config.data, **there), head=heads, out=folder / config.out)
+
+
+def compare_methods(
+    config: TrainConfig, methods: str | None, task: str | None = None
+) -> TrainConfig:
+    """``config`` with one head a method, ``<name>-<architecture>``, all for one task.
+
+    ``methods`` are architectures separated by commas, "all", or None for the heads of that task as
+    they are. ``task`` is the name or the column of a head in the file, which may be left out if
+    there is one; what that head says holds for all, options for those of its architecture. Raises
+    :class:`UsageError` for what is unknown, naming the nearest.
+    """
+    by_task = {head.task.casefold(): head.task for head in config.head}
+    by_task |= {head.name.casefold(): head.task for head in config.head}
+    if task is None and len(set(by_task.values())) > 1:
+        raise UsageError(
+            f"the configuration has several tasks; choose one: --task {config.head[0].task}"
+        )
+    chosen = by_task.get(task.casefold()) if task is not None else config.head[0].task
+    if chosen is None:
+        assert task is not None
+        raise UsageError(f"no head is for the task {task}; {suggestion(task, list(by_task))}")
+    models = {head.architecture: head for head in config.head if head.task == chosen}
+    if methods is None:
+        return replace(config, head=tuple(head for head in config.head if head.task == chosen))
+    named = next(
+        (head for head in config.head if task and head.name.casefold() == task.casefold()),
+        next(iter(models.values())),
     )
-    return replace(config, data=data, head=heads, out=folder / config.out)
+    asked = [name.strip() for name in methods.split(",")] if methods != "all" else ARCHITECTURES
+    for name in asked:
+        if name not in ARCHITECTURES:
+            raise UsageError(f"--methods: {name!r} is no method; {suggestion(name, ARCHITECTURES)}")
+    heads = [
+        replace(
+            models.get(name, replace(named, options={})),
+            name=f"{named.name}-{name}",
+            architecture=name,
+        )
+        for name in dict.fromkeys(asked)
+    ]
+    return replace(config, head=tuple(heads))
+
+
+def _check_data(path: Path, data: DataConfig) -> None:
+    if data.validation + (data.test if data.folds < 2 else 0) >= 1:
+        raise UsageError(
+            f"{path}: data.validation and data.test leave no cases to train on; lower them"
+        )
+    if data.split is not None and data.folds:
+        raise UsageError(f"{path}: data.split and data.folds are two splits; keep one")
+    for needy, needed in (
+        ("split_file", "split"),
+        ("external", "external_features"),
+        ("external_features", "external"),
+        ("gene_sets", "privileged"),
+    ):
+        if getattr(data, needy) is not None and getattr(data, needed) is None:
+            raise UsageError(f"{path}: data.{needy} needs data.{needed}; add it")

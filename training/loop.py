@@ -34,8 +34,8 @@ EpochProgress = Callable[[int, int], None]
 class PrivilegedTable(Protocol):
     """What is known of slides in training only."""
 
-    def get(self, slide_id: str) -> Tensor | None:
-        """float32 [k] of the slide, None where nothing is known of it."""
+    def get(self, slide_id: str, case_id: str | None = None) -> Tensor | None:
+        """float32 [k] of the slide, else of its case; None where nothing is known of either."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class History:
     epochs: tuple[Epoch, ...]
     best: int
     base: History | None = None
+
+
+class UnfitHeadError(UsageError):
+    """A head that cannot learn labels of this kind."""
 
 
 class DivergedError(UsageError):
@@ -107,13 +111,28 @@ def refit(
     return _Run(head, slides, (), task, config, progress, folds).history()
 
 
+def check_objective(head: Head, slide: LabelledSlide, bags: BagStore, targets: Targets) -> None:
+    """Raise :class:`UnfitHeadError` if ``head`` needs one class a slide and ``targets`` have
+    several: only its objective knows, so it is asked once, before hours of other work."""
+    if targets.activation == "softmax":
+        return
+    asked = head.prerequisite() or head
+    bag_loss = weighted_binary_cross_entropy(torch.ones(len(targets.classes)))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            asked.objective(
+                label=targets.tensor(slide), bag_loss=bag_loss, **bag_inputs(asked, slide, bags)
+            )
+    except UsageError as error:
+        raise UnfitHeadError(str(error)) from error
+
+
 def logits_of(head: Head, slides: Sequence[LabelledSlide], bags: BagStore) -> NDArray[np.float64]:
     """Logits float64 [slides, classes] of ``head``, which is on the CPU."""
     head.eval()
     with torch.inference_mode():
         logits = [head(**bag_inputs(head, slide, bags)).logits for slide in slides]
-    stacked: NDArray[np.float64] = torch.stack(logits).double().numpy()
-    return stacked
+    return np.array([row.numpy() for row in logits], np.float64).reshape(-1, head.n_classes)
 
 
 def probabilities(
@@ -190,9 +209,7 @@ class _Run:
         if base is None:
             return
         folds = [fold.base for fold in self.folds if fold.base is not None]
-        run = _Run(
-            base, self.train, self.validation, self.task, self.config, self.progress, folds
-        )
+        run = _Run(base, self.train, self.validation, self.task, self.config, self.progress, folds)
         try:
             self.base = run.history()
         except DivergedError as error:
@@ -287,7 +304,7 @@ class _Stepper:
 
     def _privileged(self, slide: LabelledSlide) -> Tensor | None:
         table = self.task.privileged
-        known = table.get(slide.slide_id) if table is not None else None
+        known = table.get(slide.slide_id, slide.case_id) if table is not None else None
         return known.to(self.device) if known is not None else None
 
     def _finite(self, what: str, number: Tensor, slide: LabelledSlide) -> float:

@@ -1,0 +1,157 @@
+"""What every head of a configuration is trained on, before any is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.training import heads
+from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
+from pathgene_rt.training.data import BagStore, LabelledSlide, Split
+from pathgene_rt.training.folds import given_folds, make_folds
+from pathgene_rt.training.heads.base import Head
+from pathgene_rt.training.labels import LabelTable, listed, read_labels
+from pathgene_rt.training.loop import check_objective
+from pathgene_rt.training.privileged import Privileged, read_privileged
+from pathgene_rt.training.targets import Targets, select_labelled
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class External:
+    """A cohort that only tests; its ``targets`` have the classes of training."""
+
+    slides: tuple[LabelledSlide, ...]
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """A head that is ready to be trained on features [n, in_dim] of ``encoder_sha256``."""
+
+    config: HeadConfig
+    training: LoopConfig
+    targets: Targets
+    folds: tuple[Split, ...]
+    external: External | None
+    privileged: Privileged | None
+    in_dim: int
+    encoder_sha256: str | None
+
+    def create(self) -> Head:
+        """The head with the random weights of the seed. Raises UsageError for its options."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            return heads.create(
+                self.config.architecture,
+                in_dim=self.in_dim,
+                n_classes=len(self.targets.classes),
+                **self.config.options,
+            )
+
+
+class Planner:
+    """Reads tables and features of the heads of ``config`` and shares out their cases.
+
+    ``notes`` are what the user should know of the data. Raises :class:`UsageError` for what is
+    wrong in a table, and FeatureFileError.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.bags = BagStore(int(config.data.cache_gib * _GIB))
+        self.notes: list[str] = []
+        self._tables: dict[Path, LabelTable] = {}
+        data = config.data
+        self._privileged: Privileged | None = None
+        if data.privileged is not None:
+            self._privileged = read_privileged(data.privileged, data.gene_sets)
+        self._given: dict[str, str] | None = None
+        if data.split is not None and data.split_file is not None:
+            table = read_labels(data.split_file, data.case_pattern, data.split)
+            self._given = {row.slide_id: row.split for row in table.rows}
+
+    def plan(self, head: HeadConfig) -> HeadPlan:
+        """What ``head`` is trained on. Raises also for its options, :class:`UnfitHeadError` if it
+        cannot learn such labels."""
+        data, seed = self.config.data, self.config.training.seed
+        split = data.split if data.split_file is None else None
+        table = self._table(head.labels or data.labels, split)
+        cohort, targets = select_labelled(
+            table, head.task, data.features, head.classes, multi_label=head.multi_label
+        )
+        for note in cohort.notes:
+            self._note(note)
+        if data.split is not None:
+            given = self._given or {row.slide_id: row.split for row in table.rows}
+            folds = given_folds(cohort, targets, given, validation=data.validation, seed=seed)
+        else:
+            folds = make_folds(
+                cohort,
+                targets,
+                folds=data.folds,
+                validation=data.validation,
+                test=data.test,
+                seed=seed,
+            )
+        external = self._external(head, targets, cohort.slides)
+        # All files are read once before anything is trained: a damaged one, or one of another
+        # encoder, must not end a run after hours.
+        for slide in (*cohort.slides, *(external.slides if external else ())):
+            bag = self.bags.read(slide.features)
+        plan = HeadPlan(
+            head,
+            self.config.training,
+            targets,
+            folds,
+            external,
+            self._privileged,
+            bag.features.shape[1],
+            bag.encoder_sha256,
+        )
+        check_objective(plan.create(), plan.folds[0].train[0], self.bags, targets)
+        return plan
+
+    def _external(
+        self, head: HeadConfig, targets: Targets, slides: Sequence[LabelledSlide]
+    ) -> External | None:
+        data = self.config.data
+        if data.external is None or data.external_features is None:
+            return None
+        cohort, there = select_labelled(
+            self._table(data.external, None),
+            head.task,
+            data.external_features,
+            targets.classes,
+            multi_label=head.multi_label,
+        )
+        shared = {slide.case_id for slide in slides} & {slide.case_id for slide in cohort.slides}
+        if shared:
+            raise UsageError(
+                f"{data.external}: {len(shared)} cases are in the training labels too "
+                f"({listed(sorted(shared))}); an external cohort shares none"
+            )
+        truth = there.truth(cohort.slides)
+        for number, name in enumerate(targets.classes):
+            if truth[:, number].all() or not truth[:, number].any():
+                raise UsageError(
+                    f"{data.external}: column {head.task} needs slides with and without the class "
+                    f"{name!r}; add some, or leave out data.external"
+                )
+        return External(cohort.slides, there)
+
+    def _table(self, path: Path, split: str | None) -> LabelTable:
+        if path not in self._tables:
+            self._tables[path] = read_labels(path, self.config.data.case_pattern, split)
+            for note in self._tables[path].notes:
+                self._note(note)
+        return self._tables[path]
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
