@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.errors import CheckpointError
-from pathgene_rt.export.upstream.layout import CONFIG, Layout, Published
+from pathgene_rt.export.upstream.layout import CONFIG, Layout, Published, require_told
 from pathgene_rt.training import heads
 
 _REDUCTIONS = ("dim_reduction", "dimReduction")
@@ -61,14 +61,7 @@ def options(published: Published, config: TierConfig) -> dict[str, Any]:
         for axis in (0, 1)
     )
     blocks = published.count(f"{reduction}.resBlocks")
-    for name, stated, found in (
-        ("mDim", config.mDim, width),
-        ("numLayer_Res", config.numLayer_Res, blocks),
-    ):
-        if stated not in (None, found):
-            raise CheckpointError(
-                f"this {published.head} has {name} = {found}, not {stated} as the config says"
-            )
+    require_told(published, config, {"mDim": width, "numLayer_Res": blocks})
     if config.distill != "AFS" and config.total_instance < config.numGroup:
         raise CheckpointError(
             f"total_instance = {config.total_instance} tiles cannot be distilled from "

@@ -50,10 +50,25 @@ class DualStream(nn.Module):
         """
         instance_logits = self.instance_classifier(features)
         queries = self.query(features)
-        critical = queries[instance_logits.argmax(dim=0)] / _QUERY**0.5
+        critical = queries.index_select(0, instance_logits.argmax(dim=0)) / _QUERY**0.5
         values = features if self.value is None else self.value(features).relu()
         attention, bags = pool(queries @ critical.T, values)
         return instance_logits, attention, bags
+
+
+class JointClassifier(nn.Conv1d):
+    """Bag vectors float32 [classes, in_features], all classes together -> logits [1, classes].
+
+    Published as a convolution: weight [classes, classes, in_features].
+    """
+
+    def __init__(self, in_features: int, n_classes: int) -> None:
+        super().__init__(n_classes, n_classes, kernel_size=in_features)
+        self.in_features = in_features
+
+    @override
+    def forward(self, bags: Tensor) -> Tensor:
+        return linear(bags.reshape(1, -1), self.weight.flatten(1), self.bias)
 
 
 class DSMIL(Head):
@@ -68,17 +83,14 @@ class DSMIL(Head):
         self.streams = DualStream(
             in_dim, n_classes, nonlinear=options.nonlinear, passing_v=options.passing_v
         )
-        # Published as a convolution: weight [classes, classes, in_dim].
-        self.classifier = nn.Conv1d(n_classes, n_classes, kernel_size=in_dim)
+        self.classifier = JointClassifier(in_dim, n_classes)
 
     @override
     def score(
         self, features: Tensor, coords: Tensor | None, edges: Tensor | None
     ) -> DetailedOutput:
         instance_logits, attention, bags = self.streams(features)
-        weight = self.classifier.weight.flatten(1)
-        logits = linear(bags.reshape(1, -1), weight, self.classifier.bias)[0]
-        return DetailedOutput(logits, attention, instance_logits=instance_logits)
+        return DetailedOutput(self.classifier(bags)[0], attention, instance_logits=instance_logits)
 
     @override
     def objective(

@@ -51,31 +51,31 @@ class DTFDOptions:
 
 
 class TwoTierOutput(HeadOutput):
-    """Logits and attention, and what lies between the tiers.
+    """Logits and attention, and what lies between the tiers. Graphs carry the pair only.
 
     ``pseudo_bag_logits`` float32 [groups, classes], of an empty pseudo-bag the classifier's bias.
-    ``selected`` int64 [r] are the tiles that MaxS and MaxMinS distil, pseudo-bag after pseudo-bag,
-    -1 where one has fewer; None for AFS, whose r rows are the pseudo-bags. ``row_attention``
-    float32 [r, 1] is the second tier's over the rows.
+    ``row_attention`` float32 [r, 1] is the second tier's over the distilled rows. ``selected``
+    int64 [r] are the tiles that MaxS and MaxMinS distil, pseudo-bag after pseudo-bag, -1 where one
+    has fewer; None for AFS, whose rows are the pseudo-bags.
     """
 
-    pseudo_bag_logits: Tensor
+    pseudo_bag_logits: Tensor | None
+    row_attention: Tensor | None
     selected: Tensor | None
-    row_attention: Tensor
 
     def __new__(
         cls,
         logits: Tensor,
-        attention: Tensor,
+        attention: Tensor | None,
         *,
-        pseudo_bag_logits: Tensor,
-        selected: Tensor | None,
-        row_attention: Tensor,
+        pseudo_bag_logits: Tensor | None = None,
+        row_attention: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Self:
         output = super().__new__(cls, logits, attention)
         output.pseudo_bag_logits = pseudo_bag_logits
-        output.selected = selected
         output.row_attention = row_attention
+        output.selected = selected
         return output
 
 
@@ -145,6 +145,7 @@ class DTFD(Head):
         self._check(features)
         order = torch.randperm(len(features), device=features.device)
         output = self._tiers(features, order % self.groups)
+        assert output.pseudo_bag_logits is not None
         filled = output.pseudo_bag_logits[: len(features)]
         first_tier = torch.stack([bag_loss(logits, label) for logits in filled]).mean()
         return first_tier + bag_loss(output.logits, label)
@@ -170,8 +171,8 @@ class DTFD(Head):
             self.classifier(row_attention.T @ rows)[0],
             attention / attention.sum(dim=0),
             pseudo_bag_logits=self.pseudo_bag_classifier(vectors),
-            selected=distilled.selected,
             row_attention=row_attention,
+            selected=distilled.selected,
         )
 
     def _distil(self, embeddings: Tensor, weights: Tensor, members: Tensor) -> _Distilled:
