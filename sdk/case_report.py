@@ -31,15 +31,14 @@ CASE_FILE = "case.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSlide:
-    """A slide of a case. What its own report says is None where there is none: the hash of that
-    report, the encoder's engine ("openvino float32") and the scale of the tiles.
+    """A slide of a case; of its own report the hash, and the engine and precision of the encoder
+    ("openvino float32"), None where there is no report.
     """
 
     slide_id: str
     tiles: int
     report_sha256: str | None = None
     encoder: str | None = None
-    mpp: float | None = None
 
     @classmethod
     def from_report(cls, folder: Path) -> CaseSlide:
@@ -55,7 +54,6 @@ class CaseSlide:
                 tiles=int(provenance["tiles"]["count"]),
                 report_sha256=sha256(raw),
                 encoder=f"{engine['backend']} {engine['precision']}",
-                mpp=float(provenance["tiles"]["mpp"]),
             )
         except OSError as error:
             raise OutputError(
@@ -63,6 +61,14 @@ class CaseSlide:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{path} is no report; predict its slide again") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "slide": self.slide_id,
+            "tiles": self.tiles,
+            "report_sha256": self.report_sha256,
+            "encoder": self.encoder,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +123,7 @@ class CaseReport:
                 "case": self.case_id,
                 "created": self.created,
                 "intended_use": self.intended_use,
-                "slides": [asdict(slide) for slide in self.slides],
+                "slides": [slide.to_dict() for slide in self.slides],
                 "predictions": [prediction.to_dict(slide_ids) for prediction in self.predictions],
                 "provenance": {
                     "bundle": asdict(self.bundle),
@@ -152,15 +158,10 @@ def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> Cas
                 f"the features of {used.slide_id} hold {used.tiles} tiles, its report is of "
                 f"{stated.slide_id} with {stated.tiles}; predict it again with --overwrite"
             )
-    mixed = [
-        f"the slides differ in {what}: {', '.join(sorted(values))}"
-        for what, values in (
-            ("the engine of their features", {slide.encoder or "unknown" for slide in slides}),
-            ("the scale of their tiles", {f"{slide.mpp:.4g} um/px" for slide in slides}),
-        )
-        if len(values) > 1
-    ]
-    return replace(report, slides=slides, warnings=(*mixed, *report.warnings))
+    encoders = sorted({slide.encoder or "unknown" for slide in slides})
+    mixed = f"the features of the slides are of different engines: {', '.join(encoders)}"
+    warnings = (mixed,) if len(encoders) > 1 else ()
+    return replace(report, slides=slides, warnings=(*warnings, *report.warnings))
 
 
 def write_case(report: CaseReport, folder: Path) -> None:
