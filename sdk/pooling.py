@@ -37,22 +37,17 @@ def pool_bags(case_id: str, bags: Iterable[FeatureBag]) -> FeatureBag:
                 "different encoders; extract both with one bundle"
             )
     xy = stack_coords([bag.coords for bag in waiting]).astype(np.int32)
-    # Untouched memory is not occupied: rows are, while those of the slides are given back.
-    features = np.empty((len(xy), first.features.shape[1]), dtype=np.float32)
+    width, encoder = first.features.shape[1], first.encoder_sha256
+    tile_px, mpp = first.tile_px, first.mpp
+    del first, bag
+    # Rows occupy memory when they are written, while those of the slides are given back.
+    features = np.empty((len(xy), width), dtype=np.float32)
     row = 0
     while waiting:
-        bag = waiting.pop(0)
-        features[row : row + len(bag)] = bag.features
-        row += len(bag)
-    return FeatureBag(
-        slide_id=case_id,
-        features=features,
-        xy=xy,
-        tile_px=first.tile_px,
-        mpp=first.mpp,
-        span_px=1.0,
-        encoder_sha256=first.encoder_sha256,
-    )
+        part = waiting.pop(0).features
+        features[row : row + len(part)] = part
+        row += len(part)
+    return FeatureBag(case_id, features, xy, tile_px, mpp, span_px=1.0, encoder_sha256=encoder)
 
 
 def stack_coords(grids: Iterable[Int64Array]) -> Int64Array:

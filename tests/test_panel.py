@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +173,26 @@ def test_classes_that_do_not_match_the_logits_are_refused_at_opening(
     path = tiny.write_files(tmp_path / "panel.pgrt", change_head("exon", **changes))
     with pytest.raises(BundleError, match=words.replace("[", r"\[").replace("]", r"\]")):
         Bundle.open(path)
+
+
+def test_inspect_shows_the_panel(tmp_path: Path) -> None:
+    path = tiny.write_files(tmp_path / "panel.pgrt", tiny.panel_bundle_files())
+    command = [sys.executable, "-m", "pathgene_rt.cli", "inspect", str(path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = {
+        cells[0]: cells
+        for line in shown.splitlines()
+        if (cells := [cell.strip() for cell in line.strip("\u2502").split("\u2502")])[0]
+        in tiny.PANEL
+    }
+    attention = {name: cells[8] for name, cells in rows.items()}
+    assert attention == {
+        "egfr": "yes",
+        "exon": "per class",
+        "tp53": "mean of 8",
+        "tmb": "yes",
+        "genes": "none",
+    }
+    assert rows["tmb"][3:8] == ["", "TMB high", "sigmoid", "0.5", "features, coords"]
+    assert rows["exon"][5:7] == ["softmax", "likeliest"]
+    assert rows["genes"][9] == "auroc 0.812"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pathgene_rt.calibration import probabilities
 from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import Activation, Calibration, HeadSpec, ModelSpec, Task, TensorSpec
-from pathgene_rt.prediction import make_prediction
+from pathgene_rt.prediction import applied_threshold, make_prediction, mean_prediction
 
 FINITE = st.floats(-1e30, 1e30)
 
@@ -34,6 +35,10 @@ def head(
     calibration = Calibration(temperature=temperature)
     task = Task(kind="mutation", gene="EGFR", threshold=threshold, calibration=calibration)
     return HeadSpec(model=model, file="heads/egfr.onnx", task=task)
+
+
+def replace_threshold(spec: HeadSpec, threshold: float) -> HeadSpec:
+    return replace(spec, task=replace(spec.task, threshold=threshold))
 
 
 @given(st.lists(FINITE, min_size=1, max_size=6), st.floats(0.01, 100))
@@ -84,6 +89,33 @@ def test_sigmoid_calls_every_class_over_the_threshold(logits: list[float], call:
 @pytest.mark.parametrize(("logit", "call"), [(0.1, "TMB high"), (-0.1, "none")])
 def test_a_single_sigmoid_class(logit: float, call: str) -> None:
     assert make_prediction(head("TMB high", activation="sigmoid"), [logit]).call == call
+
+
+def test_a_mean_of_slides_is_called_as_a_slide_is() -> None:
+    """Calibrated probabilities are averaged, not logits, and meet the head's own threshold."""
+    spec = head("w", "m", threshold=0.7, temperature=2)
+    slides = [make_prediction(spec, [0, 2 * math.log(odds)]) for odds in (1, 9)]
+    assert [slide.call for slide in slides] == ["w", "m"]
+    mean = mean_prediction(spec, slides)
+    assert mean.probabilities == pytest.approx((0.3, 0.7)) and mean.logits is None
+    assert mean_prediction(replace_threshold(spec, 0.69), slides).call == "m"
+    assert mean_prediction(replace_threshold(spec, 0.71), slides).call == "w"
+    labels = head("A", "B", activation="sigmoid")
+    both = [make_prediction(labels, logits) for logits in ([9, -9], [9, 9])]
+    assert mean_prediction(labels, both).call == "A, B"
+
+
+@pytest.mark.parametrize(
+    ("spec", "threshold"),
+    [
+        (head("w", "m", threshold=0.3), 0.3),
+        (head("a", "b", "c", threshold=0.3), None),
+        (head("a", "b", "c", activation="sigmoid", threshold=0.3), 0.3),
+        (head("a", activation="sigmoid", threshold=0.3), 0.3),
+    ],
+)
+def test_where_a_threshold_applies(spec: HeadSpec, threshold: float | None) -> None:
+    assert applied_threshold(spec) == threshold
 
 
 def test_temperature_moves_the_call_only_across_a_threshold_beside_one_half() -> None:

@@ -208,8 +208,11 @@ def test_complete_means_this_bundle_and_every_listed_file(tmp_path: Path) -> Non
     write(tmp_path)
     assert is_complete_report(tmp_path, BUNDLE)
     assert not is_complete_report(tmp_path, "ef" * 32)
+    assert not is_complete_report(tmp_path, BUNDLE, features=True)
     (tmp_path / "heatmap_egfr.png").unlink()
     assert not is_complete_report(tmp_path, BUNDLE)
+    write(tmp_path, options=PredictOptions(features=True))
+    assert is_complete_report(tmp_path, BUNDLE, features=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema_version": 1}', "\xff"])
@@ -278,3 +281,14 @@ def test_heads_with_several_branches(tmp_path: Path, branches: int) -> None:
     shown = [feature["properties"]["measurements"]["egfr attention"] for feature in features]
     expected = attention[:, 1] if branches == 2 else attention.mean(axis=1)
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("branches", "words"),
+    [(1, "of head egfr among"), (2, "of head egfr for mutated among"), (8, "(mean of its 8 bran")],
+)
+def test_a_heatmap_says_which_attention_it_shows(branches: int, words: str) -> None:
+    attention = np.random.default_rng(2).random((TILES, branches), dtype=np.float32)
+    report = make_report("egfr", attention={"egfr": attention})
+    shown = report_files._shown(attention, report.predictions[0])
+    assert words in report_files._heatmap_text(report, shown, BAG).footer
