@@ -4,14 +4,20 @@ Multiple Instance Learning", ICML 2018), shared by the heads that pool with it."
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pathgene_rt.training.heads.dropout import BagDropout
+
+_BLOCK = 96
 
 
 class AttentionScores(nn.Module):
     """Embeddings float32 [n, width] -> raw scores float32 [n, columns], one column an attention.
 
     Ungated: score(tanh(Vh)). Gated: score(tanh(Vh) * sigmoid(Uh)), equations 8 and 9 of the paper.
+
+    The hidden width is gone through in blocks whose scores add up, so that engines hold a few
+    arrays [n, 96] beside the embeddings and not three of [n, hidden], in the same time.
     """
 
     def __init__(
@@ -24,11 +30,19 @@ class AttentionScores(nn.Module):
         self.dropout = BagDropout(dropout)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        hidden = self.dropout(self.tanh(embeddings).tanh())
-        if self.gate is not None:
-            hidden = hidden * self.dropout(self.gate(embeddings).sigmoid())
-        scores: Tensor = self.score(hidden)
+        scores: Tensor = self.score.bias
+        for start in range(0, self.tanh.out_features, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            hidden = self.dropout(_outputs(self.tanh, block, embeddings).tanh())
+            if self.gate is not None:
+                hidden = hidden * self.dropout(_outputs(self.gate, block, embeddings).sigmoid())
+            scores = scores + linear(hidden, self.score.weight[:, block])
         return scores
+
+
+def _outputs(layer: nn.Linear, block: slice, embeddings: Tensor) -> Tensor:
+    """The outputs [n, block] of ``layer``."""
+    return linear(embeddings, layer.weight[block], layer.bias[block])
 
 
 def pool(scores: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,9 @@ class ClamMIL(Head):
         self, features: Tensor, coords: Tensor | None, edges: Tensor | None
     ) -> DetailedOutput:
         instance_logits = self.classifier(self.dropout(self.embedding(features).relu()))
-        top = self._evidence(instance_logits).argmax(dim=0)
-        return DetailedOutput(instance_logits[top], None, instance_logits=instance_logits)
+        top = self._evidence(instance_logits).argmax(dim=0, keepdim=True)
+        logits = instance_logits.index_select(0, top)[0]
+        return DetailedOutput(logits, None, instance_logits=instance_logits)
 
     def _evidence(self, instance_logits: Tensor) -> Tensor:
         """float32 [n] from [n, classes]: in the order of the probabilities that the rule compares.
