@@ -18,6 +18,7 @@ from pathgene_rt.errors import FeatureFileError, MissingExtraError, OutputError,
 from pathgene_rt.features import write_features
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
 from pathgene_rt.training.config import load_config
+from pathgene_rt.training.loop import DivergedError
 from pathgene_rt.training.train import train
 from tests.training_cohort import CONFIG, ENCODER, WIDTH, make_bag, write_cohort
 
@@ -143,7 +144,8 @@ def test_a_diverging_loss_names_the_slide_and_the_rate(tmp_path: Path) -> None:
     config = load_config(write_cohort(tmp_path, cases=12))
     for path in (tmp_path / "features").glob("*.h5"):
         write_features(path, make_bag(path.stem, np.full((30, WIDTH), 3e38, np.float32)))
-    with pytest.raises(UsageError, match=r"the (loss|gradient) became .* at the slide s\d\d_\d; lower"):
+    fault = r"egfr: the (loss|gradient) became .* at the slide s\d\d_\d; lower"
+    with pytest.raises(DivergedError, match=fault):
         train(config)
 
 

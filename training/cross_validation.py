@@ -85,11 +85,11 @@ def train_head(
     final = saved.read_final() if folder.checkpoint(name).exists() else None
     head: Head | None = None
     folds: list[FoldResult] = []
-    for number, split in enumerate(plan.folds):
+    for number, split in enumerate(plan.folds, 1):
         # A single split's weights are the checkpoint's: without that its logits are of no use.
         fold = saved.read(number, split) if final or count > 1 else None
         if fold is None:
-            label = f"{name} fold {number + 1}/{count}" if count > 1 else name
+            label = f"{name} fold {number}/{count}" if count > 1 else name
             head, fold = trainer.fold(split, label)
             saved.write(number, fold)
         folds.append(fold)

@@ -32,15 +32,15 @@ def make_folds(
     """
     if folds < 2:
         split = _single(cohort, targets, validation, test, seed)
-        _require_classes(split, targets, cohort.task, "the split")
+        _require_classes({"the split": split}, targets, cohort.task)
         return (split,)
     random = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
     for cases in _cases_by_stratum(cohort.slides, targets).values():
         # Dealing goes on where the last class ended, so that folds are of one size.
         for place in random.permutation(len(cases)):
-            fold_of[cases[place]] = len(fold_of) % folds
-    return _by_fold(cohort, targets, fold_of, list(range(folds)), validation, seed)
+            fold_of[cases[place]] = len(fold_of) % folds + 1
+    return _by_fold(cohort, targets, fold_of, list(range(1, folds + 1)), validation, seed)
 
 
 def given_folds(
@@ -84,7 +84,7 @@ def given_folds(
         for case in _watchers(rest, targets, validation, np.random.default_rng(seed)):
             part_of[case] = "validation"
     split = _split(cohort.slides, part_of)
-    _require_classes(split, targets, cohort.task, "the given split")
+    _require_classes({"the given split": split}, targets, cohort.task)
     return (split,)
 
 
@@ -115,17 +115,16 @@ def _by_fold(
     validation: float,
     seed: int,
 ) -> tuple[Split, ...]:
-    splits = []
+    splits = {}
     for number in numbers:
         part_of = {case: "test" if fold == number else "train" for case, fold in fold_of.items()}
         rest = [slide for slide in cohort.slides if part_of[slide.case_id] == "train"]
         random = np.random.default_rng((seed, number))
         for case in _watchers(rest, targets, validation, random):
             part_of[case] = "validation"
-        split = _split(cohort.slides, part_of)
-        _require_classes(split, targets, cohort.task, f"fold {number}")
-        splits.append(split)
-    return tuple(splits)
+        splits[f"fold {number}"] = _split(cohort.slides, part_of)
+    _require_classes(splits, targets, cohort.task)
+    return tuple(splits.values())
 
 
 def _watchers(
@@ -161,18 +160,25 @@ def _split(slides: Sequence[LabelledSlide], part_of: Mapping[str, str]) -> Split
     return Split(**members)
 
 
-def _require_classes(split: Split, targets: Targets, task: str, where: str) -> None:
-    for part in PARTS:
-        slides = getattr(split, part)
-        if not slides and part == "test":
-            continue
-        truth = targets.truth(slides) if slides else np.zeros((0, len(targets.classes)), np.bool_)
-        for number, name in enumerate(targets.classes):
-            lacks = "" if truth[:, number].any() else "no slide of"
-            if targets.activation == "sigmoid" and truth[:, number].all():
-                lacks = "no slide without"
-            if lacks:
-                raise UsageError(
-                    f"task {task}: {where} has {lacks} the class {name!r} in its {part} part; "
-                    "add cases, take fewer folds, or merge classes"
-                )
+def _require_classes(splits: Mapping[str, Split], targets: Targets, task: str) -> None:
+    """Test parts are looked at first: what they lack is the cause of what others lack."""
+    for part in reversed(PARTS):
+        for where, split in splits.items():
+            slides = getattr(split, part)
+            if slides or part != "test":
+                _require_class(slides, targets, f"task {task}: {where}", part)
+
+
+def _require_class(
+    slides: Sequence[LabelledSlide], targets: Targets, where: str, part: str
+) -> None:
+    truth = targets.truth(slides) if slides else np.zeros((1, len(targets.classes)), np.bool_)
+    for number, name in enumerate(targets.classes):
+        lacks = "" if truth[:, number].any() else "no slide of"
+        if targets.activation == "sigmoid" and truth[:, number].all():
+            lacks = "no slide without"
+        if lacks:
+            raise UsageError(
+                f"{where} has {lacks} the class {name!r} in its {part} part; "
+                "add cases, take fewer folds, or merge classes"
+            )

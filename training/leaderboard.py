@@ -131,7 +131,7 @@ def _subtitle(head: TrainedHead) -> str:
 
 
 def _legend(heads: Sequence[TrainedHead]) -> str:
-    parts = ["Dot: all of them pooled", "bar: 95 % bootstrap interval over cases"]
+    parts = ["Dot: all test slides together", "bar: 95 % bootstrap interval over cases"]
     if "auroc_folds" in heads[0].metrics:
         parts.append("small dots: single folds")
     if "external_auroc" in heads[0].metrics:

@@ -2,7 +2,7 @@
 
     run.json                 configuration, figures, splits (written last)
     <head>.pt                the checkpoint that `pathgene-rt export` takes
-    folds/<head>/<k>.json    history and logits of fold k, as soon as it is finished
+    folds/<head>/<k>.json    history and logits of fold k (from 1), as soon as it is finished
     folds/<head>/final.json  says that <head>.pt is finished
     leaderboard.csv, .png    where methods were compared
 
