@@ -39,6 +39,7 @@ def train(
     from pathgene_rt.training.requirements import require_training
 
     require_training()
+    from pathgene_rt.training.leaderboard import ranked
     from pathgene_rt.training.train import train as train_heads
 
     console = Console(json=json, quiet=quiet)
@@ -74,9 +75,7 @@ def train(
             "notes": list(result.notes),
         }
     )
-    heads = list(result.heads)
-    if methods is not None:
-        heads.sort(key=lambda head: -float(head.metrics["auroc"]))
+    heads = ranked(result.heads) if methods is not None else result.heads
     rows = [
         [head.name, head.architecture, *_figures(head.metrics), str(head.file)] for head in heads
     ]

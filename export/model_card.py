@@ -12,6 +12,9 @@ from pathgene_rt.bundle import BundleManifest
 from pathgene_rt.export.check import Comparison
 from pathgene_rt.model_spec import HeadSpec
 
+Figure = float | int | str | list[float]
+_INTERVAL = "_interval"
+
 
 def model_card(
     manifest: BundleManifest,
@@ -90,15 +93,22 @@ def _head_section(head: HeadSpec) -> list[str]:
         f"- {model.architecture}, weights `{model.weights_sha256[:12]}`, "
         f"{'with' if model.has_attention else 'without'} attention",
     ]
-    if task.metrics:
-        lines += ["- figures of training:"]
-        lines += [f"  - {name}: {_figure(value)}" for name, value in sorted(task.metrics.items())]
-    else:
-        lines += ["- figures of training: none in the checkpoint"]
-    return [*lines, ""]
+    if not task.metrics:
+        return [*lines, "- figures of training: none in the checkpoint", ""]
+    return [*lines, "- figures of training:", "", *_figures_table(task.metrics), ""]
 
 
-def _figure(value: float | int | str | list[float]) -> str:
+def _figures_table(metrics: Mapping[str, Figure]) -> list[str]:
+    """A row a figure, its 95 % interval (<name>_interval) beside it."""
+    rows = ["| figure | value | 95 % interval |", "|---|---|---|"]
+    for name, value in sorted(metrics.items()):
+        if not name.endswith(_INTERVAL):
+            interval = metrics.get(name + _INTERVAL, "")
+            rows.append(f"| {name} | {_figure(value)} | {_figure(interval)} |")
+    return rows
+
+
+def _figure(value: Figure) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_figure(item) for item in value)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

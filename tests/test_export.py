@@ -122,7 +122,7 @@ def test_a_bundle_holds_what_the_checkpoints_and_the_request_say(panel):
     assert p53.task.calibration.temperature == 2.0
     assert p53.model.classes == ("wild type", "mutated")
     card = panel.read("MODEL_CARD.md").decode()
-    for fact in ("CC-BY", "auroc: 0.8125", "0.5 um/px", "### p53", "generated tissue"):
+    for fact in ("CC-BY", "| auroc | 0.8125 |", "0.5 um/px", "### p53", "generated tissue"):
         assert fact in card
 
 

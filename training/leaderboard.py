@@ -26,27 +26,32 @@ _SIZES = {"title": 24, "text": 16, "small": 13}
 
 def write_leaderboard(folder: RunFolder, heads: Sequence[TrainedHead], title: str) -> None:
     """Write leaderboard.csv and leaderboard.png of ``heads``, by AUROC. Raises OutputError."""
-    ranked = sorted(heads, key=lambda head: -_number(head, "auroc"))
-    write_bytes(folder.path / f"{LEADERBOARD}.csv", _table(ranked).encode())
+    best_first = ranked(heads)
+    write_bytes(folder.path / f"{LEADERBOARD}.csv", _table(best_first).encode())
     with atomic_path(folder.path / f"{LEADERBOARD}.png") as temporary:
-        draw_leaderboard(ranked, title).save(temporary, format="PNG")
+        draw_leaderboard(best_first, title).save(temporary, format="PNG")
 
 
-def draw_leaderboard(ranked: Sequence[TrainedHead], title: str) -> Image.Image:
+def ranked(heads: Sequence[TrainedHead]) -> list[TrainedHead]:
+    """``heads`` by AUROC, the best first."""
+    return sorted(heads, key=lambda head: -_number(head, "auroc"))
+
+
+def draw_leaderboard(heads: Sequence[TrainedHead], title: str) -> Image.Image:
     """One row a head: AUROC with its 95 % interval, single folds and the external cohort beside,
     parameters and wall time."""
-    height = _TOP + _ROW * len(ranked) + _BELOW
+    height = _TOP + _ROW * len(heads) + _BELOW
     page = Image.new("RGB", (_WIDTH * _SCALE, height * _SCALE), "white")
-    drawing = _Drawing(page, lowest=_axis_start(ranked))
+    drawing = _Drawing(page, lowest=_axis_start(heads))
     drawing.text((_MARGIN, 24), title, "title")
-    drawing.text((_MARGIN, 58), _subtitle(ranked[0]), "text", _FAINT)
-    bottom = _TOP + _ROW * len(ranked)
+    drawing.text((_MARGIN, 58), _subtitle(heads[0]), "text", _FAINT)
+    bottom = _TOP + _ROW * len(heads)
     drawing.axis(_TOP, bottom)
     for place, column in ((_FIGURE, "AUROC (95 % interval)"), (_SIZE, "parameters, time")):
         drawing.text((place, _TOP - 26), column, "small", _FAINT)
-    for number, head in enumerate(ranked):
+    for number, head in enumerate(heads):
         _draw_head(drawing, head, _TOP + _ROW * number + _ROW // 2)
-    drawing.text((_MARGIN, bottom + 52), _legend(ranked), "small", _FAINT)
+    drawing.text((_MARGIN, bottom + 52), _legend(heads), "small", _FAINT)
     return page.resize((_WIDTH, height), Image.Resampling.LANCZOS)
 
 
@@ -139,14 +144,14 @@ def _legend(heads: Sequence[TrainedHead]) -> str:
     return "; ".join([*parts, "line at 0.5: chance."])
 
 
-def _table(ranked: Sequence[TrainedHead]) -> str:
-    external = [f"external_{name}" for name in FIGURES if "external_auroc" in ranked[0].metrics]
+def _table(heads: Sequence[TrainedHead]) -> str:
+    external = [f"external_{name}" for name in FIGURES if "external_auroc" in heads[0].metrics]
     names = [*FIGURES, *external]
     figures = [column for name in names for column in (name, f"{name}_low", f"{name}_high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rank", "method", *figures, "part", "cases", "parameters", "seconds", "file"])
-    for rank, head in enumerate(ranked, 1):
+    for rank, head in enumerate(heads, 1):
         cells: list[object] = [rank, head.architecture]
         for name in names:
             values = (_number(head, name), *_interval(head, name))
