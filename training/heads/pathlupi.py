@@ -84,7 +84,6 @@ class PathLUPI(Head):
         self.layers = nn.ModuleList(
             TokenLayer(width, options.heads, options.dropout) for _ in range(options.layers)
         )
-        self.norm = nn.LayerNorm(width)
         self.readout = nn.Parameter(torch.randn(options.pathways, width) * width**-0.5)
         self.readout_bias = nn.Parameter(torch.zeros(options.pathways))
         self.attention = AttentionScores(width, _POOLING_WIDTH, gated=True)
@@ -131,10 +130,10 @@ class PathLUPI(Head):
     def _attend(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [pathways, width] and their attention [pathways, n] in the last layer."""
         tiles = self.embedding(features)
-        tokens, attention = self.tokens, tiles
+        tokens, attention = self.tokens, torch.empty(0)
         for layer in self.layers:
             tokens, attention = layer(tokens, tiles)
-        return self.norm(tokens), attention
+        return tokens, attention
 
     def _read(self, tokens: Tensor) -> Tensor:
         return (tokens * self.readout).sum(dim=1) + self.readout_bias
@@ -146,8 +145,9 @@ class PathLUPI(Head):
 
 
 class TokenLayer(nn.Module):
-    """Tokens [k, width] attend over tiles [n, width], then to each other; both and a feed-forward
-    block are added to them. Returns them with the attention over tiles [k, n], a mean of heads."""
+    """Tokens [k, width] attend over tiles [n, width], then to each other; what they find, and then
+    a feed-forward block, is added and normalised. Returns them with their attention over tiles
+    [k, n], the mean of the heads."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -163,11 +163,10 @@ class TokenLayer(nn.Module):
 
     @override
     def forward(self, tokens: Tensor, tiles: Tensor) -> tuple[Tensor, Tensor]:
-        gathered, attention = self.across(self.norms[0](tokens), tiles)
-        tokens = tokens + gathered
-        normalised = self.norms[1](tokens)
-        tokens = tokens + self.among(normalised, normalised)[0]
-        return tokens + self.feed_forward(self.norms[2](tokens)), attention
+        gathered, attention = self.across(tokens, tiles)
+        tokens = self.norms[0](tokens + gathered)
+        tokens = self.norms[1](tokens + self.among(tokens, tokens)[0])
+        return self.norms[2](tokens + self.feed_forward(tokens)), attention
 
 
 class TokenAttention(nn.Module):

@@ -110,7 +110,9 @@ class CrossRegionAttention(nn.Module):
         tokens = share.transpose(1, 2) @ regions
         tokens = self.attention(tokens.transpose(0, 1)).transpose(0, 1)
         lowest, highest = affinity.amin(1, keepdim=True), affinity.amax(1, keepdim=True)
-        scaled = (affinity - lowest) / (highest - lowest + _EPSILON)
+        # Published: + 1e-8, which the exporter would fold away. It matters where a region is one
+        # place, whose tile gets nothing back.
+        scaled = (affinity - lowest) / (highest - lowest).clamp(min=_EPSILON)
         mixed = (scaled * affinity.softmax(dim=2)) @ tokens
         return out_of_regions(mixed, CROSS_REGIONS, side, tiles.shape[0])
 
