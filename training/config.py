@@ -47,9 +47,9 @@ Threshold = Annotated[float | Criterion, BeforeValidator(_is_threshold)]
 class DataConfig:
     """Where features and labels are, and how cases are shared out.
 
-    ``features`` is the folder of <slide_id>.h5, ``labels`` the CSV. Where the CSV has no column
-    case_id, the case is what ``case_pattern`` matches at the start of the slide id (its first
-    group, if it has one).
+    ``features`` is the folder of <slide_id>.h5, or of CLAM's .pt, whose ``coords`` are in another;
+    ``labels`` is the CSV. Where it has no column case_id, the case is what ``case_pattern`` matches
+    at the start of the slide id (its first group, if it has one).
 
     ``folds`` of two or more is cross-validation, each fold testing in turn; else ``test`` is the
     share of the cases of each class that tests. ``validation`` is that of those that do not test
@@ -60,6 +60,7 @@ class DataConfig:
     """
 
     features: Path
+    coords: Path | None = None
     labels: Path
     case_pattern: Annotated[str, AfterValidator(_is_pattern)] = r"TCGA-\w\w-\w{4}"
     folds: int = Field(default=0, ge=0, le=100)

@@ -15,11 +15,16 @@ from pathgene_rt.training.data import BagStore, LabelledSlide, Split
 from pathgene_rt.training.folds import given_folds, make_folds
 from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.labels import LabelTable, listed, read_labels
-from pathgene_rt.training.loop import check_objective
+from pathgene_rt.training.loop import bag_inputs
+from pathgene_rt.training.losses import weighted_binary_cross_entropy
 from pathgene_rt.training.privileged import Privileged, read_privileged
 from pathgene_rt.training.targets import Targets, select_labelled
 
 _GIB = 1 << 30
+
+
+class UnfitHeadError(UsageError):
+    """A head that cannot learn labels of this kind."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Planner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.bags = BagStore(int(config.data.cache_gib * _GIB))
+        self.bags = BagStore(int(config.data.cache_gib * _GIB), config.data.coords)
         self.notes: list[str] = []
         self._tables: dict[Path, LabelTable] = {}
         data = config.data
@@ -114,7 +119,7 @@ class Planner:
             bag.features.shape[1],
             bag.encoder_sha256,
         )
-        check_objective(plan.create(), plan.folds[0].train[0], self.bags, targets)
+        _check_objective(plan.create(), plan.folds[0].train[0], self.bags, targets)
         return plan
 
     def _external(
@@ -155,3 +160,19 @@ class Planner:
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _check_objective(head: Head, slide: LabelledSlide, bags: BagStore, targets: Targets) -> None:
+    """Raise :class:`UnfitHeadError` if ``head`` needs one class a slide and ``targets`` have
+    several: only its objective knows, so it is asked once, before hours of other work."""
+    if targets.activation == "softmax":
+        return
+    asked = head.prerequisite() or head
+    bag_loss = weighted_binary_cross_entropy(torch.ones(len(targets.classes)))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            asked.objective(
+                label=targets.tensor(slide), bag_loss=bag_loss, **bag_inputs(asked, slide, bags)
+            )
+    except UsageError as error:
+        raise UnfitHeadError(str(error)) from error
