@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathgene_rt.calibration import probabilities as calibrated
 from pathgene_rt.errors import UsageError
 from pathgene_rt.heads import HeadInputs
 from pathgene_rt.training.config import LoopConfig
@@ -55,10 +54,6 @@ class History:
     epochs: tuple[Epoch, ...]
     best: int
     base: History | None = None
-
-
-class UnfitHeadError(UsageError):
-    """A head that cannot learn labels of this kind."""
 
 
 class DivergedError(UsageError):
@@ -111,35 +106,12 @@ def refit(
     return _Run(head, slides, (), task, config, progress, folds).history()
 
 
-def check_objective(head: Head, slide: LabelledSlide, bags: BagStore, targets: Targets) -> None:
-    """Raise :class:`UnfitHeadError` if ``head`` needs one class a slide and ``targets`` have
-    several: only its objective knows, so it is asked once, before hours of other work."""
-    if targets.activation == "softmax":
-        return
-    asked = head.prerequisite() or head
-    bag_loss = weighted_binary_cross_entropy(torch.ones(len(targets.classes)))
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            asked.objective(
-                label=targets.tensor(slide), bag_loss=bag_loss, **bag_inputs(asked, slide, bags)
-            )
-    except UsageError as error:
-        raise UnfitHeadError(str(error)) from error
-
-
 def logits_of(head: Head, slides: Sequence[LabelledSlide], bags: BagStore) -> NDArray[np.float64]:
     """Logits float64 [slides, classes] of ``head``, which is on the CPU."""
     head.eval()
     with torch.inference_mode():
         logits = [head(**bag_inputs(head, slide, bags)).logits for slide in slides]
     return np.array([row.numpy() for row in logits], np.float64).reshape(-1, head.n_classes)
-
-
-def probabilities(
-    head: Head, slides: Sequence[LabelledSlide], bags: BagStore
-) -> NDArray[np.float64]:
-    """Softmax probabilities float64 [slides, classes] of ``head``, which is on the CPU."""
-    return calibrated(logits_of(head, slides, bags), "softmax")
 
 
 def bag_inputs(head: Head, slide: LabelledSlide, bags: BagStore) -> dict[str, Tensor]:
