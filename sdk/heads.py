@@ -55,6 +55,23 @@ def run_heads(heads: Iterable[tuple[HeadSpec, Engine]], bag: FeatureBag) -> dict
     return {head.name: run_head(head, engine, inputs) for head, engine in heads}
 
 
+def place_warnings(heads: Iterable[HeadSpec], bag: FeatureBag) -> tuple[str, ...]:
+    """What a reader should know if tiles of ``bag`` share a place on the grid and heads use places.
+
+    Only coordinates of another tool make such bags: their tiles lie off the grid.
+    """
+    using = [
+        head.name for head in heads if {"coords", "edges"} & {t.name for t in head.model.inputs}
+    ]
+    shared = len(bag) - len(np.unique(bag.coords, axis=0)) if using else 0
+    if shared == 0:
+        return ()
+    return (
+        f"{shared} of {len(bag)} tiles lie in another's place, because the coordinates are off the "
+        f"grid; {', '.join(using)} may leave them out",
+    )
+
+
 def run_head(head: HeadSpec, engine: Engine, inputs: HeadInputs) -> HeadResult:
     """Run one head. :func:`~pathgene_rt.prediction.make_prediction` judges its logits.
 

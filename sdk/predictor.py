@@ -22,7 +22,7 @@ from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, TileGrid, UInt8Array
-from pathgene_rt.heads import run_heads
+from pathgene_rt.heads import place_warnings, run_heads
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import Prediction, make_prediction
@@ -109,6 +109,7 @@ class Predictor:
                 attention=attention,
                 quality=work.quality,
                 provenance=self._provenance(work, stats),
+                warnings=place_warnings(self.bundle.heads, bag),
             )
             if out is None:
                 return report

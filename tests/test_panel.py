@@ -16,7 +16,7 @@ from pathgene_rt import EngineOptions, FeatureBag, PredictOptions, Predictor
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.calibration import probabilities
 from pathgene_rt.errors import BagError, BundleError, EngineError, FeatureFileError
-from pathgene_rt.heads import run_heads
+from pathgene_rt.heads import place_warnings, run_heads
 from pathgene_rt.training.synthetic_slides import write_slide
 
 from . import tiny_models as tiny
@@ -138,6 +138,18 @@ def test_a_bag_without_places_serves_heads_that_need_none(predictor: Predictor) 
         predictor.predict_bag(unplaced)
     others = [entry for entry in predictor._heads if entry[0].name != "tmb"]
     assert set(run_heads(others, unplaced)) == set(tiny.PANEL) - {"tmb"}
+
+
+def test_tiles_in_one_place_are_warned_of_if_a_head_uses_places(predictor: Predictor) -> None:
+    bag = make_bag()
+    heads = predictor.bundle.heads
+    assert place_warnings(heads, bag) == ()
+    xy = bag.xy.copy()
+    xy[[4, 9]] = xy[3] + 20
+    off_grid = make_bag(xy=xy)
+    (warning,) = place_warnings(heads, off_grid)
+    assert warning.startswith("2 of 30 tiles lie in another's place") and "; tmb may" in warning
+    assert place_warnings([head for head in heads if head.name != "tmb"], off_grid) == ()
 
 
 def change_head(name: str, **changes: object) -> dict[str, bytes]:
