@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from pathgene_rt.export import upstream
 from pathgene_rt.training.heads.base import DetailedOutput, Head, HeadOutput
 from pathgene_rt.training.heads.dtfd import DTFD, TwoTierOutput
+from pathgene_rt.training.heads.hipt import Hipt
+from pathgene_rt.training.heads.ibmil import IBMIL
+from pathgene_rt.training.heads.mhim import MHIM
+from pathgene_rt.training.heads.mhim_bases import DSMILBase, TransformerBase
 from tests.parity import drawn, parity_fill
 
 FILES = [
@@ -44,6 +48,43 @@ FILES = [
     "dtfd_maxmins_5x10_res1",
     "dtfd_maxs",
     "dtfd_nodict_pathgene",
+    "hmil",
+    "hmil_768",
+    "rrtmil",
+    "rrtmil_c16",
+    "rrtmil_ffn_noepeg",
+    "rrtmil_nsclc_plip",
+    "rrtmil_region16_3layers_gated",
+    "transmil",
+    "transmil_pathgene",
+    "ibmil_abmil_add",
+    "ibmil_abmil_cat",
+    "ibmil_abmil_sub",
+    "ibmil_dsmil_agnostic",
+    "ibmil_dsmil_classspecific",
+    "ibmil_dsmil_pathgene",
+    "ibmil_dtfd_afs",
+    "ibmil_dtfd_maxmins",
+    "ibmil_dtfd_maxmins_pathgene",
+    "ibmil_transmil",
+    "ibmil_transmil_nn",
+    "mhim_v1_attn",
+    "mhim_v1_dsmil",
+    "mhim_v1_selfattn",
+    "mhim_v2_attn",
+    "mhim_v2_attn_mergetest",
+    "mhim_v2_attn_pure",
+    "mhim_v2_dsmil",
+    "mhim_v2_selfattn",
+    "mhim_v2_selfattn_mergetest",
+    "patchgcn",
+    "patchgcn_latent",
+    "patchgcn_pathgene",
+    "patchgcn_pyg16",
+    "hipt_gp",
+    "hipt_lgp",
+    "hipt_none",
+    "hipt_none_pathgene",
 ]
 
 Array = NDArray[Any]
@@ -87,52 +128,131 @@ def clam_instance_logits(head: Any, features: torch.Tensor, _: HeadOutput) -> Ar
     return torch.stack(logits).detach().numpy()
 
 
+def by_region(regions: torch.Tensor, output: HeadOutput) -> Array:
+    """HIPT's attention, tile times region, as [regions, tiles]."""
+    assert output.attention is not None
+    return output.attention.numpy().reshape(len(regions), -1)
+
+
 CLAM: dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]] = {
     "attention_raw": lambda head, x, _: head.attention(head.embed(x)).T.detach().numpy(),
     "instance_logits_all_patches": clam_instance_logits,
 }
 
-def two_tier(output: HeadOutput) -> TwoTierOutput:
-    assert isinstance(output, TwoTierOutput)
-    return output
+
+def pseudo_bag_logits(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
+    assert isinstance(output, TwoTierOutput) and output.pseudo_bag_logits is not None
+    return output.pseudo_bag_logits.numpy()
 
 
 def pseudo_bag_scores(head: Head, features: torch.Tensor, _: HeadOutput) -> Array:
+    head = head.base if isinstance(head, IBMIL) else head
     assert isinstance(head, DTFD)
     return head.pseudo_bag_attention(head.embed(features)).detach().numpy().T
 
 
 def distilled_tiles(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
-    selected = two_tier(output).selected
-    assert selected is not None
-    return selected[selected >= 0].numpy()
+    assert isinstance(output, TwoTierOutput) and output.selected is not None
+    return output.selected[output.selected >= 0].numpy()
 
 
 def distilled_attention(_: Head, __: torch.Tensor, output: HeadOutput) -> Array:
-    tiers = two_tier(output)
-    filled = slice(None) if tiers.selected is None else tiers.selected >= 0
-    return tiers.row_attention[filled].numpy().T
+    assert isinstance(output, TwoTierOutput) and output.row_attention is not None
+    filled = slice(None) if output.selected is None else output.selected >= 0
+    return output.row_attention[filled].numpy().T
 
 
 DTFD_TIERS: dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]] = {
-    "tier1_logits": lambda _, __, output: two_tier(output).pseudo_bag_logits.numpy(),
+    "tier1_logits": pseudo_bag_logits,
     "tier1_attention_raw": pseudo_bag_scores,
     "tier2_attention": distilled_attention,
     "selected_patch_index": distilled_tiles,
+}
+
+
+def mhim(head: Head) -> MHIM:
+    assert isinstance(head, MHIM)
+    return head
+
+
+@torch.inference_mode()
+def mhim_attention(head: Head, features: torch.Tensor, output: HeadOutput) -> Array:
+    """With the merged tokens, which follow the tiles; of DSMIL the highest instance logits."""
+    if mhim(head).chosen.base == "dsmil":
+        return instance_logits(head, features, output).max(axis=1)[None]
+    attention: Array = mhim(head).base(mhim(head).tokens(features)).attention.numpy().T
+    return attention
+
+
+@torch.inference_mode()
+def mhim_layer_attention(head: Head, features: torch.Tensor) -> tuple[Array, Array]:
+    base = mhim(head).base
+    assert isinstance(base, TransformerBase)
+    first, second = base.layer_attention(mhim(head).tokens(features))
+    return first.numpy(), second.numpy()
+
+
+@torch.inference_mode()
+def mhim_teacher_attention(head: Head, features: torch.Tensor, _: HeadOutput) -> Array:
+    by_class = mhim(head).chosen.base == "dsmil"
+    _, scores = mhim(head).base.teach(mhim(head).tokens(features), by_class=by_class)
+    return scores.numpy()
+
+
+@torch.inference_mode()
+def mhim_bag_logits(head: Head, features: torch.Tensor, _: HeadOutput) -> Array:
+    base = mhim(head).base
+    assert isinstance(base, DSMILBase)
+    return base.bag_logits(base(mhim(head).tokens(features)).bags).numpy()[None]
+
+
+MHIM_BASES: dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]] = {
+    "attention": mhim_attention,
+    "teacher_attention": mhim_teacher_attention,
+    "attention_layer1": lambda head, x, _: mhim_layer_attention(head, x)[0],
+    "attention_layer2": lambda head, x, _: mhim_layer_attention(head, x)[1],
+    "teacher_attention_layer1": lambda head, x, _: mhim_layer_attention(head, x)[0],
+    "teacher_attention_layer2": lambda head, x, _: mhim_layer_attention(head, x)[1],
+    "bag_logits": mhim_bag_logits,
+    "max_instance_logits": lambda *of: instance_logits(*of).max(axis=0)[None],
 }
 
 OURS_BY_HEAD: dict[str, dict[str, Callable[[Any, torch.Tensor, HeadOutput], Array]]] = {
     "clam_sb": CLAM,
     "clam_mb": CLAM,
     "dtfd": DTFD_TIERS,
+    "ibmil": DTFD_TIERS,
     "clam_mil": {
         "instance_prob": lambda *of: torch.from_numpy(instance_logits(*of)).softmax(1).numpy(),
+    },
+    "hmil": {
+        "coarse_attention": lambda head, x, _: head.levels(x)[0][1].T.detach().numpy(),
+        "fine_attention": attention_rows,
+        "normalized_fine_features_first8": lambda head, x, _: (
+            torch.nn.functional.normalize(head.levels(x)[1][2], dim=1)[:, :8].detach().numpy()
+        ),
+    },
+    "rrt": {
+        "attention_raw": lambda head, x, _: head.attention(head.reembed(x)).T.detach().numpy(),
+        "reembedded_row0_first8": lambda head, x, _: head.reembed(x)[0, :8].detach().numpy(),
+        "reembedded_rowlast_first8": lambda head, x, _: head.reembed(x)[-1, :8].detach().numpy(),
+        "reembedded_channel0": lambda head, x, _: head.reembed(x)[:, 0].detach().numpy(),
+    },
+    "mhim": MHIM_BASES,
+    "transmil": {
+        "bag_feature_first8": lambda head, x, _: head.pool(x)[0][None, :8].detach().numpy(),
     },
     "dsmil": {
         "attention": attention_columns,
         "max_instance_logits": lambda *of: instance_logits(*of).max(axis=0),
         "critical_index": lambda *of: instance_logits(*of).argmax(axis=0),
         "bag_feature_first8": lambda head, x, _: head.streams(x)[2][:, :8].detach().numpy(),
+    },
+    "hipt": {
+        "region_attention": lambda _, x, output: by_region(x, output).sum(1)[None],
+        "patch_attention_region0": lambda _, x, output: (
+            by_region(x, output)[0] / by_region(x, output)[0].sum()
+        ),
     },
 }
 """The same for what a head stores in another shape or besides."""
@@ -152,7 +272,8 @@ def test_equals_the_original(shared: Path, file: str) -> None:
                 continue  # what ours gives where the original fails is tested beside the head
             features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
             with torch.inference_mode():
-                output = head(features, **arguments(fill, case))
+                call = head.forward_regions if isinstance(head, Hipt) else head
+                output = call(features, **arguments(fill, case))
             known = {**OURS, **OURS_BY_HEAD.get(document["head"], {})}
             for name in case["outputs"].keys() & known.keys():
                 tolerance = max(1e-5, 3 * case["max_abs_diff_float32_vs_float64"].get(name, 0))
