@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pathgene_rt.errors import CheckpointError, UsageError
+from pathgene_rt.export import upstream
 from pathgene_rt.training.checkpoint import weights_sha256
 from pathgene_rt.training.encoders import create_encoder, load_encoder
 from pathgene_rt.training.encoders.ctranspath import CTransPath
@@ -25,15 +26,25 @@ def state() -> dict[str, Tensor]:
 def test_equals_the_published_implementation(shared: Path) -> None:
     fill = parity_fill(shared)
     (model,) = json.loads((shared / "parity" / "ctranspath.json").read_text())["models"]
-    state = dict(CTransPath().state_dict())
-    assert state.keys() == model["state_dict"].keys()
-    encoder = CTransPath.from_checkpoint({"model": {**state, **drawn(fill, model)}})
+    assert CTransPath().state_dict().keys() == model["state_dict"].keys()
+    encoder = upstream.load("ctranspath", drawn(fill, model), **model["config"])
+    assert isinstance(encoder, CTransPath) and not encoder.training
     for case in model["cases"]:
         pixels = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
         with torch.inference_mode():
             features = encoder(pixels).numpy()
         expected = np.array(case["outputs"]["features"])
         np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+
+
+def test_tables_and_counters_may_be_missing_and_nothing_else(state: dict[str, Tensor]) -> None:
+    whole = upstream.load("ctranspath", {"model": {**state, "head.bias": torch.zeros(9)}})
+    assert weights_sha256(whole.state_dict(), {}) == weights_sha256(state, {})
+    fewer = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    upstream.load("ctranspath", fewer)
+    del fewer["norm.bias"]
+    with pytest.raises(CheckpointError, match=r"missing norm\.bias"):
+        upstream.load("ctranspath", fewer)
 
 
 def test_features_of_a_tile_do_not_depend_on_its_batch() -> None:

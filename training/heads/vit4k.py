@@ -10,6 +10,7 @@ from torch.nn.functional import gelu, interpolate
 from typing_extensions import override
 
 from pathgene_rt.training.encoders.ctranspath import Mlp
+from pathgene_rt.training.heads.dot_attention import weighted
 
 WIDTH = 192
 _BLOCKS = 6
@@ -118,7 +119,7 @@ class SelfAttention(nn.Module):
         scores = (query[:, :, :queries] * size**-0.5) @ key.transpose(-2, -1)
         if mask is not None:
             scores = scores + mask
-        mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+        mixed = weighted(scores.softmax(dim=-1), value).transpose(1, 2).flatten(2)
         out: Tensor = self.proj(mixed)
         return out
 
