@@ -22,10 +22,14 @@ _FAMILIES = {
     "clam_mil": "clam_mil",
     "dsmil": "dsmil",
     "dtfd": "dtfd",
+    "ibmil": "ibmil",
     "transmil": "transmil",
     "ctranspath": "ctranspath",
     "hipt": "hipt",
     "patchgcn": "patchgcn",
+    "rrt": "rrt",
+    "hmil": "hmil",
+    "mhim": "mhim",
 }
 
 HEADS = tuple(_FAMILIES)
@@ -58,7 +62,7 @@ def read(head: str, state_dict: Mapping[str, Any], config: Mapping[str, Any]) ->
     sizes = {key: config[key] for key in ("d", "n_classes") if config.get(key) is not None}
     rest = {key: value for key, value in config.items() if key not in ("d", "n_classes")}
     layout: Layout = family.layout(published, _checked(head, family.Config, rest))
-    _require_sizes(layout.module, published, sizes)
+    _require_sizes(layout, published, sizes)
     layout.fill(published)
     layout.module.eval()
     return layout
@@ -81,10 +85,14 @@ def _checked(head: str, config_class: type[Any], config: Mapping[str, Any]) -> A
         ) from error
 
 
-def _require_sizes(module: nn.Module, published: Published, sizes: Mapping[str, int]) -> None:
+def _require_sizes(layout: Layout, published: Published, sizes: Mapping[str, int]) -> None:
+    module = layout.module
     if not isinstance(module, Head):
         return
-    for key, ours in (("d", module.in_dim), ("n_classes", module.n_classes)):
+    for key, ours in (
+        ("d", module.in_dim),
+        ("n_classes", layout.stated_classes or module.n_classes),
+    ):
         if sizes.get(key, ours) != ours:
             raise CheckpointError(
                 f"this {published.head} has {key} = {ours}, not {sizes[key]} as the config says"

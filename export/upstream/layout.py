@@ -68,6 +68,7 @@ class Layout:
     under what published name it lies: ``{"attention.tanh": "attention.0"}``; parts of one name on
     both sides are left out. ``unused`` are published names that play no part in our module;
     ``optional`` are the last parts of names that a file may lack: construction gives their tensors.
+    ``stated_classes`` is what its authors' ``n_classes`` says if that is not the number of logits.
     ``activation`` is how its authors turn logits into probabilities.
     """
 
@@ -75,6 +76,7 @@ class Layout:
     prefixes: Mapping[str, str]
     unused: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    stated_classes: int | None = None
     activation: Activation = "softmax"
 
     def fill(self, published: Published) -> None:

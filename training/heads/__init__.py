@@ -20,6 +20,14 @@ _HEADS = {
     "clam_mil": ("clam_mil", "ClamMIL"),
     "dsmil": ("dsmil", "DSMIL"),
     "dtfd": ("dtfd", "DTFD"),
+    "hipt": ("hipt", "Hipt"),
+    "ibmil": ("ibmil", "IBMIL"),
+    "hmil": ("hmil", "HMIL"),
+    "patchgcn": ("patchgcn", "PatchGCN"),
+    "pathlupi": ("pathlupi", "PathLUPI"),
+    "rrt": ("rrt", "RRT"),
+    "transmil": ("transmil", "TransMIL"),
+    "mhim": ("mhim", "MHIM"),
 }
 
 ARCHITECTURES = tuple(_HEADS)

@@ -83,6 +83,14 @@ class NystromAttention(nn.Module):
         out: Tensor = self.dropout(self.to_out(pooled.reshape(WIDTH)))
         return out, _unfilled(attention.T, tokens.shape[0]).T
 
+    def attended_values(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """The values of the tokens, each weighted by ``attention`` float32 [8, t], as the output
+        projection sees them: float32 [t, 512]."""
+        values = self.to_qkv(tokens)[:, 2 * WIDTH :].reshape(-1, _HEADS, _HEAD_WIDTH)
+        weighted = (values * attention.T[:, :, None]).reshape(-1, WIDTH)
+        out: Tensor = self.dropout(self.to_out(weighted))
+        return out
+
 
 class NystromLayer(nn.Module):
     """Attention over normalised tokens, added to them: float32 [t, 512] -> [t, 512]."""
@@ -101,6 +109,11 @@ class NystromLayer(nn.Module):
         """Row 0 of :meth:`forward`, float32 [512], and its attention float32 [8, t]."""
         added, attention = self.attention.first_token(self.norm(tokens))
         return tokens[0] + added, attention
+
+    def attended_values(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """What each token adds to token 0 by ``attention`` float32 [8, t], before they are summed:
+        float32 [t, 512]."""
+        return self.attention.attended_values(self.norm(tokens), attention)
 
 
 def _filled(tokens: Tensor) -> Tensor:
