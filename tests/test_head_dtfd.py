@@ -15,8 +15,8 @@ from pathgene_rt.export import upstream
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.dtfd import DTFD, TwoTierOutput
 
+from .bags import fits_planted_signal
 from .head_graphs import agree_with_torch, engines
-from .planted import fits_planted_signal
 
 WIDTH, CLASSES = 12, 3
 VARIANTS: list[dict[str, Any]] = [
@@ -159,7 +159,7 @@ def test_pseudo_bags_are_drawn_anew_in_training() -> None:
 @pytest.mark.parametrize("options", VARIANTS)
 def test_finds_a_planted_signal(options: dict[str, Any]) -> None:
     # Four of 40 tiles carry the signal: of more pseudo-bags many would have none, mislabelled.
-    fits_planted_signal(dtfd(n_classes=2, **{**options, "groups": 2}), steps=25, rate=3e-3)
+    assert fits_planted_signal(dtfd(n_classes=2, **{**options, "groups": 2}), passes=25, rate=3e-3)
 
 
 @pytest.mark.parametrize("options", VARIANTS[:3])

@@ -18,9 +18,9 @@ from pathgene_rt.training import heads
 from pathgene_rt.training.heads.confounders import Confounders, cluster_centres
 from pathgene_rt.training.heads.ibmil import IBMIL
 
+from .bags import fits_planted_signal
 from .head_graphs import agree_with_torch, engines
 from .parity import drawn, parity_fill
-from .planted import fits_planted_signal
 from .test_parity import FILES, agrees, arguments
 
 WIDTH = 12
@@ -161,9 +161,9 @@ def test_the_dictionary_learns_only_if_told_to(learnable: bool) -> None:
 def test_finds_a_planted_signal_in_two_stages(base: str) -> None:
     head = ibmil(base=base, confounders=4)
     first = head.prerequisite()
-    fits_planted_signal(first, steps=25, rate=3e-3)
+    assert fits_planted_signal(first, passes=25, rate=3e-3)
     head.adopt(first, cohort())
-    fits_planted_signal(head, steps=25, rate=3e-3)
+    assert fits_planted_signal(head, passes=25, rate=3e-3)
 
 
 @pytest.mark.parametrize("options", VARIANTS)
