@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.export import upstream
 from pathgene_rt.export.request import WSINFER_MIL, HeadRequest
 from pathgene_rt.model_spec import TaskKind
 
@@ -21,6 +20,8 @@ def head_request(text: str) -> HeadRequest:
 
     A file whose own name holds "=" or ":" is taken as a path. Raises :class:`UsageError`.
     """
+    from pathgene_rt.export.upstream import HEADS
+
     if Path(text).is_file():
         return HeadRequest(path=Path(text))
     name, separator, rest = text.partition("=")
@@ -29,7 +30,7 @@ def head_request(text: str) -> HeadRequest:
     elif not name or not rest:
         raise UsageError(f"--head {text} names no {'head' if rest else 'file'}; give NAME=PATH")
     architecture, separator, path = rest.partition(":")
-    known = (*upstream.HEADS, WSINFER_MIL)
+    known = (*HEADS, WSINFER_MIL)
     if separator and architecture in known:
         if not path:
             raise UsageError(f"--head {text} names no file; give NAME={architecture}:PATH")
