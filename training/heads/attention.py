@@ -3,6 +3,7 @@ Multiple Instance Learning", ICML 2018), shared by the heads that pool with it."
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -16,7 +17,7 @@ class AttentionScores(nn.Module):
 
     Ungated: score(tanh(Vh)). Gated: score(tanh(Vh) * sigmoid(Uh)), equations 8 and 9 of the paper.
 
-    The hidden width is gone through in blocks whose scores add up, so that engines hold a few
+    Graphs go through the hidden width in blocks whose scores add up, so that engines hold a few
     arrays [n, 96] beside the embeddings and not three of [n, hidden], in the same time.
     """
 
@@ -30,9 +31,10 @@ class AttentionScores(nn.Module):
         self.dropout = BagDropout(dropout)
 
     def forward(self, embeddings: Tensor) -> Tensor:
+        width = _BLOCK if torch.compiler.is_compiling() else self.tanh.out_features
         scores: Tensor = self.score.bias
-        for start in range(0, self.tanh.out_features, _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for start in range(0, self.tanh.out_features, width):
+            block = slice(start, start + width)
             hidden = self.dropout(_outputs(self.tanh, block, embeddings).tanh())
             if self.gate is not None:
                 hidden = hidden * self.dropout(_outputs(self.gate, block, embeddings).sigmoid())
