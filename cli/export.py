@@ -13,6 +13,7 @@ from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathgene_rt.export.check import Comparison
     from pathgene_rt.export.export_bundle import ExportReport
 
 
@@ -90,18 +91,16 @@ def export(
 
 
 def _print(report: ExportReport, console: Console) -> None:
-    rows = [
-        [
-            item.model,
-            item.output,
-            str(item.n),
-            item.measure,
-            f"{item.difference:.1e}",
-            f"{item.limit:.0e}",
-        ]
-        for item in report.comparisons
-    ]
-    columns = ("graph", "output", "tiles", "difference of", "is", "limit")
+    outputs: dict[tuple[str, str], list[Comparison]] = {}
+    for item in report.comparisons:
+        outputs.setdefault((item.model, item.output), []).append(item)
+    rows = []
+    for (model, output), items in outputs.items():
+        worst = max(items, key=lambda item: item.difference)
+        sizes = ", ".join(str(item.n) for item in items)
+        difference = f"{worst.difference:.1e}"
+        rows.append([model, output, sizes, worst.measure, difference, f"{worst.limit:.0e}"])
+    columns = ("graph", "output", "tiles", "largest difference of", "is", "limit")
     console.table("Graphs against torch float32", columns, rows)
     console.say(
         f"{report.path}: {report.size / 1e6:.1f} MB, encoder {report.encoder_sha256[:12]}, "
