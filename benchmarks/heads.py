@@ -54,7 +54,7 @@ elif runtime == "original":
             return published(tensors)
 elif runtime == "onnxruntime":
     from pathgene_rt.engines.onnxruntime.runner import open_session
-    session = open_session(open(model, "rb").read(), 0)
+    session = open_session(open(model, "rb").read(), 0, keep_memory=False)
     run = lambda: session.run(None, inputs)
 else:
     from benchmarks.head_graphs import OPENVINO

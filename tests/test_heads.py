@@ -82,7 +82,17 @@ def test_refuses_an_empty_bag_another_width_and_missing_inputs(architecture: str
             head(**inputs)
 
 
-@pytest.mark.parametrize("architecture", heads.ARCHITECTURES)
+LONG_GRAPHS = {"hipt", "patchgcn", "rrt", "transmil"}
+"""Their export takes half a minute; their own tests run the graphs in every engine."""
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG_GRAPHS else [])
+        for name in heads.ARCHITECTURES
+    ],
+)
 def test_exports_with_a_dynamic_number_of_tiles(architecture: str) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra cpu")
     head = heads.create(architecture, in_dim=12, n_classes=2).eval()

@@ -48,7 +48,7 @@ class OnnxRuntimeBackend:
         if why := found.refusal(precision):
             raise EngineUnavailableError(f"engine {NAME}: {why}")
         threads = options.threads or os.cpu_count() or 1
-        session = open_session(model, threads)
+        session = open_session(model, threads, keep_memory=spec.preprocess is not None)
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads)
         return OnnxRuntimeRunner(session, spec, info, options.in_flight)
 

@@ -28,8 +28,13 @@ def native_errors(doing: str) -> Iterator[None]:
         raise EngineError(f"onnxruntime cannot {doing}: {first}") from error
 
 
-def open_session(model: bytes, threads: int) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU from bytes. Raises EngineError."""
+def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU from bytes. Raises EngineError.
+
+    ``keep_memory`` reuses a run's memory in the next: right for batches of one size. Without it a
+    run takes what it needs and gives it back: bags differ in size, and each head of a panel would
+    keep the memory of the largest.
+    """
     with native_errors("compile the graph"):
         import onnxruntime
 
@@ -38,6 +43,7 @@ def open_session(model: bytes, threads: int) -> Any:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ONLY_FATAL
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = keep_memory
         # A spinning thread takes a core from the threads that decode the next tiles.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

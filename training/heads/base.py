@@ -92,7 +92,7 @@ class Head(nn.Module, ABC):
         bag_loss: BagLoss,
         coords: Tensor | None = None,
         edges: Tensor | None = None,
-        privileged: Tensor | None = None,
+        privileged: Tensor | None = None,  # noqa: ARG002 - for heads that override this
     ) -> Tensor:
         """What training minimises for one bag: a scalar.
 
