@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from typing_extensions import override
 
 _HEADS = 8
@@ -31,6 +30,7 @@ class Merge(nn.Module):
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width)
+        self.attention_dropout = nn.Dropout(_DROPOUT)
         self.dropout = nn.Dropout(_DROPOUT)
 
     @override
@@ -41,9 +41,12 @@ class Merge(nn.Module):
         count = self.query.shape[1]
         q = self.to_q(normalised[:count])
         k, v = self.to_kv(normalised[count:]).chunk(2, dim=-1)
-        dropped = _DROPOUT if self.training else 0.0
-        mixed = scaled_dot_product_attention(_by_head(q), _by_head(k), _by_head(v), None, dropped)
-        rows = mixed[0].transpose(0, 1).reshape(q.shape)
+        # Tokens before queries, softmax over the tokens: OpenVINO 2026.4 fuses the usual order, and
+        # what it fuses is wrong as soon as a bag is larger than the one before.
+        scores = _by_head(k) @ _by_head(q).transpose(1, 2) * (k.shape[1] // _HEADS) ** -0.5
+        attention = self.attention_dropout(scores.softmax(dim=1))
+        mixed = attention.transpose(1, 2) @ _by_head(v)
+        rows = mixed.transpose(0, 1).reshape(q.shape)
         merged: Tensor = self.dropout(self.to_out(rows))
         return merged
 
@@ -62,5 +65,5 @@ class Merge(nn.Module):
 
 
 def _by_head(rows: Tensor) -> Tensor:
-    """[t, width] -> [1, heads, t, width / heads]."""
-    return rows.reshape(rows.shape[0], _HEADS, -1).transpose(0, 1)[None]
+    """[t, width] -> [heads, t, width / heads]."""
+    return rows.reshape(rows.shape[0], _HEADS, -1).transpose(0, 1)
