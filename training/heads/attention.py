@@ -9,7 +9,8 @@ from torch.nn.functional import linear
 
 from pathgene_rt.training.heads.dropout import BagDropout
 
-_BLOCK = 96
+_BLOCK = 128
+"""Columns of the hidden width at a time in a graph: ONNX Runtime keeps three arrays [n, columns]."""
 
 
 class AttentionScores(nn.Module):
