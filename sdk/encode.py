@@ -11,6 +11,7 @@ import numpy as np
 
 from pathgene_rt.engine import Engine
 from pathgene_rt.errors import EngineError
+from pathgene_rt.features import first_not_finite
 from pathgene_rt.geometry import Float32Array, TileGrid
 from pathgene_rt.model_spec import Reduction
 from pathgene_rt.slides.slide import Slide
@@ -104,7 +105,12 @@ def encode_batches(
         # The engine still owns these buffers; a later slide must not meet their results.
         drain(engine, len(outstanding))
         raise
-    require_finite(bag)
+    tile = first_not_finite(bag)
+    if tile is not None:
+        raise EngineError(
+            f"the encoder gave NaN or infinity for tile {tile}; try --precision float32 and "
+            "pathgene-rt verify"
+        )
     stats = EncodeStats(total, first - began, last - first, engine.busy.seconds - busy_before)
     return bag, stats
 
@@ -117,14 +123,3 @@ def drain(engine: Engine, outstanding: int) -> None:
         except EngineError:
             # The failure that ends this slide is being raised already; this one adds nothing.
             return
-
-
-def require_finite(features: Float32Array) -> None:
-    """Raise EngineError naming the first tile whose features are not finite."""
-    sums = features.sum(axis=1)
-    if not np.isfinite(sums).all():
-        tile = int(np.flatnonzero(~np.isfinite(sums))[0])
-        raise EngineError(
-            f"the encoder gave NaN or infinity for tile {tile}; try --precision float32 and "
-            "pathgene-rt verify"
-        )

@@ -62,7 +62,7 @@ class FeatureBag:
 
     def first_not_finite(self) -> int | None:
         """The first tile whose features hold NaN or infinity."""
-        return _first_not_finite(self.features)
+        return first_not_finite(self.features)
 
     @property
     def coords(self) -> Int64Array:
@@ -142,7 +142,7 @@ def read_features(path: Path) -> FeatureBag:
         raise FeatureFileError(f"{path}: holds no tile; extract the slide again")
     features = np.ascontiguousarray(features, dtype=np.float32)
     xy = _corners(coords, len(features), path)
-    tile = _first_not_finite(features)
+    tile = first_not_finite(features)
     if tile is not None:
         raise FeatureFileError(
             f"{path}: features of tile {tile} (x {xy[tile, 0]}, y {xy[tile, 1]}) hold NaN or "
@@ -273,14 +273,15 @@ def _span_px(attributes: Mapping[str, Any], xy: Int32Array) -> float:
 def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
     """Raise FeatureFileError naming the first tile whose row of ``array`` [N, columns] has NaN or
     infinity."""
-    tile = _first_not_finite(array)
+    tile = first_not_finite(array)
     if tile is not None:
         raise FeatureFileError(
             f"{path}: {name} of tile {tile} hold NaN or infinity; extract the slide again"
         )
 
 
-def _first_not_finite(array: NDArray[Any]) -> int | None:
+def first_not_finite(array: NDArray[Any]) -> int | None:
+    """The first row of ``array`` [N, columns] with NaN or infinity, None if there is none."""
     # A row's sum is finite only if all of it is, and needs no [N, D] mask; it may also overflow.
     with np.errstate(over="ignore", invalid="ignore"):
         suspects = np.flatnonzero(~np.isfinite(array.sum(axis=1)))
