@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from pathgene_rt.training.heads.dropout import BagDropout
 
-_BLOCK = 128
+_BLOCK = 64
 """Columns of the hidden width at a time in a graph: ONNX Runtime keeps three arrays [n, columns]."""
 
 
