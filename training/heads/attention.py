@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from pathgene_rt.training.heads.dropout import BagDropout
 
 _BLOCK = 64
-"""Columns of the hidden width at a time in a graph: ONNX Runtime keeps three arrays [n, columns]."""
+"""Columns of the hidden width at a time in a graph: ONNX Runtime keeps three arrays of them."""
 
 
 class AttentionScores(nn.Module):
