@@ -20,7 +20,7 @@ from pathgene_rt.bundle import (
     head_golden,
 )
 from pathgene_rt.bundle_store import is_safe_name
-from pathgene_rt.errors import UsageError
+from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest
 from pathgene_rt.export.requirements import require_export
 from pathgene_rt.model_spec import Preprocess
@@ -97,6 +97,8 @@ def _require_sensible(request: ExportRequest) -> None:
                 f"two heads are named {name}; name one of them with --head NAME={head.path}"
             )
         seen.add(name.casefold())
+        if not head.path.exists():
+            raise CheckpointError(f"cannot read the head {head.path}: there is no such file")
 
 
 def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:

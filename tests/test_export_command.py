@@ -131,6 +131,11 @@ def test_the_command_says_what_was_compared(folder):
         (["--encoder", "e.pth", "--out", "x", "--head", "=a"], UsageError, "names no head"),
         (["--encoder", "e.pth", "--out", "x", "--head", "a="], UsageError, "names no file"),
         (["--encoder", "absent.pth", "--out", "x.pgrt"], UsageError, "48 px, not resize_px = 224"),
+        (
+            ["--encoder", "absent.pth", "--out", "x.pgrt", "--head", "absent.pt"],
+            CheckpointError,
+            "cannot read the head absent.pt",
+        ),
     ],
 )
 def test_a_command_that_makes_no_sense(folder, monkeypatch, arguments, error, message):
