@@ -177,9 +177,14 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_no_half_file(
     write_slide(slide, (12288, 12288), seed=1)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pathgene_rt.cli", "predict", slide, "--bundle", bundle]
-    process = subprocess.Popen(
-        [*command, "--out", out, "--batch", "1"], stderr=subprocess.PIPE, text=True
-    )
+    # A shell that runs the tests in the background ignores SIGINT, and children inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, "--out", out, "--batch", "1"], stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert process.stderr is not None
     process.stderr.readline()  # the note on the engine: the slide is next
     time.sleep(1.5)
