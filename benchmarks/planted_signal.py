@@ -86,12 +86,14 @@ class Row:
     deployed: dict[str, Deployed]
 
 
-def jobs(methods: Iterable[str]) -> Iterator[Job]:
-    for method in methods:
-        for task in TASKS:
-            yield Job("planted", method, task)
-        if method in ARRANGED:
-            yield Job("arranged", method, TASKS[0])
+def jobs(methods: Iterable[str]) -> list[Job]:
+    """What says most comes first."""
+    truth, shuffled = TASKS
+    return [
+        *(Job("arranged", method, truth) for method in methods if method in ARRANGED),
+        *(Job("planted", method, truth) for method in methods),
+        *(Job("planted", method, shuffled) for method in methods),
+    ]
 
 
 def write_cohorts(folder: Path) -> None:
