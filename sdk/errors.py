@@ -49,6 +49,12 @@ class SlideReadError(SlideError, OSError):
     code = 22
 
 
+class TileDecodeError(SlideReadError):
+    """The stored pixels of one region are damaged; the rest of the slide can still be read."""
+
+    code = 27
+
+
 class SlideScaleError(SlideError, ValueError):
     """No micrometres per pixel, or a scale that the bundle's encoder was not made for."""
 

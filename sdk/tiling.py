@@ -136,27 +136,30 @@ def tissue_shares(mask: TissueMask, mpp: float, xy: Int32Array, span_px: float) 
 
 
 def read_tile(
-    slide: Slide, grid: TileGrid, xy: tuple[int, int], reduction: Reduction, out: UInt8Array
+    slide: Slide,
+    grid: TileGrid,
+    xy: tuple[int, int],
+    reduction: Reduction,
+    out: UInt8Array,
+    *,
+    approximate: bool = False,
 ) -> None:
     """Read the tile at level-0 corner ``xy`` into ``out`` uint8 [tile_px, tile_px, 3].
 
     Pixels are copied where the level has the grid's scale, else reduced: "box" by means over whole
     pixels (areas for other than whole factors), "bilinear" by PIL's antialiased triangle filter.
-    Thread-safe. Raises SlideReadError.
+    ``approximate`` lets the slide decode at reduced size in place of the means
+    (:meth:`Slide.read`). Thread-safe. Raises TileDecodeError, SlideReadError.
     """
     read = (grid.read_px, grid.read_px)
-    if grid.read_px == grid.tile_px:
-        slide.read(xy, grid.level, read, out)
+    whole = grid.read_px % grid.tile_px == 0
+    if grid.read_px == grid.tile_px or (whole and reduction == "box"):
+        shrink = grid.read_px // grid.tile_px
+        slide.read(xy, grid.level, read, out, shrink=shrink, approximate=approximate)
         return
+    resample = Image.Resampling.BOX if reduction == "box" else Image.Resampling.BILINEAR
     image = Image.fromarray(slide.read(xy, grid.level, read))
-    tile = (grid.tile_px, grid.tile_px)
-    if reduction == "bilinear":
-        image = image.resize(tile, Image.Resampling.BILINEAR)
-    elif grid.read_px % grid.tile_px == 0:
-        image = image.reduce(grid.read_px // grid.tile_px)
-    else:
-        image = image.resize(tile, Image.Resampling.BOX)
-    np.copyto(out, np.asarray(image))
+    np.copyto(out, np.asarray(image.resize((grid.tile_px, grid.tile_px), resample)))
 
 
 def _coarsest_first(info: SlideInfo) -> list[tuple[int, float]]:

@@ -42,7 +42,8 @@ class FakeSlide:
         self.info = SlideInfo("fake", size_px, mpp, downsamples, "fake")
         self.largest_read_px = 0
 
-    def read(self, xy_px, level, size_px, out=None):
+    def read(self, xy_px, level, size_px, out=None, *, shrink=1, approximate=False):
+        assert shrink == 1
         self.largest_read_px = max(self.largest_read_px, size_px[0] * size_px[1])
         downsample = self.info.downsamples[level]
         x = xy_px[0] + (np.arange(size_px[0]) + 0.5) * downsample
@@ -94,7 +95,7 @@ def test_outside_is_white_and_out_is_filled(slide_path: Path) -> None:
 def test_half_transparent_pixels_lie_over_the_declared_background() -> None:
     rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 51], [9, 9, 9, 0]]], dtype=np.uint8)
     handle = FakeHandle({"openslide.background-color": "FF0080"}, rgba=rgba)
-    pixels = OpenSlideReader(handle, Path("x.mrxs"), None, "4").read((0, 0), 0, (3, 1))
+    pixels = OpenSlideReader(handle, Path("x.mrxs"), None, "4", no_more).read((0, 0), 0, (3, 1))
     expected = [[200, 100, 0], [200 * 0.2 + 255 * 0.8, 100 * 0.2, 128 * 0.8], [255, 0, 128]]
     np.testing.assert_allclose(pixels[0], expected, atol=1)
 
@@ -171,8 +172,10 @@ def test_declared_scale(x: str | None, y: str | None, mpp: float | None) -> None
 def test_pixels_that_are_not_square_are_refused_until_the_user_decides() -> None:
     properties = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.30"}
     with pytest.raises(SlideScaleError, match=r"0\.25 um/px across but 0\.3 .*--mpp"):
-        OpenSlideReader(FakeHandle(properties), Path("x.svs"), None, "4")
-    assert OpenSlideReader(FakeHandle(properties), Path("x.svs"), 0.25, "4").info.mpp == 0.25
+        OpenSlideReader(FakeHandle(properties), Path("x.svs"), None, "4", no_more)
+    assert (
+        OpenSlideReader(FakeHandle(properties), Path("x.svs"), 0.25, "4", no_more).info.mpp == 0.25
+    )
 
 
 def test_no_mpp_names_the_option_and_the_option_helps(shared: Path) -> None:
@@ -268,7 +271,7 @@ def test_a_tile_that_was_overwritten_is_an_error_not_white(
 @pytest.mark.parametrize("size", [(0, 10), (2**31, 100), (100, 2**40)])
 def test_absurd_dimensions_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(SlideOpenError, match=f"{size[0]} x {size[1]}"):
-        OpenSlideReader(FakeHandle({}, size=size), Path("x.tiff"), 0.5, "4")
+        OpenSlideReader(FakeHandle({}, size=size), Path("x.tiff"), 0.5, "4", no_more)
 
 
 def test_close_is_idempotent_and_refuses_further_reads(slide_path: Path) -> None:
@@ -287,7 +290,7 @@ def test_close_during_a_read_leaves_the_handle_to_the_read() -> None:
         assert go_on.wait(10)
 
     handle = FakeHandle({}, before_read=wait)
-    slide = OpenSlideReader(handle, Path("x.svs"), 0.5, "4")
+    slide = OpenSlideReader(handle, Path("x.svs"), 0.5, "4", no_more)
     with ThreadPoolExecutor(1) as threads:
         read = threads.submit(slide.read, (0, 0), 0, (4, 4))
         assert reading.wait(10)
@@ -296,6 +299,10 @@ def test_close_during_a_read_leaves_the_handle_to_the_read() -> None:
         go_on.set()
         assert read.result(10).shape == (4, 4, 3)
     assert handle.closed == 1
+
+
+def no_more() -> FakeHandle:
+    raise AssertionError("opened again without a failure")
 
 
 class FakeHandle:

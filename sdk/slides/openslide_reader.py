@@ -6,15 +6,16 @@ A DICOM slide is named by any one of its files; OpenSlide finds the others in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError
+from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.scale import declared_mpp
@@ -40,8 +41,15 @@ def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None
         raise SlideOpenError(
             f"{path}: the OpenSlide library cannot be loaded ({error}); install openslide-bin"
         ) from error
-    try:
+    cache = openslide.OpenSlideCache(CACHE_BYTES)
+
+    def opened() -> Any:
         handle = openslide.OpenSlide(path)
+        handle.set_cache(cache)
+        return handle
+
+    try:
+        handle = opened()
     except openslide.OpenSlideUnsupportedFormatError:
         return None
     except openslide.OpenSlideError as error:
@@ -49,8 +57,7 @@ def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None
             f"{path}: OpenSlide refuses it ({error}); check the file or convert it"
         ) from error
     try:
-        handle.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
-        return OpenSlideReader(handle, path, mpp, openslide.__library_version__)
+        return OpenSlideReader(handle, path, mpp, openslide.__library_version__, opened)
     except BaseException:
         handle.close()
         raise
@@ -59,13 +66,21 @@ def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None
 class OpenSlideReader:
     """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` plus 4 bytes a pixel of
     each read in progress.
+
+    An OpenSlide handle that failed once fails for ever. A region that cannot be read is therefore
+    read again through a fresh handle, which takes the place of the first if it can: a damaged
+    region costs the slide two openings more.
     """
 
-    def __init__(self, handle: Any, path: Path, mpp: float | None, version: str) -> None:
-        """``handle`` is an ``openslide.OpenSlide``; it is closed by :meth:`close`."""
-        self._handle = handle
+    def __init__(
+        self, handle: Any, path: Path, mpp: float | None, version: str, opened: Callable[[], Any]
+    ) -> None:
+        """``handle`` is an ``openslide.OpenSlide``, ``opened`` gives another of the same file; all
+        are closed by :meth:`close`.
+        """
+        self._shared = _SharedHandle(handle)
+        self._opened = opened
         self._lock = threading.Lock()
-        self._in_progress = 0
         self._closed = False
         self.reader = f"openslide {version}"
         properties: Mapping[str, str] = handle.properties
@@ -84,7 +99,7 @@ class OpenSlideReader:
                 int(properties.get("openslide.bounds-y", 0)),
             ),
         )
-        self._background = _background(properties.get("openslide.background-color"))
+        self.background = _background(properties.get("openslide.background-color"))
 
     def read(
         self,
@@ -92,20 +107,17 @@ class OpenSlideReader:
         level: int,
         size_px: tuple[int, int],
         out: UInt8Array | None = None,
+        *,
+        shrink: int = 1,
+        approximate: bool = False,  # noqa: ARG002 - OpenSlide always decodes all
     ) -> UInt8Array:
         """See :meth:`Slide.read`."""
-        from openslide import OpenSlideError
-
-        with self._reading():
-            try:
-                rgba: Image.Image = self._handle.read_region(xy_px, level, size_px)
-            except OpenSlideError as error:
-                raise SlideReadError(
-                    f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be "
-                    f"decoded ({error}); the file is damaged: copy or scan it again"
-                ) from error
-        width, height = size_px
-        rgb = np.frombuffer(self._opaque(rgba), dtype=np.uint8).reshape(height, width, 3)
+        image = self._opaque(self._read_region(xy_px, level, size_px))
+        if shrink > 1:
+            rgb = np.asarray(image.convert("RGB").reduce(shrink))
+        else:
+            pixels = np.frombuffer(image.tobytes("raw", "RGB"), dtype=np.uint8)
+            rgb = pixels.reshape(size_px[1], size_px[0], 3)
         if out is None:
             return rgb.copy()
         np.copyto(out, rgb)
@@ -124,7 +136,7 @@ class OpenSlideReader:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._free_if_idle()
+                self._free_if_idle(self._shared)
 
     def __enter__(self) -> Self:
         return self
@@ -132,32 +144,86 @@ class OpenSlideReader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _read_region(
+        self, xy_px: tuple[int, int], level: int, size_px: tuple[int, int]
+    ) -> Image.Image:
+        """The region as RGBA, by the shared handle or, if that fails, by a fresh one."""
+        from openslide import OpenSlideError
+
+        with self._borrowed() as shared:
+            try:
+                rgba: Image.Image = shared.handle.read_region(xy_px, level, size_px)
+                return rgba
+            except OpenSlideError as error:
+                # Of this region, or of an earlier one: the handle does not say.
+                latched = error
+            fresh = self._fresh(latched)
+            try:
+                rgba = fresh.read_region(xy_px, level, size_px)
+            except OpenSlideError as error:
+                fresh.close()
+                raise TileDecodeError(
+                    f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be "
+                    f"decoded ({error}); the file is damaged: copy or scan it again"
+                ) from error
+            self._replace(shared, fresh)
+            return rgba
+
+    def _fresh(self, latched: Exception) -> Any:
+        from openslide import OpenSlideError
+
+        try:
+            return self._opened()
+        except (OpenSlideError, OSError) as error:
+            raise SlideReadError(
+                f"{self.info.slide_id}: a read failed ({latched}) and the file cannot be opened "
+                f"again ({error}); check the disk"
+            ) from error
+
+    def _replace(self, failed: _SharedHandle, fresh: Any) -> None:
+        """Share ``fresh`` instead of ``failed``, unless another thread was first."""
+        with self._lock:
+            first = self._shared is failed and not self._closed
+            if first:
+                self._shared = _SharedHandle(fresh)
+        if not first:
+            fresh.close()
+
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _borrowed(self) -> Iterator[_SharedHandle]:
         with self._lock:
             if self._closed:
                 raise SlideReadError(f"{self.info.slide_id}: the slide was closed; open it again")
-            self._in_progress += 1
+            shared = self._shared
+            shared.in_progress += 1
         try:
-            yield
+            yield shared
         finally:
             with self._lock:
-                self._in_progress -= 1
-                self._free_if_idle()
+                shared.in_progress -= 1
+                self._free_if_idle(shared)
 
-    def _free_if_idle(self) -> None:
-        if self._closed and self._in_progress == 0:
-            self._handle.close()
+    def _free_if_idle(self, shared: _SharedHandle) -> None:
+        if shared.in_progress == 0 and (self._closed or shared is not self._shared):
+            shared.handle.close()
 
-    def _opaque(self, rgba: Image.Image) -> bytes:
-        """The bytes of ``rgba`` as RGB, over the background where it is not opaque."""
+    def _opaque(self, rgba: Image.Image) -> Image.Image:
+        """``rgba``, over the background where it is not opaque."""
         pixels = np.asarray(rgba)
         # One pass over whole pixels: alpha bytes that are all 255 stay 255 under AND.
         common = np.bitwise_and.reduce(pixels.view(np.uint32), axis=None)
-        if np.array([common], dtype=np.uint32).view(np.uint8)[3] < 255:
-            backdrop = Image.new("RGBA", rgba.size, (*self._background, 255))
-            rgba = Image.alpha_composite(backdrop, rgba)
-        return rgba.tobytes("raw", "RGB")
+        if np.array([common], dtype=np.uint32).view(np.uint8)[3] == 255:
+            return rgba
+        backdrop = Image.new("RGBA", rgba.size, (*self.background, 255))
+        return Image.alpha_composite(backdrop, rgba)
+
+
+@dataclass
+class _SharedHandle:
+    """An OpenSlide handle and how many reads it is in."""
+
+    handle: Any
+    in_progress: int = 0
 
 
 def _checked_size(path: Path, size_px: tuple[int, int]) -> tuple[int, int]:

@@ -41,12 +41,20 @@ class Slide(Protocol):
         level: int,
         size_px: tuple[int, int],
         out: UInt8Array | None = None,
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
     ) -> UInt8Array:
-        """RGB uint8 [h, w, 3] of the region whose level-0 top-left is ``xy_px``.
+        """RGB uint8 [h / shrink, w / shrink, 3] of the region whose level-0 top-left is ``xy_px``.
 
-        ``size_px`` (w, h) counts pixels of ``level``. The pixels are written to ``out`` and ``out``
-        is returned, where it is given; the caller owns the result. Raises SlideReadError; the
-        slide can then not be read any more.
+        ``size_px`` (w, h) counts pixels of ``level`` and is a multiple of ``shrink``. Each pixel
+        of the result is the rounded mean over ``shrink`` x ``shrink`` of the level's; with
+        ``approximate`` a reader may decode at reduced size instead (JPEG's lowest DCT
+        coefficients), which is faster. The pixels are written to ``out`` and ``out`` is returned,
+        where it is given; the caller owns the result.
+
+        Raises TileDecodeError if this region's stored pixels are damaged: other regions can still
+        be read. Any other SlideReadError means that the slide cannot be read any more.
         """
 
     def overview(self, mpp: float) -> Overview:
