@@ -130,3 +130,34 @@ class CancelledError(PathGeneError):
 
     code = 70
     exit_code = 130
+
+
+class ScanError(PathGeneError):
+    """A slide that is pushed while it is scanned cannot go on as asked."""
+
+    code = 80
+    exit_code = 3
+
+
+class ScanInputError(ScanError, ValueError):
+    """Pixels, a rectangle or a scale that cannot be; nothing was taken, the session goes on."""
+
+    code = 81
+
+
+class ScanStateError(ScanError, RuntimeError):
+    """A call that comes too late: a push after finish, a second finish, a closed session."""
+
+    code = 82
+
+
+class ScanMemoryError(ScanError, MemoryError):
+    """Tiles that are not whole yet would need more memory than the session may take."""
+
+    code = 83
+
+
+class ScanTimeoutError(ScanError, TimeoutError):
+    """The report was not ready in time; the work goes on."""
+
+    code = 84
