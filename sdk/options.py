@@ -13,6 +13,9 @@ from pathgene_rt.errors import UsageError
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
+IO_TIMEOUT_S = 60.0
+"""Far longer than a sound disk takes, also one that must spin up."""
+
 
 def default_cache_dir() -> Path:
     """Where engines built for this machine are kept: ``PATHGENE_RT_CACHE`` or the user's cache."""
@@ -86,13 +89,17 @@ class PredictOptions:
 
     ``mpp`` overrides the slide's own scale (um per level-0 pixel). ``coords`` names a CLAM or
     TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
-    how many threads decode. ``anonymize`` replaces the slide id in every output by a hash.
+    how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
+    fails. ``exact`` rules out decoding at reduced size, which is otherwise used where it passes its
+    check (``scaled_decode.py``). ``anonymize`` replaces the slide id in every output by a hash.
     """
 
     mpp: float | None = None
     coords: Path | None = None
     tissue: TissueOptions = field(default_factory=TissueOptions)
     readers: int = 0
+    io_timeout_s: float = IO_TIMEOUT_S
+    exact: bool = False
     heatmaps: bool = True
     geojson: bool = True
     features: bool = False
@@ -105,3 +112,7 @@ class PredictOptions:
             )
         if not 0 <= self.readers <= 256:
             raise UsageError(f"readers {self.readers} is out of range; choose 0 (auto) to 256")
+        if not 0.1 <= self.io_timeout_s <= 86_400:
+            raise UsageError(
+                f"--io-timeout {self.io_timeout_s:g} is out of range; choose 0.1 to 86400 seconds"
+            )

@@ -1,70 +1,138 @@
-"""Pull: threads that read and decode the tiles of a slide file into the batcher's slots."""
+"""Pull: threads that read and decode the tiles of a slide file into the encoder's slots."""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import Self
+import time
+from typing import Protocol, Self
 
-from pathgene_rt.errors import CancelledError
-from pathgene_rt.geometry import TileGrid
+from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
+from pathgene_rt.geometry import Int64Array, TileGrid, UInt8Array
 from pathgene_rt.model_spec import Reduction
+from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.slide import Slide
-from pathgene_rt.streaming.batcher import TileBatcher
+from pathgene_rt.streaming.batcher import Slot
 from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.streaming.read_watch import ReadWatch
+from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiling import read_tile
 
 # A read that hangs (a network share that went away) must not hold up Ctrl-C: the threads are
 # daemons, and after this long they are left behind.
 _JOIN_S = 1.0
 
+_WHITE = 255
 
-def default_readers() -> int:
-    """Two, so that one decodes while another waits for the disk; more where there are cores."""
-    return max(2, min(8, (os.cpu_count() or 2) // 2))
+
+class TileSlots(Protocol):
+    """Where tiles go: a stream into the encoder. Both methods may be called from any thread."""
+
+    def acquire(self) -> Slot | None:
+        """The next slot; waits for room. None when all are handed out. Raises when cancelled."""
+
+    def commit(self, slot: Slot) -> None:
+        """The slot's pixels are written."""
 
 
 class TileReader:
-    """Reads every tile of ``grid`` once. A failure cancels the token and ends all threads."""
+    """Reads tiles of ``grid`` into the slots of ``slots``, each once.
+
+    The slot of number p gets row ``order[p]`` of the grid (``order`` int64 [N]; None: row p).
+    Damaged tiles become white and are told to ``faults``. Any other failure, too many damaged
+    tiles, and reading that stalls for ``io_timeout_s`` cancel the token and end all threads.
+
+    A thread whose read hangs is left behind. It keeps ``slide`` and one slot until the read
+    returns, if it ever does, and may then still write to that slot: slots of a cancelled stream
+    must not be used for anything else. It does not keep the process alive, unless the system
+    itself cannot end the read (an NFS share mounted "hard").
+    """
 
     def __init__(
         self,
         slide: Slide,
         grid: TileGrid,
         reduction: Reduction,
-        batcher: TileBatcher,
+        slots: TileSlots,
         token: CancellationToken,
         *,
         threads: int = 0,
+        order: Int64Array | None = None,
+        approximate: bool = False,
+        faults: TileFaults | None = None,
+        io_timeout_s: float = IO_TIMEOUT_S,
     ) -> None:
+        """``approximate`` allows reduced-size decoding (:meth:`Slide.read`)."""
         self._slide = slide
         self._grid = grid
         self._reduction = reduction
-        self._batcher = batcher
+        self._slots = slots
         self._token = token
+        self._order = order
+        self._approximate = approximate
+        self._faults = faults or TileFaults(slide.info.slide_id, len(grid))
+        self._watch = ReadWatch(io_timeout_s)
+        self._watchdog = threading.Thread(target=self._guard, name="tile-watch", daemon=True)
         self._threads = [
             threading.Thread(target=self._run, name=f"tile-reader-{number}", daemon=True)
             for number in range(threads or default_readers())
         ]
+        self._lock = threading.Lock()
+        self._running = len(self._threads)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
+        self._token.on_cancel(self._watch.finish)
+        for thread in (*self._threads, self._watchdog):
             thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is not None:
             self._token.cancel()
+        self._watchdog.join()  # it ends when all threads have, and when the token is cancelled
+        deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S if self._token.cancelled else None)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         try:
-            while (slot := self._batcher.acquire()) is not None:
-                x, y = self._grid.xy[slot.number]
-                read_tile(self._slide, self._grid, (int(x), int(y)), self._reduction, slot.rgb)
-                self._batcher.commit(slot)
+            while (slot := self._slots.acquire()) is not None:
+                self._read(slot.number, slot.rgb)
+                self._slots.commit(slot)
         except CancelledError as stopped:
             self._token.cancel(stopped)
         except BaseException as error:  # noqa: BLE001 - raised again by the waiting consumer
             self._token.cancel(error)
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self._watch.finish()
+
+    def _read(self, position: int, out: UInt8Array) -> None:
+        row = position if self._order is None else self._order[position]
+        x, y = (int(value) for value in self._grid.xy[row])
+        try:
+            with self._watch.reading():
+                read_tile(
+                    self._slide,
+                    self._grid,
+                    (x, y),
+                    self._reduction,
+                    out,
+                    approximate=self._approximate,
+                )
+        except TileDecodeError as error:
+            out[:] = _WHITE
+            self._faults.add((x, y), error)
+
+    def _guard(self) -> None:
+        try:
+            self._watch.raise_if_stalled(self._slide.info.slide_id, "no tile could be read")
+        except SlideReadError as stalled:
+            self._token.cancel(stalled)
+
+
+def default_readers() -> int:
+    """Two, so that one decodes while another waits for the disk; more where there are cores."""
+    return max(2, min(8, (os.cpu_count() or 2) // 2))
