@@ -160,6 +160,8 @@ def _write(
     }
     for head in heads:
         files[head.spec.file] = head.graph
+        if head.spec.fold is not None and head.fold_graph is not None:
+            files[head.spec.fold.file] = head.fold_graph
         files[head_golden(head.spec.name)] = array_file(head.golden)
     digest = write_bundle(
         request.out, manifest, files, directory=request.directory, overwrite=request.overwrite

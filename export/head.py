@@ -19,6 +19,7 @@ from pathgene_rt.export.check import (
     require_passed,
 )
 from pathgene_rt.export.encoder import ExportedEncoder
+from pathgene_rt.export.fold import export_fold
 from pathgene_rt.export.golden import golden_coords
 from pathgene_rt.export.head_spec import head_model_spec, stated_task
 from pathgene_rt.export.operators import tensorrt_warnings
@@ -29,6 +30,7 @@ from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.geometry import Float32Array, Int64Array
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.training.checkpoint import HeadCheckpoint
+from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head
 
 _EXAMPLE_TILES = 9
@@ -37,7 +39,7 @@ _EXAMPLE_TILES = 9
 @dataclass(frozen=True)
 class ExportedHead:
     """A graph that agrees with torch, and its ``golden`` arrays: inputs and torch's outputs of one
-    bag, by tensor name.
+    bag, by tensor name; ``fold_graph`` where ``spec`` has a fold.
     """
 
     spec: HeadSpec
@@ -45,6 +47,7 @@ class ExportedHead:
     golden: Mapping[str, Array]
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...]
+    fold_graph: bytes | None = None
 
 
 def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
@@ -70,6 +73,17 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     )
     require_passed(comparisons)
     inputs, expected = _run(head, features, coords)
+    fold = None
+    if isinstance(head, AttentionHead):
+        fold = export_fold(
+            name,
+            head,
+            features,
+            lambda bag: _run(head, bag, coords)[1],
+            weights_sha256=checkpoint.weights_sha256,
+        )
+        comparisons += fold.comparisons
+        warnings += fold.warnings
     return ExportedHead(
         spec=HeadSpec(
             model=head_model_spec(
@@ -85,11 +99,13 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
             ),
             file=head_file(name),
             task=stated_task(request, checkpoint.task),
+            fold=fold.spec if fold else None,
         ),
         graph=graph,
         golden={"coords": coords, **inputs, **expected},
         comparisons=tuple(comparisons),
         warnings=warnings,
+        fold_graph=fold.graph if fold else None,
     )
 
 

@@ -13,29 +13,37 @@ from torch import Tensor, nn
 
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.export.passes import clean_up
+from pathgene_rt.model_spec import FOLD_STATE
 
 OPSET = 20
 """Has Gelu and LayerNormalization as single operators; the newest that TensorRT 10 reads whole."""
 
-_DYNAMIC_AXIS: dict[str, int] = {"tiles": 0, "features": 0, "coords": 0, "edges": 1}
-_AXIS_NAME: dict[str, str] = {"tiles": "n", "features": "n", "coords": "n", "edges": "e"}
-_SMALLEST: dict[str, int] = {"n": 1, "e": 0}
+_DYNAMIC_AXIS: dict[str, tuple[int, str]] = {
+    "tiles": (0, "n"),
+    "features": (0, "n"),
+    "coords": (0, "n"),
+    "edges": (1, "e"),
+    "group": (0, "n"),
+    **dict.fromkeys(FOLD_STATE, (0, "g")),
+}
+"""By input, the axis of any length, and its name."""
+
+_SMALLEST: dict[str, int] = {"n": 1, "e": 0, "g": 1}
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
     """Export ``module`` and return a self-contained ONNX file, the same bytes for the same weights.
 
     ``inputs`` are example arguments of the module's ``forward`` by name, which the graph's inputs
-    take over; of "tiles", "features" and "coords" the first axis is dynamic ("n"), of "edges" the
-    last ("e").
+    take over; each has one axis of any length, as :data:`_DYNAMIC_AXIS` says.
     ``outputs`` name the module's results. Raises :class:`VerificationError` if torch cannot export
     the module with these axes left dynamic.
     """
     sizes = {
         name: torch.export.Dim(name, min=_SMALLEST[name])
-        for name in {_AXIS_NAME[key] for key in inputs}
+        for name in {_DYNAMIC_AXIS[key][1] for key in inputs}
     }
-    shapes = {key: {_DYNAMIC_AXIS[key]: sizes[_AXIS_NAME[key]]} for key in inputs}
+    shapes = {key: {axis: sizes[name]} for key in inputs for axis, name in [_DYNAMIC_AXIS[key]]}
     module.eval()
     try:
         with torch.no_grad(), _quiet():
@@ -68,7 +76,7 @@ def _require_dynamic(model: ir.Model) -> None:
     for value in model.graph.inputs:
         name = value.name or ""
         assert value.shape is not None
-        size = value.shape[_DYNAMIC_AXIS[name]]
+        size = value.shape[_DYNAMIC_AXIS[name][0]]
         if isinstance(size, int):
             raise VerificationError(
                 f"the exported graph takes exactly {size} {name}, not any number of them; "

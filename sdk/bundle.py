@@ -21,7 +21,14 @@ from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle_store import MANIFEST, BundleStore, is_safe_name, open_store
 from pathgene_rt.errors import BundleError
-from pathgene_rt.model_spec import HEAD_INPUTS, HeadSpec, ModelSpec, Preprocess
+from pathgene_rt.model_spec import (
+    FOLD_STATE,
+    HEAD_INPUTS,
+    FoldSpec,
+    HeadSpec,
+    ModelSpec,
+    Preprocess,
+)
 from pathgene_rt.onnx_file import output_sizes, require_self_contained
 
 SCHEMA_VERSION = 1
@@ -68,6 +75,11 @@ _MANIFEST_TYPE = TypeAdapter(BundleManifest)
 def head_file(name: str) -> str:
     """Where a head's graph lies in the bundle."""
     return f"heads/{name}.onnx"
+
+
+def fold_file(name: str) -> str:
+    """Where the graph that folds tiles into a head lies in the bundle."""
+    return f"folds/{name}.onnx"
 
 
 def head_golden(name: str) -> str:
@@ -189,6 +201,7 @@ def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
         yield "two heads have the same name"
     graphs = [(ENCODER_FILE, manifest.encoder)]
     graphs += [(head.file, head.model) for head in manifest.heads]
+    graphs += [(head.fold.file, head.fold.model) for head in manifest.heads if head.fold]
     for file, model in graphs:
         if file not in manifest.files:
             yield f"the model file {file} is not in the file list"
@@ -219,6 +232,31 @@ def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[s
         yield f"head {head.name} has no output logits"
     elif logits not in ((classes,), ("classes",)):
         yield f"head {head.name} has {classes} classes for logits of the shape {list(logits)}"
+    if head.fold is not None and not _folds(head.fold, head.model, feature_dim):
+        yield f"the fold graph of head {head.name} is not of the form that pathgene-rt runs"
+
+
+def _folds(fold: FoldSpec, model: ModelSpec, feature_dim: int | None) -> bool:
+    """Whether ``fold`` declares the tensors of a fold graph, of sizes that fit the head."""
+    inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.inputs}
+    outputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.outputs}
+    attention = next((item.shape for item in model.outputs if item.name == "attention"), None)
+    pooled = fold.state_shapes.get("pooled", ())
+    if attention is None or len(pooled) != 3 or not isinstance(pooled[2], int):
+        return False
+    columns = attention[1]
+    state = {
+        "peak": ("float32", ("g", columns)),
+        "total": ("float32", ("g", columns)),
+        "pooled": ("float32", ("g", columns, pooled[2])),
+    }
+    tiles = {"features": ("float32", ("n", feature_dim)), "group": ("int64", ("n",))}
+    results = {
+        "scores": ("float32", ("n", columns)),
+        "logits": ("float32", ("g", len(model.classes))),
+    }
+    after = {f"new_{name}": tensor for name, tensor in state.items()}
+    return inputs == {**tiles, **state} and outputs == {**after, **results}
 
 
 def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) -> None:

@@ -23,6 +23,9 @@ ScalePolicy = Literal["resample", "refuse"]
 HEAD_INPUTS = ("features", "coords", "edges")
 """The vocabulary of head inputs (DESIGN.md section 4); a head declares those it uses."""
 
+FOLD_STATE = ("peak", "total", "pooled")
+"""The tensors that hold what a fold graph has seen of each group of tiles."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TensorSpec:
@@ -110,12 +113,38 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FoldSpec:
+    """The graph that folds tiles into a head batch by batch, and where it lies in the bundle.
+
+    Inputs ``features`` float32 [n, D] and ``group`` int64 [n], the group that each tile joins
+    (outside 0..g-1: none); the state of g groups: ``peak`` and ``total`` float32 [g, k], the
+    highest score and the sum of exp(score - peak), and ``pooled`` float32 [g, k, d], the sum of
+    values so weighted. A group without tiles has peak -1e30, total 0, pooled 0. Outputs ``scores``
+    float32 [n, k] of the tiles, the state with them (``new_peak``, ``new_total``, ``new_pooled``)
+    and ``logits`` float32 [g, classes] of each group as a bag, nothing that counts for a group
+    without tiles.
+    """
+
+    model: ModelSpec
+    file: str
+
+    @property
+    def state_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes of the state's tensors by name, groups first."""
+        return {item.name: item.shape for item in self.model.inputs if item.name in FOLD_STATE}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadSpec:
-    """A head of a panel: its graph, where it lies in the bundle, and its task."""
+    """A head of a panel: its graph, where it lies in the bundle, and its task.
+
+    ``fold`` is there for heads whose bag can be folded in batch by batch.
+    """
 
     model: ModelSpec
     file: str
     task: Task
+    fold: FoldSpec | None = None
 
     @property
     def name(self) -> str:

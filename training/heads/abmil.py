@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pathgene_rt.model_spec import STRICT
-from pathgene_rt.training.heads.attention import AttentionScores, pool
-from pathgene_rt.training.heads.base import Head, HeadOutput
+from pathgene_rt.training.heads.attention import AttentionHead, AttentionScores
 from pathgene_rt.training.heads.dropout import BagDropout
 
 
@@ -29,7 +28,7 @@ class ABMILOptions:
     dropout: float = Field(default=0.25, ge=0, lt=1)
 
 
-class ABMIL(Head):
+class ABMIL(AttentionHead):
     """One attention over the tiles; the bag vector is classified linearly."""
 
     architecture = "abmil"
@@ -46,9 +45,13 @@ class ABMIL(Head):
         self.classifier = nn.Linear(width, n_classes)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def instances(self, features: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = features
         if self.projection is not None:
             embeddings = self.dropout(self.projection(features).relu())
-        attention, bags = pool(self.attention(embeddings), embeddings)
-        return HeadOutput(self.classifier(bags)[0], attention)
+        return self.attention(embeddings), embeddings
+
+    @override
+    def classify(self, bags: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(bags)[..., 0, :]
+        return logits

@@ -3,10 +3,14 @@ Multiple Instance Learning", ICML 2018), shared by the heads that pool with it."
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from typing_extensions import override
 
+from pathgene_rt.training.heads.base import Head, HeadOutput
 from pathgene_rt.training.heads.dropout import BagDropout
 
 _BLOCK = 64
@@ -55,3 +59,21 @@ def pool(scores: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """
     attention = scores.softmax(dim=0)
     return attention, attention.T @ embeddings
+
+
+class AttentionHead(Head):
+    """A head whose score and value of a tile depend on that tile alone: it pools once and then
+    classifies, so that its bag can be folded in batch by batch (``export/fold.py``)."""
+
+    @abstractmethod
+    def instances(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features float32 [n, in_dim] -> (scores [n, k], the values [n, width] they weight)."""
+
+    @abstractmethod
+    def classify(self, bags: Tensor) -> Tensor:
+        """Bag vectors float32 [..., k, width] -> logits float32 [..., classes]."""
+
+    @override
+    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+        attention, bags = pool(*self.instances(features))
+        return HeadOutput(self.classify(bags), attention)

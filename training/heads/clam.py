@@ -9,7 +9,6 @@ half against the class, where the original fails below ``k_sample`` and overlaps
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -20,8 +19,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from typing_extensions import override
 
 from pathgene_rt.model_spec import STRICT
-from pathgene_rt.training.heads.attention import AttentionScores, pool
-from pathgene_rt.training.heads.base import BagLoss, Head, HeadOutput
+from pathgene_rt.training.heads.attention import AttentionHead, AttentionScores, pool
+from pathgene_rt.training.heads.base import BagLoss
 from pathgene_rt.training.heads.dropout import BagDropout
 
 EMBEDDING = 512
@@ -50,11 +49,11 @@ class ClamOptions:
     bag_weight: float = Field(default=0.7, gt=0, le=1)
 
 
-class Clam(Head):
+class Clam(AttentionHead):
     """Attention over embedded tiles in one or more branches, and for each class an instance
     classifier (2 outputs: not of the class, of the class) that only training uses.
 
-    A subclass classifies the bag vectors of its branches (:meth:`classify`).
+    A subclass classifies the bag vectors [..., branches, 512] of its branches.
     """
 
     Options = ClamOptions
@@ -77,10 +76,6 @@ class Clam(Head):
         )
         self.instance_classifiers = nn.ModuleList(nn.Linear(EMBEDDING, 2) for _ in range(n_classes))
 
-    @abstractmethod
-    def classify(self, bags: Tensor) -> Tensor:
-        """Bag vectors float32 [branches, 512] -> logits float32 [classes]."""
-
     def embed(self, features: Tensor) -> Tensor:
         """Features [n, in_dim] -> embeddings float32 [n, 512], which attention pools."""
         adapted = features if self.adapter is None else self.adapter(features).relu()
@@ -88,10 +83,9 @@ class Clam(Head):
         return embeddings
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def instances(self, features: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.embed(features)
-        attention, bags = pool(self.attention(embeddings), embeddings)
-        return HeadOutput(self.classify(bags), attention)
+        return self.attention(embeddings), embeddings
 
     @override
     def objective(
@@ -104,8 +98,8 @@ class Clam(Head):
         privileged: Tensor | None = None,
     ) -> Tensor:
         self._check(features)
-        embeddings = self.embed(features)
-        attention, bags = pool(self.attention(embeddings), embeddings)
+        scores, embeddings = self.instances(features)
+        attention, bags = pool(scores, embeddings)
         instances = self.instance_loss(embeddings, attention, label)
         bag = bag_loss(self.classify(bags), label)
         return self.bag_weight * bag + (1 - self.bag_weight) * instances

@@ -21,5 +21,5 @@ class ClamMB(Clam):
 
     @override
     def classify(self, bags: Tensor) -> Tensor:
-        pairs = zip(self.classifiers, bags.unbind(), strict=True)
-        return torch.cat([classifier(bag) for classifier, bag in pairs])
+        pairs = zip(self.classifiers, bags.unbind(dim=-2), strict=True)
+        return torch.cat([classifier(bag) for classifier, bag in pairs], dim=-1)

@@ -19,5 +19,5 @@ class ClamSB(Clam):
 
     @override
     def classify(self, bags: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(bags)[0]
+        logits: Tensor = self.classifier(bags)[..., 0, :]
         return logits
