@@ -6,9 +6,7 @@ A DICOM slide is named by any one of its files; OpenSlide finds the others in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +17,7 @@ from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.scale import declared_mpp
+from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.slide import Overview
 
 CACHE_BYTES = 64 << 20
@@ -78,7 +77,7 @@ class OpenSlideReader:
         """``handle`` is an ``openslide.OpenSlide``, ``opened`` gives another of the same file; all
         are closed by :meth:`close`.
         """
-        self._shared = _SharedHandle(handle)
+        self._shared = SharedHandle(handle, handle.close)
         self._opened = opened
         self._lock = threading.Lock()
         self._closed = False
@@ -123,20 +122,19 @@ class OpenSlideReader:
         np.copyto(out, rgb)
         return out
 
+    def storage(self, level: int) -> str:  # noqa: ARG002 - alike for all levels
+        """See :meth:`Slide.storage`: OpenSlide decodes in full."""
+        return ""
+
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`."""
         return read_overview(self, mpp)
 
     def close(self) -> None:
-        """See :meth:`Slide.close`.
-
-        OpenSlide would crash if it were closed under a read. Waiting for one could take forever (a
-        network share that went away), so the last read to end closes it.
-        """
+        """See :meth:`Slide.close`."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._free_if_idle(self._shared)
+            self._closed = True
+            self._shared.close()
 
     def __enter__(self) -> Self:
         return self
@@ -150,24 +148,32 @@ class OpenSlideReader:
         """The region as RGBA, by the shared handle or, if that fails, by a fresh one."""
         from openslide import OpenSlideError
 
-        with self._borrowed() as shared:
-            try:
-                rgba: Image.Image = shared.handle.read_region(xy_px, level, size_px)
+        with self._lock:
+            shared = self._shared
+        try:
+            with shared.used() as handle:
+                rgba: Image.Image = handle.read_region(xy_px, level, size_px)
                 return rgba
-            except OpenSlideError as error:
-                # Of this region, or of an earlier one: the handle does not say.
-                latched = error
-            fresh = self._fresh(latched)
-            try:
-                rgba = fresh.read_region(xy_px, level, size_px)
-            except OpenSlideError as error:
-                fresh.close()
-                raise TileDecodeError(
-                    f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be "
-                    f"decoded ({error}); the file is damaged: copy or scan it again"
+        except HandleClosedError as error:
+            if self._closed:
+                raise SlideReadError(
+                    f"{self.info.slide_id}: the slide was closed; open it again"
                 ) from error
-            self._replace(shared, fresh)
-            return rgba
+            # Another thread replaced it in between.
+            return self._read_region(xy_px, level, size_px)
+        except OpenSlideError as error:
+            # Of this region, or of an earlier one: the handle does not say.
+            fresh = self._fresh(error)
+        try:
+            rgba = fresh.read_region(xy_px, level, size_px)
+        except OpenSlideError as error:
+            fresh.close()
+            raise TileDecodeError(
+                f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be "
+                f"decoded ({error}); the file is damaged: copy or scan it again"
+            ) from error
+        self._replace(shared, fresh)
+        return rgba
 
     def _fresh(self, latched: Exception) -> Any:
         from openslide import OpenSlideError
@@ -180,32 +186,14 @@ class OpenSlideReader:
                 f"again ({error}); check the disk"
             ) from error
 
-    def _replace(self, failed: _SharedHandle, fresh: Any) -> None:
+    def _replace(self, failed: SharedHandle[Any], fresh: Any) -> None:
         """Share ``fresh`` instead of ``failed``, unless another thread was first."""
         with self._lock:
-            first = self._shared is failed and not self._closed
-            if first:
-                self._shared = _SharedHandle(fresh)
-        if not first:
-            fresh.close()
-
-    @contextmanager
-    def _borrowed(self) -> Iterator[_SharedHandle]:
-        with self._lock:
-            if self._closed:
-                raise SlideReadError(f"{self.info.slide_id}: the slide was closed; open it again")
-            shared = self._shared
-            shared.in_progress += 1
-        try:
-            yield shared
-        finally:
-            with self._lock:
-                shared.in_progress -= 1
-                self._free_if_idle(shared)
-
-    def _free_if_idle(self, shared: _SharedHandle) -> None:
-        if shared.in_progress == 0 and (self._closed or shared is not self._shared):
-            shared.handle.close()
+            if self._shared is failed and not self._closed:
+                self._shared = SharedHandle(fresh, fresh.close)
+                failed.close()
+                return
+        fresh.close()
 
     def _opaque(self, rgba: Image.Image) -> Image.Image:
         """``rgba``, over the background where it is not opaque."""
@@ -216,14 +204,6 @@ class OpenSlideReader:
             return rgba
         backdrop = Image.new("RGBA", rgba.size, (*self.background, 255))
         return Image.alpha_composite(backdrop, rgba)
-
-
-@dataclass
-class _SharedHandle:
-    """An OpenSlide handle and how many reads it is in."""
-
-    handle: Any
-    in_progress: int = 0
 
 
 def _checked_size(path: Path, size_px: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from pathgene_rt.errors import SlideReadError
+from pathgene_rt.errors import SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Overview, Slide
@@ -15,6 +15,12 @@ from pathgene_rt.slides.slide import Overview, Slide
 BLOCK_PX = 1536
 MAX_OVERVIEW_PX = 1 << 24
 MAX_DECODED_PX = 1 << 34
+
+DAMAGED_PX = 256
+"""Around a damaged place, squares of up to this side become white."""
+
+MAX_DAMAGED = 256
+"""Such squares; no use in going on with a slide that has more."""
 
 
 def read_overview(slide: Slide, mpp: float) -> Overview:
@@ -25,7 +31,8 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
     slide. The result has at most ``MAX_OVERVIEW_PX`` pixels: a larger canvas gets a coarser one.
 
     Raises SlideReadError, also where no level is coarse enough and more than ``MAX_DECODED_PX``
-    would have to be decoded; SlideScaleError where the slide has no mpp.
+    would have to be decoded; TileDecodeError where more than ``MAX_DAMAGED`` places are damaged,
+    fewer become white; SlideScaleError where the slide has no mpp.
     """
     info = slide.info
     level, factor = _level_and_factor(info, mpp / slide_mpp(info))
@@ -37,15 +44,45 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
             "convert it to a file with pyramid levels"
         )
     block = max(factor, BLOCK_PX // factor * factor)
-    rgb = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
-    for top in range(0, height, block):
-        for left in range(0, width, block):
-            size = (min(block, width - left), min(block, height - top))
-            corner = (round(left * downsample), round(top * downsample))
-            small = np.asarray(Image.fromarray(slide.read(corner, level, size)).reduce(factor))
-            row, column = top // factor, left // factor
-            rgb[row : row + small.shape[0], column : column + small.shape[1]] = small
+    rgb = np.full((-(-height // factor), -(-width // factor), 3), 255, dtype=np.uint8)
+    squares = [
+        (left, top, block) for top in range(0, height, block) for left in range(0, width, block)
+    ][::-1]
+    damaged = 0
+    while squares:
+        left, top, side = squares.pop()
+        size = (min(side, width - left), min(side, height - top))
+        corner = (round(left * downsample), round(top * downsample))
+        try:
+            pixels = slide.read(corner, level, size)
+        except TileDecodeError:
+            parts = _quarters(left, top, side, size, factor)
+            squares += parts
+            damaged += not parts
+            if damaged > MAX_DAMAGED:
+                raise
+            continue
+        small = np.asarray(Image.fromarray(pixels).reduce(factor))
+        row, column = top // factor, left // factor
+        rgb[row : row + small.shape[0], column : column + small.shape[1]] = small
     return Overview(rgb, downsample * factor)
+
+
+def _quarters(
+    left: int, top: int, side: int, size: tuple[int, int], factor: int
+) -> list[tuple[int, int, int]]:
+    """(left, top, side) of the parts of a square that lie on the slide, a multiple of ``factor``;
+    none if it is small already. ``size`` (w, h) is how much of the square lies on the slide.
+    """
+    half = -(-side // (2 * factor)) * factor
+    if side <= max(DAMAGED_PX, factor):
+        return []
+    return [
+        (left + right, top + down, half)
+        for down in (0, half)
+        for right in (0, half)
+        if right < size[0] and down < size[1]
+    ]
 
 
 def _level_and_factor(info: SlideInfo, wanted: float) -> tuple[int, int]:

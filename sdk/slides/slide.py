@@ -57,6 +57,12 @@ class Slide(Protocol):
         be read. Any other SlideReadError means that the slide cannot be read any more.
         """
 
+    def storage(self, level: int) -> str:
+        """How the tiles of ``level`` are stored, as far as reduced-size decoding depends on it: for
+        JPEG the quantisation tables, subsampling and photometric in one short string that is alike
+        for slides of one scanner. Empty where :meth:`read` takes no notice of ``approximate``.
+        """
+
     def overview(self, mpp: float) -> Overview:
         """The whole slide at about ``mpp`` micrometres per pixel, in bounded memory.
 

@@ -31,6 +31,8 @@ class ReadWatch:
         self._under_way = 0
         self._progress_s = 0.0
         self._finished = False
+        self.given_up = False
+        """Whether a stall was raised: nobody waits for these reads any more."""
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -63,6 +65,7 @@ class ReadWatch:
                 # A read that begins later stalls later: nothing can happen before the deadline.
                 left = (self._progress_s if self._under_way else now) + self.timeout_s - now
                 if left <= 0:
+                    self.given_up = True
                     raise SlideReadError(
                         f"{slide_id}: {what} for {self.timeout_s:g} s; check the disk or network "
                         "share that it lies on, or give a longer --io-timeout"
