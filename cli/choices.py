@@ -41,6 +41,13 @@ PrecisionOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the engine; 0 means all cores.")]
 BatchOption = Annotated[int, typer.Option(help="Tiles an encoder call takes.")]
 ReadersOption = Annotated[int, typer.Option(help="Threads that decode tiles; 0 means automatic.")]
+IoTimeoutOption = Annotated[
+    float,
+    typer.Option(help="Seconds without a tile being read until the slide fails (a stalled share)."),
+]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Never decode at reduced size, also where it is as good.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

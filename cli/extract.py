@@ -13,6 +13,8 @@ from pathgene_rt.cli.choices import (
     BundleOption,
     CoordsOption,
     EngineOption,
+    ExactOption,
+    IoTimeoutOption,
     MppOption,
     OverwriteOption,
     PrecisionOption,
@@ -22,6 +24,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+from pathgene_rt.options import IO_TIMEOUT_S
 
 
 def extract(
@@ -35,6 +38,8 @@ def extract(
     threads: ThreadsOption = 0,
     batch: BatchOption = 16,
     readers: ReadersOption = 0,
+    io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
+    exact: ExactOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -53,7 +58,9 @@ def extract(
 
     console = Console(json=json, quiet=quiet)
     found = find_slides(slides)
-    options = PredictOptions(mpp=mpp, coords=coords, readers=readers)
+    options = PredictOptions(
+        mpp=mpp, coords=coords, readers=readers, io_timeout_s=io_timeout, exact=exact
+    )
     folder = writable_folder(out)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with Predictor.open(find_bundle(bundle), engines) as predictor:
