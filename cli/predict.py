@@ -13,6 +13,8 @@ from pathgene_rt.cli.choices import (
     BundleOption,
     CoordsOption,
     EngineOption,
+    ExactOption,
+    IoTimeoutOption,
     MppOption,
     OverwriteOption,
     PrecisionOption,
@@ -22,6 +24,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+from pathgene_rt.options import IO_TIMEOUT_S
 
 
 def predict(
@@ -50,6 +53,8 @@ def predict(
     threads: ThreadsOption = 0,
     batch: BatchOption = 16,
     readers: ReadersOption = 0,
+    io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
+    exact: ExactOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -66,8 +71,9 @@ def predict(
     from pathgene_rt.cli.slide_batch import Batch
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
-    from pathgene_rt.predictor import Predictor, public_id
+    from pathgene_rt.predictor import Predictor
     from pathgene_rt.report_files import is_complete_report
+    from pathgene_rt.slide_work import public_id
     from pathgene_rt.slides.find import find_slides
 
     console = Console(json=json, quiet=quiet)
@@ -79,6 +85,8 @@ def predict(
         mpp=mpp,
         coords=coords,
         readers=readers,
+        io_timeout_s=io_timeout,
+        exact=exact,
         heatmaps=heatmaps,
         geojson=geojson,
         features=features,

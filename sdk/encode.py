@@ -1,125 +1,135 @@
-"""Tiles in, bag out: the loop that keeps the encoder engine fed."""
+"""A slide's tiles in, its bag out: readers, encoder and the rows of the bag put together."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from pathgene_rt.engine import Engine
 from pathgene_rt.errors import EngineError
 from pathgene_rt.features import first_not_finite
-from pathgene_rt.geometry import Float32Array, TileGrid
+from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array, TileGrid
 from pathgene_rt.model_spec import Reduction
+from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.slide import Slide
-from pathgene_rt.streaming.batcher import Batch, TileBatcher
 from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
+from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.streaming.tile_reader import TileReader
 
 TileProgress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) after each batch."""
 
+OnBatch = Callable[[int, Int64Array, Float32Array], bool]
+"""Called with (first position, rows int64 [k], features float32 [k, D]) after each batch, from the
+encoder's thread; the features are valid during the call. False: no more tiles are wanted."""
+
 
 @dataclass(frozen=True)
-class EncodeStats:
-    """How the encoder spent its time. ``wall_s`` runs from the first submission to the last result;
-    ``busy_s`` is the part of it in which the engine had work; ``first_batch_s`` passed before.
+class TileOrder:
+    """In which order a grid's tiles are encoded, and in which batches.
+
+    ``rows`` int64 [N] is a permutation of the grid: position p of the order is tile ``rows[p]``.
+    Batches are ``batch`` consecutive positions; those that begin at a position in ``done`` are
+    there already and are left out.
     """
 
-    tiles: int
-    first_batch_s: float
-    wall_s: float
-    busy_s: float
+    rows: Int64Array
+    batch: int
+    done: Collection[int] = ()
 
-    @property
-    def tiles_per_second(self) -> float:
-        return self.tiles / self.wall_s if self.wall_s else 0.0
+    def rows_of(self, first: int, count: int) -> Int64Array:
+        """The tiles at positions ``first`` to ``first + count``, int64 [count]."""
+        return self.rows[first : first + count]
 
-    @property
-    def busy_share(self) -> float:
-        return min(1.0, self.busy_s / self.wall_s) if self.wall_s else 0.0
+
+class BagInProgress:
+    """Rows of ``features`` float32 [N, D] as they come in; ``done`` bool [N] says which have.
+
+    The encoder's thread writes, any thread may look. Raises EngineError for features that are not
+    finite, naming the tile.
+    """
+
+    def __init__(
+        self,
+        features: Float32Array,
+        order: TileOrder,
+        on_batch: OnBatch | None = None,
+        progress: TileProgress | None = None,
+    ) -> None:
+        self.features = features
+        self.done: BoolArray = np.zeros(len(features), dtype=np.bool_)
+        self.wants_more = True
+        self._order = order
+        self._on_batch = on_batch
+        self._progress = progress
+        for first in order.done:
+            self.done[order.rows_of(first, order.batch)] = True
+
+    def add(self, first: int, count: int, features: Float32Array) -> None:
+        """A :data:`~pathgene_rt.streaming.encoder_service.Sink`."""
+        rows = self._order.rows_of(first, count)
+        bad = first_not_finite(features)
+        if bad is not None:
+            raise EngineError(
+                f"the encoder gave NaN or infinity for tile {rows[bad]}; try --precision float32 "
+                "and pathgene-rt verify"
+            )
+        self.features[rows] = features
+        self.done[rows] = True
+        if self._on_batch is not None and not self._on_batch(first, rows, features):
+            self.wants_more = False
+        if self._progress is not None:
+            self._progress(int(self.done.sum()), len(self.done))
 
 
 def encode_slide(
     slide: Slide,
     grid: TileGrid,
-    engine: Engine,
+    service: EncoderService,
     reduction: Reduction,
+    features: Float32Array,
+    order: TileOrder,
     *,
-    batch: int,
     readers: int = 0,
+    approximate: bool = False,
+    faults: TileFaults | None = None,
+    io_timeout_s: float = IO_TIMEOUT_S,
     token: CancellationToken | None = None,
+    on_batch: OnBatch | None = None,
     progress: TileProgress | None = None,
-) -> tuple[Float32Array, EncodeStats]:
-    """Features float32 [N, D] of every tile of ``grid``, in grid order.
+) -> tuple[BoolArray, EncodeStats]:
+    """Fill ``features`` float32 [N, D] with those of the tiles of ``grid`` that ``order`` names.
 
-    Memory is the bag plus a few batches, whatever the slide's size. Raises what the slide or the
+    Returns which rows are filled, bool [N], and how the encoder spent its time. Memory beside
+    ``features`` is a few batches, whatever the slide's size. ``readers``, ``approximate``,
+    ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`. Raises what the slide or the
     engine raises, and CancelledError when ``token`` is cancelled.
     """
     token = token or CancellationToken()
-    batcher = TileBatcher(engine, grid.tile_px, batch, token, total=len(grid))
-    with TileReader(slide, grid, reduction, batcher, token, threads=readers):
-        return encode_batches(engine, batcher, len(grid), progress)
+    bag = BagInProgress(features, order, on_batch, progress)
 
+    def sink(first: int, count: int, batch: Float32Array) -> None:
+        bag.add(first, count, batch)
+        if not bag.wants_more:
+            stream.finish()
 
-def encode_batches(
-    engine: Engine, batcher: TileBatcher, total: int, progress: TileProgress | None = None
-) -> tuple[Float32Array, EncodeStats]:
-    """Features float32 [total, D] of all batches; ``engine.in_flight`` of them are under way."""
-    width = engine.spec.feature_dim
-    if width is None:
-        raise EngineError(f"encoder {engine.spec.name} declares no feature width; export it again")
-    bag = np.empty((total, width), dtype=np.float32)
-    name = engine.spec.inputs[0].name
-    outstanding: deque[Batch] = deque()
-    done = 0
-    began = time.perf_counter()
-    first = last = began
-    busy_before = engine.busy.seconds
-
-    def collect() -> None:
-        nonlocal done, last
-        features = engine.result()["features"]
-        finished = outstanding.popleft()
-        bag[finished.first : finished.first + finished.count] = features
-        batcher.release(finished)
-        done += finished.count
-        last = time.perf_counter()
-        if progress is not None:
-            progress(done, total)
-
-    try:
-        for ready in batcher.batches():
-            if done == 0 and not outstanding:
-                first = time.perf_counter()
-            if len(outstanding) == engine.in_flight:
-                collect()
-            outstanding.append(ready)
-            engine.submit({name: ready.tiles})
-        while outstanding:
-            collect()
-    except BaseException:
-        # The engine still owns these buffers; a later slide must not meet their results.
-        drain(engine, len(outstanding))
-        raise
-    tile = first_not_finite(bag)
-    if tile is not None:
-        raise EngineError(
-            f"the encoder gave NaN or infinity for tile {tile}; try --precision float32 and "
-            "pathgene-rt verify"
-        )
-    stats = EncodeStats(total, first - began, last - first, engine.busy.seconds - busy_before)
-    return bag, stats
-
-
-def drain(engine: Engine, outstanding: int) -> None:
-    """Take and drop what is still in flight, so that the engine can serve the next slide."""
-    for _ in range(outstanding):
-        try:
-            engine.result()
-        except EngineError:
-            # The failure that ends this slide is being raised already; this one adds nothing.
-            return
+    stream = service.open(
+        grid.tile_px, order.batch, token, sink, total=len(order.rows), done=order.done
+    )
+    reader = TileReader(
+        slide,
+        grid,
+        reduction,
+        stream,
+        token,
+        threads=readers,
+        order=order.rows,
+        approximate=approximate,
+        faults=faults,
+        io_timeout_s=io_timeout_s,
+    )
+    with stream, reader:
+        stats = stream.wait()
+    return bag.done, stats

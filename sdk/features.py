@@ -79,7 +79,7 @@ def write_features(path: Path, bag: FeatureBag) -> None:
     if bag.features.size == 0:
         raise UsageError(f"{bag.slide_id}: has no features to write to {path}")
     features = np.ascontiguousarray(bag.features, dtype=np.float32)
-    layout, offset = _file_layout(bag, features.shape)
+    layout, offset = features_layout(bag)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(layout)
         file.seek(offset)
@@ -88,10 +88,11 @@ def write_features(path: Path, bag: FeatureBag) -> None:
         os.fsync(file.fileno())
 
 
-def _file_layout(bag: FeatureBag, shape: tuple[int, ...]) -> tuple[memoryview, int]:
-    """A features file up to where the features [N, D] belong, and that place in bytes.
+def features_layout(bag: FeatureBag, run_sha256: str = "") -> tuple[memoryview, int]:
+    """The file of ``bag`` up to where its features [N, D] belong, and that place in bytes.
 
-    The features are allocated last and never filled, so the file ends with them.
+    The features are allocated last and never filled, so the file ends with them. ``run_sha256``
+    becomes an attribute (:func:`run_of`).
     """
     import h5py
 
@@ -110,6 +111,7 @@ def _file_layout(bag: FeatureBag, shape: tuple[int, ...]) -> tuple[memoryview, i
                 "mpp": bag.mpp,
                 "encoder_sha256": bag.encoder_sha256 or "",
                 "pathgene_rt_version": version("pathgene-rt"),
+                **({"run_sha256": run_sha256} if run_sha256 else {}),
             }
         )
         empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -117,7 +119,11 @@ def _file_layout(bag: FeatureBag, shape: tuple[int, ...]) -> tuple[memoryview, i
         empty.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         empty.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         features = h5py.h5d.create(
-            file.id, b"features", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), empty
+            file.id,
+            b"features",
+            h5py.h5t.IEEE_F32LE,
+            h5py.h5s.create_simple(bag.features.shape),
+            empty,
         )
         offset = features.get_offset()
     if offset is None or offset < layout.getbuffer().nbytes:
@@ -189,6 +195,14 @@ def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
             )
     except FeatureFileError:
         return False
+
+
+def run_of(path: Path) -> str | None:
+    """The identity of the run that wrote the features file ``path``, if it is whole and says so."""
+    if not is_complete_features(path):
+        return None
+    with _opened(path) as file:
+        return _text(_attributes(file, "coords"), "run_sha256")
 
 
 def tile_spacing_px(xy: Int32Array) -> float | None:

@@ -84,6 +84,33 @@ class TissueOptions:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """When to stop before a slide's last tile: after ``seconds``, after ``tiles``, or as soon as no
+    probability's interval is wider than ``width``, whichever comes first. None: not for that.
+    """
+
+    seconds: float | None = None
+    tiles: int | None = None
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise UsageError(f"a budget of {self.seconds:g} s is none; give --budget 60s")
+        if self.tiles is not None and self.tiles < 1:
+            raise UsageError(f"a budget of {self.tiles} tiles is none; give --budget 2000tiles")
+        if self.width is not None and not 0 < self.width < 1:
+            raise UsageError(
+                f"--until-stable {self.width:g} is no width of an interval of probabilities; give "
+                "one between 0 and 1, e.g. 0.01"
+            )
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to stop for."""
+        return any(limit is not None for limit in (self.seconds, self.tiles, self.width))
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How a slide is read and what is written.
 
@@ -91,7 +118,10 @@ class PredictOptions:
     TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
     how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
     fails. ``exact`` rules out decoding at reduced size, which is otherwise used where it passes its
-    check (``scaled_decode.py``). ``anonymize`` replaces the slide id in every output by a hash.
+    check (``scaled_decode.py``). ``features`` writes them to a file, row by row as they come;
+    ``resume`` takes over those that a killed run of the same kind left. ``budget`` may end a slide
+    before its last tile: its report is then partial. ``anonymize`` replaces the slide id in every
+    output by a hash.
     """
 
     mpp: float | None = None
@@ -103,6 +133,8 @@ class PredictOptions:
     heatmaps: bool = True
     geojson: bool = True
     features: bool = False
+    resume: bool = False
+    budget: Budget = field(default_factory=Budget)
     anonymize: bool = False
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,10 +41,12 @@ def write_report(
     info: SlideInfo,
     bag: FeatureBag,
     options: PredictOptions,
+    save_features: Callable[[Path], None] | None = None,
 ) -> Report:
     """Write heatmaps over ``overview``, features and GeoJSON as asked, then ``report.json``.
 
-    ``overview`` uint8 [h, w, 3] shows the whole slide; None draws no heatmaps. An older report, its
+    ``overview`` uint8 [h, w, 3] shows the whole slide; None draws no heatmaps. ``save_features``
+    writes the features file where the bag's rows are on the disk already. An older report, its
     heatmaps and GeoJSON are removed first, so that nobody takes a mixture of two runs for one.
     Returns the report as written, with ``files``, the seconds that writing took ("outputs"), and a
     warning where tiles had to be left out. Raises OutputError; EngineError if attention is not
@@ -60,7 +63,8 @@ def write_report(
     files: dict[str, str] = {}
     warnings = list(report.warnings)
     if options.features:
-        write_features(folder / FEATURES_FILE, bag)
+        path = folder / FEATURES_FILE
+        write_features(path, bag) if save_features is None else save_features(path)
         files["features"] = FEATURES_FILE
     if options.heatmaps and overview is not None:
         names = _heatmap_names([one.prediction.head for one in shown])

@@ -126,17 +126,17 @@ def test_no_tissue(predictor: Predictor, tmp_path: Path) -> None:
 def test_a_slide_that_fails_leaves_the_predictor_usable(
     predictor: Predictor, slide: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pathgene_rt.slides.openslide_reader import OpenSlideReader
+    from pathgene_rt.streaming import tile_reader
 
-    read, count = OpenSlideReader.read, iter(range(10**6))
+    read, count = tile_reader.read_tile, iter(range(10**6))
 
-    def failing(self, xy_px, level, size_px, out=None):
-        if size_px == (tiny.TILE_PX, tiny.TILE_PX) and next(count) == 40:
-            raise SlideReadError("case-7: tile is damaged; copy the slide again")
-        return read(self, xy_px, level, size_px, out)
+    def failing(*arguments, **options):
+        if next(count) == 40:
+            raise SlideReadError("case-7: the disk is gone; copy the slide again")
+        read(*arguments, **options)
 
-    monkeypatch.setattr(OpenSlideReader, "read", failing)
-    with pytest.raises(SlideReadError, match="tile is damaged"):
+    monkeypatch.setattr(tile_reader, "read_tile", failing)
+    with pytest.raises(SlideReadError, match="the disk is gone"):
         predictor.predict(slide, out=tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from pathgene_rt.engine import Engine
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.streaming.cancellation import CancellationToken
 
-# Ctrl-C reaches a waiting main thread only between waits on Windows; elsewhere this never matters,
-# since every change of state notifies.
-_INTERRUPTIBLE_S = 0.5
+INTERRUPTIBLE_S = 0.5
+"""Ctrl-C reaches a waiting main thread only between waits on Windows; elsewhere this never matters,
+since every change of state notifies."""
 
 
 @dataclass
 class Batch:
-    """Tiles ``first`` to ``first + count`` of the slide; ``rgb`` uint8 [capacity, p, p, 3]."""
+    """Tiles ``first`` to ``first + count`` of the stream; ``rgb`` uint8 [capacity, p, p, 3]."""
 
     rgb: UInt8Array
     first: int = 0
@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for tile number ``number`` of the slide: write ``rgb`` uint8 [p, p, 3], then commit."""
+    """Room for tile number ``number`` of the stream: write ``rgb`` uint8 [p, p, 3], then commit."""
 
     number: int
     rgb: UInt8Array
@@ -47,9 +47,9 @@ class Slot:
 class TileBatcher:
     """Hands out slots in order to any number of producer threads, and full batches to one consumer.
 
-    Memory is bounded: ``in_flight`` batches in the engine, and ``ahead`` being filled or ready;
-    a producer waits when all are taken. ``total`` is the number of tiles if known, else producers
-    call :meth:`finish`.
+    Memory is bounded: ``in_flight`` batches in the engine, and ``ahead`` being filled or ready.
+    ``total`` is the number of tiles if known, else producers call :meth:`finish`. Batches whose
+    first tile is in ``done`` are left out. ``on_ready`` is called when a batch becomes ready.
     """
 
     def __init__(
@@ -61,17 +61,21 @@ class TileBatcher:
         *,
         total: int | None = None,
         ahead: int = 2,
+        done: Collection[int] = (),
+        on_ready: Callable[[], None] | None = None,
     ) -> None:
         if total is not None:
             capacity = max(1, min(capacity, total))
         self._capacity = capacity
         self._token = token
         self._total = total
+        self._done = frozenset(done)
+        self._on_ready = on_ready
         self._changed = threading.Condition()
         self._next = 0
         self._filling: Batch | None = None
         self._ready: deque[Batch] = deque()
-        self._taken = 0
+        self._unreleased = 0
         name = engine.spec.inputs[0].name
         shape = (capacity, tile_px, tile_px, 3)
         self._free = deque(
@@ -85,68 +89,91 @@ class TileBatcher:
         Raises the token's cause when cancelled.
         """
         with self._changed:
-            while True:
-                self._token.raise_if_cancelled()
-                if self._total is not None and self._next >= self._total:
-                    return None
-                if self._filling is not None or self._free:
-                    break
-                self._changed.wait(_INTERRUPTIBLE_S)
-            batch = self._filling
-            if batch is None:
-                batch = self._free.popleft()
-                batch.first, batch.count, batch.uncommitted = self._next, 0, 0
-                self._filling = batch
-            slot = Slot(self._next, batch.rgb[batch.count], batch)
-            self._next += 1
-            batch.count += 1
-            batch.uncommitted += 1
-            if batch.count == self._capacity or self._next == self._total:
-                self._filling = None
-            return slot
+            while not self._all_handed_out():
+                slot = self._slot()
+                if slot is not None:
+                    return slot
+                self._changed.wait(INTERRUPTIBLE_S)
+            return None
+
+    def try_acquire(self) -> Slot | None:
+        """The next slot; None if every buffer is taken or all tiles are handed out. Never waits.
+
+        Raises the token's cause when cancelled.
+        """
+        with self._changed:
+            return None if self._all_handed_out() else self._slot()
 
     def commit(self, slot: Slot) -> None:
         """The slot's pixels are written; its batch goes to the encoder once all its slots are."""
         with self._changed:
             slot.batch.uncommitted -= 1
-            self._ready_if_whole(slot.batch)
+            ready = self._ready_if_whole(slot.batch)
+        if ready:
+            self._notify_ready()
 
     def finish(self) -> None:
         """No more tiles: what is handed out is all. The last, partial batch is sent on."""
         with self._changed:
-            if self._total is None:
-                self._total = self._next
-                batch, self._filling = self._filling, None
-                if batch is not None:
-                    self._ready_if_whole(batch)
+            self._total = self._next if self._total is None else min(self._total, self._next)
+            batch, self._filling = self._filling, None
+            ready = batch is not None and self._ready_if_whole(batch)
             self._changed.notify_all()
+        if ready:
+            self._notify_ready()
 
-    def _ready_if_whole(self, batch: Batch) -> None:
-        if batch.uncommitted == 0 and batch is not self._filling:
-            self._ready.append(batch)
-            self._changed.notify_all()
-
-    def batches(self) -> Iterator[Batch]:
-        """Whole batches as they become ready (not always in order), until all tiles have come.
-
-        Raises the token's cause when cancelled.
-        """
-        while True:
-            with self._changed:
-                while not self._ready:
-                    self._token.raise_if_cancelled()
-                    if self._total is not None and self._taken >= self._total:
-                        return
-                    self._changed.wait(_INTERRUPTIBLE_S)
-                batch = self._ready.popleft()
-                self._taken += batch.count
-            yield batch
+    def take(self) -> Batch | None:
+        """A whole batch, not always in order; None if there is none now."""
+        with self._changed:
+            return self._ready.popleft() if self._ready else None
 
     def release(self, batch: Batch) -> None:
         """The engine is done with this batch's memory."""
         with self._changed:
+            self._unreleased -= 1
             self._free.append(batch)
             self._changed.notify_all()
+
+    def wait_released(self) -> None:
+        """Until all tiles were handed out, taken and released. Raises the token's cause."""
+        with self._changed:
+            while not (self._all_handed_out() and self._unreleased == 0):
+                self._changed.wait(INTERRUPTIBLE_S)
+
+    def _all_handed_out(self) -> bool:
+        """Whether no slot is left to hand out; moves on past batches that are done."""
+        self._token.raise_if_cancelled()
+        while self._filling is None and self._next in self._done:
+            self._next += self._capacity
+        return self._total is not None and self._next >= self._total
+
+    def _slot(self) -> Slot | None:
+        if self._filling is None:
+            if not self._free:
+                return None
+            self._filling = self._free.popleft()
+            self._filling.first, self._filling.count = self._next, 0
+            self._filling.uncommitted = 0
+            self._unreleased += 1
+        batch = self._filling
+        slot = Slot(self._next, batch.rgb[batch.count], batch)
+        self._next += 1
+        batch.count += 1
+        batch.uncommitted += 1
+        if batch.count == self._capacity or self._next == self._total:
+            self._filling = None
+        return slot
+
+    def _ready_if_whole(self, batch: Batch) -> bool:
+        if batch.uncommitted or batch is self._filling:
+            return False
+        self._ready.append(batch)
+        return True
+
+    def _notify_ready(self) -> None:
+        # Outside the lock: whoever is told takes the batch at once.
+        if self._on_ready is not None:
+            self._on_ready()
 
     def _wake(self) -> None:
         with self._changed:
