@@ -157,9 +157,20 @@ def read_tile(
         shrink = grid.read_px // grid.tile_px
         slide.read(xy, grid.level, read, out, shrink=shrink, approximate=approximate)
         return
+    np.copyto(out, reduced_tile(slide.read(xy, grid.level, read), grid.tile_px, reduction))
+
+
+def reduced_tile(rgb: UInt8Array, tile_px: int, reduction: Reduction) -> UInt8Array:
+    """A new tile uint8 [tile_px, tile_px, 3] of ``rgb`` uint8 [n, n, 3], as :func:`read_tile`
+    reduces what it reads.
+    """
+    if len(rgb) == tile_px:
+        return np.array(rgb)
+    image = Image.fromarray(rgb)
+    if reduction == "box" and len(rgb) % tile_px == 0:
+        return np.asarray(image.reduce(len(rgb) // tile_px))
     resample = Image.Resampling.BOX if reduction == "box" else Image.Resampling.BILINEAR
-    image = Image.fromarray(slide.read(xy, grid.level, read))
-    np.copyto(out, np.asarray(image.resize((grid.tile_px, grid.tile_px), resample)))
+    return np.asarray(image.resize((tile_px, tile_px), resample))
 
 
 def _coarsest_first(info: SlideInfo) -> list[tuple[int, float]]:

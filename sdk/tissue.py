@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from pathgene_rt.components import fill_holes, remove_small
-from pathgene_rt.geometry import BoolArray, UInt8Array
+from pathgene_rt.geometry import BoolArray, SlideInfo, UInt8Array
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Slide
@@ -26,6 +26,9 @@ MAX_OVERVIEW_PX = 6_000_000
 
 CHROMA_LIMITS = (12, 30)
 """Of 255. Below the first lies the noise of JPEG and sensors, above the second pale stroma."""
+
+GLASS_DARKEST, WHITE_PERCENT = 190, 90
+"""Glass is brighter than the first in every channel; white is what so much of it stays below."""
 
 PEN_HUES = (50, 167)
 """Of 256 (70 to 235 degrees): yellow-green to blue, which H&E never is."""
@@ -60,10 +63,16 @@ def find_tissue(slide: Slide, options: TissueOptions) -> tuple[TissueMask, UInt8
     The overview has ``options.mask_mpp``, coarser where that would be over MAX_OVERVIEW_PX: memory
     must not grow with the slide. Raises SlideScaleError and SlideReadError.
     """
-    mpp, (width, height) = slide_mpp(slide.info), slide.info.size_px
-    coarsest = mpp * math.sqrt(width * height / MAX_OVERVIEW_PX)
-    overview = slide.overview(max(options.mask_mpp, coarsest))
-    return tissue_mask(overview.rgb, mpp * overview.downsample, options), overview.rgb
+    overview = slide.overview(overview_mpp(slide.info, options))
+    mpp = slide_mpp(slide.info) * overview.downsample
+    return tissue_mask(overview.rgb, mpp, options), overview.rgb
+
+
+def overview_mpp(info: SlideInfo, options: TissueOptions) -> float:
+    """The scale of the overview on which tissue is found. Raises SlideScaleError."""
+    width, height = info.size_px
+    coarsest = slide_mpp(info) * math.sqrt(width * height / MAX_OVERVIEW_PX)
+    return max(options.mask_mpp, coarsest)
 
 
 def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMask:
@@ -99,18 +108,22 @@ def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMa
 
 
 def _white_balanced(image: Image.Image) -> Image.Image:
-    """``image`` with its glass made white: the brightness that 90 % of the glass stays below.
+    """``image`` with its glass made white: the brightness that most of the glass stays below.
 
     Glass is what is bright and nearly grey. Pure white is left out: it is what was not scanned.
     """
     bands = image.split()
     darkest = np.asarray(ImageChops.darker(ImageChops.darker(bands[0], bands[1]), bands[2]))
-    glass = (darkest > 190) & (darkest < 255) & (np.asarray(_chroma(image)) < CHROMA_LIMITS[1])
+    glass = (
+        (darkest > GLASS_DARKEST)
+        & (darkest < 255)
+        & (np.asarray(_chroma(image)) < CHROMA_LIMITS[1])
+    )
     if not glass.any():
         return image
     table: list[int] = []
     for band in bands:
-        white = max(1.0, float(np.percentile(np.asarray(band)[glass], 90)))
+        white = max(1.0, float(np.percentile(np.asarray(band)[glass], WHITE_PERCENT)))
         table.extend(min(255, round(level * 255 / white)) for level in range(256))
     return image.point(table)
 

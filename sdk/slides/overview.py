@@ -35,7 +35,7 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
     fewer become white; SlideScaleError where the slide has no mpp.
     """
     info = slide.info
-    level, factor = _level_and_factor(info, mpp / slide_mpp(info))
+    level, factor = overview_level(info, mpp)
     downsample = info.downsamples[level]
     width, height = (max(1, round(side / downsample)) for side in info.size_px)
     if width * height > MAX_DECODED_PX:
@@ -85,8 +85,11 @@ def _quarters(
     ]
 
 
-def _level_and_factor(info: SlideInfo, wanted: float) -> tuple[int, int]:
-    """The level to read and the whole factor to reduce it by for a downsample of ``wanted``."""
+def overview_level(info: SlideInfo, mpp: float) -> tuple[int, int]:
+    """The level that is read for an overview at about ``mpp`` um/px, and the whole factor by which
+    it is reduced. Raises SlideScaleError.
+    """
+    wanted = mpp / slide_mpp(info)
     smallest = math.sqrt(info.size_px[0] * info.size_px[1] / MAX_OVERVIEW_PX)
     wanted = max(wanted, smallest, 1.0)
     level = max(
