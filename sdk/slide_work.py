@@ -16,8 +16,9 @@ from pathgene_rt.coordinates import grid_from_coords
 from pathgene_rt.geometry import TileGrid, UInt8Array
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.slides import Slide, open_slide
+from pathgene_rt.slides import Slide
 from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.streaming.watched_slide import open_watched
 from pathgene_rt.tiling import plan_grid
 from pathgene_rt.tissue import find_tissue
 
@@ -61,7 +62,7 @@ class SlideWork:
 def prepared(path: Path, preprocess: Preprocess, options: PredictOptions) -> Iterator[SlideWork]:
     """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind."""
     began = time.perf_counter()
-    with open_slide(path, options.mpp) as slide:
+    with open_watched(path, options.mpp, options.io_timeout_s) as slide:
         opened = time.perf_counter()
         work = _planned(path, slide, preprocess, options)
         work.seconds["open"] = opened - began
