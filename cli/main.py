@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pathgene_rt.cli.build import build
+from pathgene_rt.cli.capi import capi
 from pathgene_rt.cli.demo import demo
 from pathgene_rt.cli.doctor import doctor
 from pathgene_rt.cli.export import export
@@ -53,6 +54,7 @@ def _options(
 
 for command in (demo, train, extract, export, build, verify, predict, inspect, doctor):
     app.command()(command)
+app.add_typer(capi)
 
 
 def main() -> None:
