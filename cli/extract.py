@@ -46,11 +46,12 @@ def extract(
 ) -> None:
     """Write the encoder's features of each slide to OUT/<slide>.h5, as CLAM lays them out.
 
-    Slides whose file is there, whole and of this encoder, are skipped unless --overwrite: a run
-    that was stopped is continued by the same command. A bad slide does not stop the others.
+    Slides whose file is there, whole and of this encoder, are skipped unless --overwrite, and a
+    slide that was begun goes on at the tile it had come to: a run that was stopped or killed is
+    continued by the same command. A bad slide does not stop the others.
     """
     from pathgene_rt.cli.slide_batch import run_batch
-    from pathgene_rt.features import is_complete_features, write_features
+    from pathgene_rt.features import is_complete_features
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
@@ -59,7 +60,12 @@ def extract(
     console = Console(json=json, quiet=quiet)
     found = find_slides(slides)
     options = PredictOptions(
-        mpp=mpp, coords=coords, readers=readers, io_timeout_s=io_timeout, exact=exact
+        mpp=mpp,
+        coords=coords,
+        readers=readers,
+        io_timeout_s=io_timeout,
+        exact=exact,
+        resume=not overwrite,
     )
     folder = writable_folder(out)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
@@ -72,12 +78,12 @@ def extract(
             return not overwrite and is_complete_features(folder / f"{slide.stem}.h5", encoder)
 
         def one(slide: Path, progress: Progress) -> dict[str, object]:
-            bag, stats = predictor.extract(slide, options, progress=progress.update)
-            write_features(folder / f"{slide.stem}.h5", bag)
+            features = folder / f"{slide.stem}.h5"
+            bag, stats = predictor.extract(slide, options, out=features, progress=progress.update)
             return {
                 "tiles": len(bag),
                 "tiles_per_second": round(stats.tiles_per_second, 1),
-                "features": str(folder / f"{slide.stem}.h5"),
+                "features": str(features),
             }
 
         run_batch(found, one, done, console, columns=("tiles", "tiles_per_second", "features"))

@@ -43,6 +43,10 @@ def predict(
         bool,
         typer.Option("--features", help="Also keep the features (HDF5); --cases does for cases."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with features that a killed run had written."),
+    ] = False,
     heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
     geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
     anonymize: Annotated[
@@ -90,6 +94,7 @@ def predict(
         heatmaps=heatmaps,
         geojson=geojson,
         features=features,
+        resume=resume,
         anonymize=anonymize,
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
