@@ -9,10 +9,10 @@ import typer
 
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 
-capi = typer.Typer(no_args_is_help=True)
+capi = typer.Typer(name="capi", no_args_is_help=True)
 
 
-@capi.callback(name="capi")
+@capi.callback()
 def _group() -> None:
     """The C library for scanner software."""
 

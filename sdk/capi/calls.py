@@ -107,8 +107,8 @@ class HostCalls:
     def start(self, own: int) -> int:
         """``own``: no one else uses this interpreter, so what Python prints goes to the log."""
         if own:
-            sys.stdout = self._log.stream(HostLog.INFO)  # type: ignore[assignment]
-            sys.stderr = self._log.stream(HostLog.WARNING)  # type: ignore[assignment]
+            sys.stdout = self._log.stream(HostLog.INFO)
+            sys.stderr = self._log.stream(HostLog.WARNING)
         return STARTED
 
     def set_log(self, callback: CData, user: CData) -> int:
