@@ -13,7 +13,7 @@ from pathgene_rt.engines.backend import Availability, Backend
 from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
-from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.model_spec import FoldSpec, ModelSpec
 from pathgene_rt.options import EngineOptions
 
 BACKENDS: tuple[tuple[str, str], ...] = (
@@ -113,6 +113,10 @@ class EngineFactory:
                 return self._create(self._bundle.read(head.file), head.model, HEAD_PRECISION)
         known = ", ".join(head.name for head in self._bundle.heads) or "none"
         raise UsageError(f"bundle {self._bundle.path} has no head {name!r}; it has {known}")
+
+    def fold(self, fold: FoldSpec) -> Engine:
+        """Compile a head's fold graph, in float32. The caller closes it. Raises EngineError."""
+        return self._create(self._bundle.read(fold.file), fold.model, HEAD_PRECISION)
 
     def _create(self, model: bytes, spec: ModelSpec, precision: Precision) -> Engine:
         backend = self.selection.backend

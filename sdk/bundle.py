@@ -22,7 +22,6 @@ from pydantic.dataclasses import dataclass
 from pathgene_rt.bundle_store import MANIFEST, BundleStore, is_safe_name, open_store
 from pathgene_rt.errors import BundleError
 from pathgene_rt.model_spec import (
-    FOLD_STATE,
     HEAD_INPUTS,
     FoldSpec,
     HeadSpec,

@@ -11,6 +11,22 @@ from numpy.typing import ArrayLike, NDArray
 from pathgene_rt.model_spec import Activation
 
 
+def log_odds(
+    logits: ArrayLike, activation: Activation, temperature: float = 1.0
+) -> NDArray[np.float64]:
+    """log(p / (1 - p)) float64 [..., classes] of the :func:`probabilities` p of ``logits``, also
+    where those round to 0 or 1."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    if activation == "sigmoid":
+        return scaled
+    others = [
+        np.logaddexp.reduce(np.delete(scaled, place, axis=-1), axis=-1)
+        for place in range(scaled.shape[-1])
+    ]
+    result: NDArray[np.float64] = scaled - np.stack(others, axis=-1)
+    return result
+
+
 def probabilities(
     logits: ArrayLike, activation: Activation, temperature: float = 1.0
 ) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pathgene_rt.calibration import probabilities
 from pathgene_rt.errors import EngineError
+from pathgene_rt.interval import Interval
 from pathgene_rt.model_spec import HeadSpec, TaskKind
 
 NO_CALL = "none"
@@ -24,7 +25,8 @@ class Prediction:
     ``probabilities`` are calibrated and in the order of ``classes``. ``called`` are the indices of
     the classes that ``call`` names: exactly one for softmax, none or more for sigmoid (joined by
     ", " in ``call``). ``threshold`` is None where none was applied (likeliest of several classes).
-    ``logits`` are None for the mean of a case's slides.
+    ``logits`` are None for the mean of a case's slides. ``interval`` is where each class's
+    probability for the whole slide lies with 95 % confidence; None where the whole slide was seen.
     """
 
     head: str
@@ -36,6 +38,7 @@ class Prediction:
     threshold: float | None
     called: tuple[int, ...]
     has_attention: bool
+    interval: Interval | None = None
 
     @property
     def call(self) -> str:
@@ -54,6 +57,7 @@ class Prediction:
             "threshold": self.threshold,
             "logits": None if self.logits is None else list(self.logits),
             "has_attention": self.has_attention,
+            "interval": None if self.interval is None else [list(ends) for ends in self.interval],
         }
 
 

@@ -98,13 +98,25 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Partial:
+    """What a report is of that was ended before the slide's last tile, and ``why`` it was.
+    ``tiles_total`` is None where it was not known yet."""
+
+    tiles_done: int
+    tiles_total: int | None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that is known about one slide after prediction.
 
     ``attention`` holds float32 [N, k] by head name, normalised over the N tiles; it stays in memory
     and goes into pictures and GeoJSON, not into the JSON. ``quality`` are figures of tissue and
     quality, units in their names. ``created`` is ISO 8601, UTC. ``files`` are the names of files
-    beside ``report.json`` by what they are; empty as long as nothing was written.
+    beside ``report.json`` by what they are; empty as long as nothing was written. ``partial`` is
+    None where every tile was seen; otherwise predictions have intervals, and attention, heatmaps
+    and features are of the tiles that were seen.
     """
 
     slide_id: str
@@ -116,6 +128,7 @@ class Report:
     intended_use: str = RESEARCH_USE
     created: str = field(default_factory=utc_now)
     files: Mapping[str, str] = field(default_factory=dict)
+    partial: Partial | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +139,7 @@ class Report:
                 "slide": self.slide_id,
                 "created": self.created,
                 "intended_use": self.intended_use,
+                "partial": None if self.partial is None else asdict(self.partial),
                 "predictions": [prediction.to_dict() for prediction in self.predictions],
                 "quality": dict(self.quality),
                 "provenance": self.provenance.to_dict(),

@@ -153,4 +153,5 @@ def test_as_json() -> None:
         "threshold": 0.5,
         "logits": [0.0, 0.0],
         "has_attention": False,
+        "interval": None,
     }

@@ -88,6 +88,7 @@ def test_the_layout_of_schema_version_1(tmp_path: Path) -> None:
         "slide",
         "created",
         "intended_use",
+        "partial",
         "predictions",
         "quality",
         "provenance",
@@ -109,6 +110,7 @@ def test_the_layout_of_schema_version_1(tmp_path: Path) -> None:
         "threshold",
         "logits",
         "has_attention",
+        "interval",
     ]
     provenance = document["provenance"]
     assert provenance["bundle"] == {
