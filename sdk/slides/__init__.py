@@ -10,14 +10,13 @@ from pathgene_rt.files import reason
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.scale import SENSIBLE_MPP
 from pathgene_rt.slides.slide import Overview, Slide
+from pathgene_rt.slides.tiff_reader import TIFF_STARTS, open_tiff
 
 __all__ = ["READERS", "Overview", "Slide", "open_slide"]
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 OpenWith = Callable[[Path, float | None], Slide | None]
 
-READERS: tuple[OpenWith, ...] = (open_with_openslide,)
+READERS: tuple[OpenWith, ...] = (open_tiff, open_with_openslide)
 """In the order in which they are asked. A reader returns None for a file that is not its own, and
 raises SlideOpenError for one that is but cannot be opened."""
 

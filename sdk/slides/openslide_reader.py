@@ -6,7 +6,7 @@ A DICOM slide is named by any one of its files; OpenSlide finds the others in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,7 +82,7 @@ class OpenSlideReader:
         self._lock = threading.Lock()
         self._closed = False
         self.reader = f"openslide {version}"
-        properties: Mapping[str, str] = handle.properties
+        self.properties = properties = dict(handle.properties)
         if mpp is None:
             mpp = declared_mpp(
                 path.stem, properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")

@@ -1,0 +1,69 @@
+"""Stored JPEG 2000 tiles (Aperio 33003 and 33005) to RGB, by OpenJPEG.
+
+imagecodecs is used: it releases the GIL, which pylibjpeg-openjpeg and Pillow do not. It is large
+(20 MB), so an optional extra, ``jpeg2000``; without it OpenSlide decodes these levels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pathgene_rt.geometry import UInt8Array
+
+_START_AND_SIZE = b"\xff\x4f\xff\x51"
+
+
+def decoder_is_installed() -> bool:
+    """Whether the package that decodes these tiles is there."""
+    return importlib.util.find_spec("imagecodecs") is not None
+
+
+@dataclass(frozen=True)
+class Jpeg2000Tiles:
+    """How the JPEG 2000 tiles of one level are decoded: ``ycbcr`` for 33003, which hold Y, Cb and
+    Cr where 33005 holds RGB (transformed within the codestream, which OpenJPEG undoes).
+    """
+
+    ycbcr: bool
+
+    def decode(self, stored: bytes, out: UInt8Array) -> None:
+        """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size.
+
+        Raises ValueError where it is truncated, corrupt or of another size.
+        """
+        import imagecodecs
+
+        height, width = out.shape[:2]
+        declared = declared_components(stored)
+        if declared != [(width, height)] * 3:
+            raise ValueError(f"holds components of {declared} px")
+        try:
+            imagecodecs.jpeg2k_decode(stored, numthreads=1, out=out)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        if self.ycbcr:
+            image = Image.frombuffer("YCbCr", (width, height), out, "raw", "YCbCr", 0, 1)
+            np.copyto(out, np.asarray(image.convert("RGB")))
+
+
+def declared_components(stored: bytes) -> list[tuple[int, int]]:
+    """(w, h) of each component that the codestream ``stored`` declares (ISO 15444-1, A.5.1).
+
+    Read before decoding, which allocates what is declared. Raises ValueError where it is none.
+    """
+    if stored[:4] != _START_AND_SIZE or len(stored) < 42:
+        raise ValueError("no JPEG 2000 codestream")
+    right, bottom, left, top = struct.unpack(">4I", stored[8:24])
+    (count,) = struct.unpack(">H", stored[40:42])
+    steps = stored[42 : 42 + 3 * min(count, 4)]
+    if len(steps) < 9 or 0 in steps[1::3] or 0 in steps[2::3]:
+        raise ValueError(f"a JPEG 2000 codestream of {count} components")
+    return [
+        (-(-right // across) - -(-left // across), -(-bottom // down) - -(-top // down))
+        for across, down in zip(steps[1::3], steps[2::3], strict=True)
+    ]
