@@ -115,6 +115,7 @@ def features_layout(bag: FeatureBag, run_sha256: str = "") -> tuple[memoryview, 
             }
         )
         empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        empty.set_obj_track_times(False)  # the same features are the same file
         empty.set_layout(h5py.h5d.CONTIGUOUS)
         empty.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         empty.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

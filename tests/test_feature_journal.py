@@ -248,8 +248,6 @@ def test_kill_9_and_resume_give_what_an_undisturbed_run_gives(tmp_path: Path) ->
     )
     assert any("were encoded before" in warning for warning in resumed["warnings"])
     assert resumed["predictions"] == whole["predictions"]
-    for name in ("features.h5",):
-        assert (out / "large" / name).read_bytes() == (
-            tmp_path / "whole" / "large" / name
-        ).read_bytes()
+    features = (folder / "large" / "features.h5" for folder in (out, tmp_path / "whole"))
+    assert len({path.read_bytes() for path in features}) == 1
     assert sorted(path.name for path in (out / "large").iterdir()) == ["features.h5", "report.json"]
