@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathgene_rt.options import EngineOptions, PredictOptions, TissueOptions
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report import Report
+    from pathgene_rt.scan import ScanSession
+    from pathgene_rt.scan_input import ScanOptions
+    from pathgene_rt.scan_progress import ScanProgress
     from pathgene_rt.slides import open_slide
     from pathgene_rt.streaming.cancellation import CancellationToken
 
@@ -33,6 +36,9 @@ __all__ = [
     "PredictOptions",
     "Predictor",
     "Report",
+    "ScanOptions",
+    "ScanProgress",
+    "ScanSession",
     "TissueOptions",
     "open_slide",
     "predict_case",
@@ -49,6 +55,9 @@ _HOMES = {
     "PredictOptions": "options",
     "Predictor": "predictor",
     "Report": "report",
+    "ScanOptions": "scan_input",
+    "ScanProgress": "scan_progress",
+    "ScanSession": "scan",
     "TissueOptions": "options",
     "open_slide": "slides",
     "predict_case": "case_prediction",

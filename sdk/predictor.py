@@ -21,6 +21,8 @@ from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import Prediction, make_prediction
 from pathgene_rt.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report_files import FEATURES_FILE, write_report
+from pathgene_rt.scan import ScanSession
+from pathgene_rt.scan_input import WHITE, Colour, ScanOptions
 from pathgene_rt.slide_encoding import SlideEncoder
 from pathgene_rt.slide_work import SlideWork, prepared
 from pathgene_rt.slides.scale import slide_mpp
@@ -147,6 +149,23 @@ class Predictor:
             if out is not None:
                 encoded.write_features(out)
             return encoded.bag, encoded.stats
+
+    def open_scan(
+        self,
+        mpp: float,
+        size_px: tuple[int, int] | None = None,
+        *,
+        slide_id: str = "scan",
+        background: Colour = WHITE,
+        options: ScanOptions | None = None,
+    ) -> ScanSession:
+        """A slide that is pushed while it is scanned; any number of them at once.
+
+        Arguments and errors are those of :class:`ScanSession`. Close it before the predictor.
+        """
+        return ScanSession(
+            self, mpp, size_px, slide_id=slide_id, background=background, options=options
+        )
 
     def _provenance(self, work: SlideWork, stats: EncodeStats) -> Provenance:
         return Provenance(

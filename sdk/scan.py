@@ -1,107 +1,444 @@
-"""Prediction while a slide is scanned: tiles are pushed in, interim and final reports come out."""
+"""Prediction while a slide is scanned: tiles are pushed in, interim and final reports come out.
+
+What a file gives and what the same pixels give when they are pushed is the same: the same tissue,
+the same tiles, the same predictions. The tissue of a slide is known only when all of it has come.
+Until then every tile that may be tissue is encoded, the others are set aside; at the end the tissue
+is found on the overview that the pushed pixels make up, what was set aside and is tissue after all
+is encoded as well, and what was encoded and is none is left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Protocol, Self
 
-from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.options import TissueOptions
-from pathgene_rt.report import Report
+import numpy as np
 
-PixelFormat = Literal["RGB", "RGBA", "BGR", "BGRA"]
-"""Order of the channels in memory. Alpha is not looked at: a stage camera has none."""
+from pathgene_rt.bundle import Bundle
+from pathgene_rt.engine import EngineInfo
+from pathgene_rt.errors import (
+    CancelledError,
+    NoTissueError,
+    ScanInputError,
+    ScanStateError,
+    ScanTimeoutError,
+)
+from pathgene_rt.features import FeatureBag
+from pathgene_rt.files import writable_folder
+from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
+from pathgene_rt.heads import place_warnings
+from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.prediction import Prediction
+from pathgene_rt.report import BundleIdentity, Provenance, Report
+from pathgene_rt.report_files import write_report
+from pathgene_rt.scan_input import (
+    WHITE,
+    Colour,
+    PixelFormat,
+    ScanOptions,
+    checked_background,
+    checked_corner,
+    checked_timeout,
+    rgb_view,
+    scanned_slide,
+)
+from pathgene_rt.scan_progress import ScanProgress
+from pathgene_rt.slide_work import public_id
+from pathgene_rt.slides.overview import overview_level
+from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
+from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
+from pathgene_rt.streaming.pushed_bag import PushedBag
+from pathgene_rt.streaming.tile_intake import Tile, TileIntake
+from pathgene_rt.streaming.tile_push import Place
+from pathgene_rt.tiling import plan_grid, plan_scale
+from pathgene_rt.tissue import overview_mpp, tissue_mask
+
+__all__ = ["PixelFormat", "ScanModel", "ScanOptions", "ScanProgress", "ScanSession"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScanOptions:
-    """How a scan is held and judged.
+class ScanModel(Protocol):
+    """What a session needs of a :class:`~pathgene_rt.predictor.Predictor`."""
 
-    ``partial_bytes`` bounds the memory of tiles that are not whole yet (4 bytes a level-0 pixel),
-    ``waiting_tiles`` how many whole tiles may wait for the encoder before :meth:`ScanSession.push`
-    says busy, ``aside_bytes`` what is kept of tiles that look like glass until the tissue is known.
-    ``anonymize`` replaces the slide id in every output by a hash.
-    """
+    bundle: Bundle
+    options: EngineOptions
+    service: EncoderService
 
-    tissue: TissueOptions = field(default_factory=TissueOptions)
-    partial_bytes: int = 1 << 30
-    waiting_tiles: int = 256
-    aside_bytes: int = 1 << 30
-    anonymize: bool = False
+    @property
+    def identity(self) -> BundleIdentity: ...
 
+    @property
+    def head_engines(self) -> dict[str, EngineInfo]: ...
 
-@dataclass(frozen=True, kw_only=True)
-class ScanProgress:
-    """Where a scan stands. Counts are of grid tiles, ``pushes`` and ``busy`` of calls of push.
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
-    ``interim`` holds what the heads say of the tiles that are encoded so far, by head name; empty
-    as long as there are none.
-    """
-
-    pushes: int
-    busy: int
-    whole: int
-    encoded: int
-    waiting: int
-    aside: int
-    partial: int
-    partial_bytes: int
-    interim: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a JSON document."""
-        raise NotImplementedError
+    def predict_bag(
+        self, bag: FeatureBag
+    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]: ...
 
 
 class ScanSession:
     """One slide while it is scanned; made by ``Predictor.open_scan``. Use as a context manager.
 
-    Every method may be called from any thread at any time. Of pixels that are pushed to the same
-    place the first count. Nothing is written to files unless :meth:`finish` is told to.
+    Every method may be called from any thread at any time. As long as a tile is not whole, of
+    pixels pushed to the same place the last count; once it is, further ones are passed over.
+
+    Memory: the tiles that are not whole (``options.partial_bytes``), those that wait for the
+    encoder (``options.waiting_tiles``, plus what one push makes whole), those set aside
+    (``options.aside_bytes``), the overview (12 bytes for each of at most 6 million pixels; at the
+    end what finding tissue takes) and the bag.
     """
 
-    def push(self, rgb: UInt8Array, x: int, y: int, *, format: PixelFormat = "RGB") -> bool:
+    def __init__(
+        self,
+        model: ScanModel,
+        mpp: float,
+        size_px: tuple[int, int] | None = None,
+        *,
+        slide_id: str = "scan",
+        background: Colour = WHITE,
+        options: ScanOptions | None = None,
+    ) -> None:
+        """``mpp`` is um per pushed pixel; ``size_px`` (w, h) of the slide, None if it is what is
+        pushed; ``background`` the colour of what never comes.
+
+        Raises ScanInputError; SlideScaleError if the bundle's encoder does not take that scale;
+        EngineError if the predictor was closed.
+        """
+        self._model = model
+        self._options = options or ScanOptions()
+        self._size = size_px
+        public = public_id(slide_id, anonymize=self._options.anonymize)
+        self._info = scanned_slide(public, mpp, size_px)
+        self._extent = (0, 0) if size_px is None else self._info.size_px
+        preprocess = model.bundle.preprocess
+        # The only level is that of downsample 1, so the span is a whole number.
+        self._span = plan_scale(self._info, preprocess).read_px
+        self._factor = self._overview_factor(self._info)
+        self._tiles = TileIntake(
+            preprocess,
+            self._span,
+            self._factor,
+            size_px,
+            checked_background(background),
+            self._options.tissue,
+            partial_bytes=self._options.partial_bytes,
+            aside_bytes=self._options.aside_bytes,
+        )
+        self._waiting: deque[Tile] = deque()
+        self._bag = PushedBag(model.bundle.feature_dim)
+        self._interim: tuple[int, tuple[Prediction, ...]] = (0, ())
+
+        self._changed = threading.Condition()
+        self._pushes = self._busy = self._pushing = 0
+        self._no_more = self._finish_waits = self._finished = self._ended = self._closed = False
+        self._result: _Result | None = None
+        self._token = CancellationToken()
+        self._stream = model.service.open(
+            preprocess.tile_px, model.options.batch, self._token, self._encoded
+        )
+        self._token.on_cancel(self._wake)
+        self._began = time.perf_counter()
+        self._thread = threading.Thread(target=self._run, name=f"scan {public}", daemon=True)
+        self._thread.start()
+
+    def push(
+        self,
+        rgb: UInt8Array,
+        x: int,
+        y: int,
+        *,
+        format: PixelFormat = "RGB",
+    ) -> bool:
         """Take the rectangle of level-0 pixels whose top-left corner is (``x``, ``y``).
 
         ``rgb`` is uint8 [h, w, 3] or [h, w, 4] as ``format`` says, of any strides; it is read in
         place and may be reused as soon as the call returns. True if all of it was taken; False if
-        nothing was, because the encoder is behind: try again later. Never waits for the encoder.
+        nothing was, because the encoder is behind: try again later. The answer depends on what
+        waits before the call; a push that is taken may make any number of tiles whole. Never waits
+        for the encoder.
 
-        Raises ScanInputError (nothing was taken, the session goes on) for other arrays, empty or
-        negative rectangles and such that leave the slide; ScanMemoryError (nothing was taken, the
-        session goes on) where partial tiles would need more than ``partial_bytes``; ScanStateError
-        after finish and close; what ended the session (EngineError, CancelledError) if it failed.
+        Raises ScanInputError for other arrays, empty or negative rectangles and such that leave the
+        slide, ScanMemoryError where partial tiles would need more than ``partial_bytes``: nothing
+        was taken then, and the session goes on. Raises ScanStateError after finish and close, and
+        what ended the session (EngineError, CancelledError).
         """
-        raise NotImplementedError
+        pixels = rgb_view(rgb, format)
+        height, width = pixels.shape[:2]
+        x, y = checked_corner(x, y, width, height, self._size)
+        with self._changed:
+            self._require_open()
+            if self._no_more:
+                raise ScanStateError("a push after finish; open another scan for another slide")
+            if len(self._waiting) >= self._options.waiting_tiles:
+                self._busy += 1
+                return False
+            extent = self._extent_with(x + width, y + height)
+            tiles = self._tiles.push(pixels, x, y)
+            self._extent = extent
+            self._pushes += 1
+            self._pushing += 1
+        try:
+            self._queue(tiles)
+        except BaseException as error:
+            self._token.cancel(error)
+            raise
+        finally:
+            with self._changed:
+                self._pushing -= 1
+                self._changed.notify_all()
+        return True
 
     def poll(self) -> ScanProgress:
         """Where the scan stands, with interim predictions. Never waits for the encoder.
 
         Raises ScanStateError after close, and what ended the session if it failed.
         """
-        raise NotImplementedError
+        with self._changed:
+            self._require_open()
+            encoded, sent = self._bag.encoded, self._bag.sent
+            progress = ScanProgress(
+                pushes=self._pushes,
+                busy=self._busy,
+                whole=self._tiles.assembler.whole,
+                encoded=encoded,
+                waiting=len(self._waiting) + sent - encoded,
+                aside=len(self._tiles.aside),
+                partial=self._tiles.assembler.partial,
+                partial_bytes=self._tiles.assembler.partial_bytes,
+            )
+        return replace(progress, interim=self._interim_predictions())
 
     def finish(self, timeout: float | None = None, *, out: Path | None = None) -> Report:
         """No more pixels will come: wait for the report, at most ``timeout`` seconds.
 
         ``out`` is a folder for the report's files. Raises ScanTimeoutError if the time is up: the
         work goes on, and finish may be called again to wait for it. Raises ScanStateError for a
-        second finish; NoTissueError; EngineError; OutputError; CancelledError.
+        second finish; ScanInputError; NoTissueError; EngineError; OutputError; CancelledError.
         """
-        raise NotImplementedError
+        timeout = checked_timeout(timeout)
+        with self._changed:
+            self._require_open()
+            if self._finished or self._finish_waits:
+                raise ScanStateError("a second finish; the first gives the report")
+            self._finish_waits = True
+        try:
+            if out is not None:
+                writable_folder(out)
+            result = self._wait_for_result(timeout)
+            report = result.report if out is None else result.written(out)
+            self._finished = True
+            return report
+        finally:
+            self._finish_waits = False
 
     def cancel(self) -> None:
         """Stop and drop everything; a finish that waits raises CancelledError. Idempotent."""
-        raise NotImplementedError
+        self._token.cancel(CancelledError("the scan was cancelled; there is no report"))
 
     def close(self) -> None:
         """Cancel what is not finished and free everything. Idempotent."""
-        raise NotImplementedError
+        with self._changed:
+            self._closed = True
+        self.cancel()
+        self._thread.join()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ScanStateError("the scan was closed; open another")
+        self._token.raise_if_cancelled()
+
+    def _queue(self, tiles: Iterable[Tile]) -> None:
+        for tile in tiles:
+            with self._changed:
+                self._waiting.append(tile)
+                self._changed.notify_all()
+
+    def _extent_with(self, right: int, bottom: int) -> tuple[int, int]:
+        """The slide's size with a rectangle that ends there. Raises ScanInputError."""
+        extent = (max(self._extent[0], right), max(self._extent[1], bottom))
+        grown = replace(self._info, size_px=extent)
+        if self._size is None and self._overview_factor(grown) != self._factor:
+            raise ScanInputError(
+                f"a slide of {extent[0]} x {extent[1]} px needs a coarser overview than was begun; "
+                "give size_px when the scan is opened"
+            )
+        return extent
+
+    def _overview_factor(self, info: SlideInfo) -> int:
+        return overview_level(info, overview_mpp(info, self._options.tissue))[1]
+
+    def _interim_predictions(self) -> tuple[Prediction, ...]:
+        encoded = self._bag.encoded
+        if encoded > self._interim[0]:
+            bag = self._feature_bag(*self._bag.so_far())
+            self._interim = (encoded, self._model.predict_bag(bag)[0])
+        return self._interim[1]
+
+    def _feature_bag(self, places: Int64Array, features: Float32Array) -> FeatureBag:
+        tile_px = self._model.bundle.preprocess.tile_px
+        return FeatureBag(
+            slide_id=self._info.slide_id,
+            features=features,
+            xy=(places * self._span).astype(np.int32),
+            tile_px=tile_px,
+            mpp=self._span * slide_mpp(self._info) / tile_px,
+            span_px=float(self._span),
+            encoder_sha256=self._model.bundle.encoder.weights_sha256,
+        )
+
+    def _wait_for_result(self, timeout: float | None) -> _Result:
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            self._no_more = True
+            self._changed.notify_all()
+            while not self._ended:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise ScanTimeoutError(
+                        f"the report was not ready after {timeout:g} s; call finish again to wait "
+                        "on, or cancel"
+                    )
+                self._changed.wait(min(left, INTERRUPTIBLE_S))
+            if self._result is None:
+                self._token.raise_if_cancelled()
+            assert self._result is not None
+            return self._result
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # In the encoder's thread.
+
+    def _encoded(self, first: int, count: int, features: Float32Array) -> None:
+        self._bag.add(first, count, features)
+
+    # In the session's own thread.
+
+    def _run(self) -> None:
+        try:
+            while (tile := self._next_waiting()) is not None:
+                self._send(*tile)
+            self._result = self._complete()
+        except BaseException as error:  # noqa: BLE001 - raised again by finish
+            self._token.cancel(error)
+        finally:
+            self._stream.close()
+            with self._changed:
+                self._waiting.clear()
+                self._tiles.clear()
+                self._ended = True
+                self._changed.notify_all()
+
+    def _next_waiting(self) -> Tile | None:
+        """A tile for the encoder; None when no more pixels come."""
+        with self._changed:
+            while not (self._no_more and self._pushing == 0):
+                self._token.raise_if_cancelled()
+                if self._waiting and not self._no_more:
+                    return self._waiting.popleft()
+                self._changed.wait()
+            return None
+
+    def _send(self, place: Place, rgb: UInt8Array) -> None:
+        slot = self._stream.acquire()
+        assert slot is not None  # there is no total
+        self._bag.send(place)
+        slot.rgb[:] = rgb
+        self._stream.commit(slot)
+
+    def _complete(self) -> _Result:
+        """What :meth:`Predictor.predict` would say of the pixels that came."""
+        model, options = self._model, self._options
+        seconds = {"scan": time.perf_counter() - self._began}
+        if self._pushes == 0:
+            raise NoTissueError(f"{self._info.slide_id}: nothing was pushed before finish")
+        info = replace(self._info, size_px=self._extent)
+        with _timed(seconds, "tissue_and_grid"):
+            self._queue(self._tiles.rest(info.size_px))
+            overview = self._tiles.overview(info.size_px)
+            mask = tissue_mask(overview, slide_mpp(info) * self._factor, options.tissue)
+            grid = plan_grid(info, model.bundle.preprocess, mask, options.tissue)
+        with _timed(seconds, "encode"):
+            places = self._send_missing(grid)
+            self._stream.finish()
+            stats = self._stream.wait()
+        bag = self._feature_bag(grid.coords, self._bag.rows(places))
+        with _timed(seconds, "heads"):
+            predictions, attention = model.predict_bag(bag)
+        report = Report(
+            slide_id=info.slide_id,
+            intended_use=model.bundle.manifest.intended_use,
+            predictions=predictions,
+            attention=attention,
+            quality=mask.quality,
+            provenance=self._provenance(grid, stats, seconds),
+            warnings=place_warnings(model.bundle.heads, bag),
+        )
+        return _Result(report, info, bag, overview)
+
+    def _send_missing(self, grid: TileGrid) -> list[Place]:
+        """Send the tiles of ``grid`` that were not; the places of all, in the grid's order."""
+        waiting = dict(self._waiting)
+        places = [(int(column), int(row)) for column, row in grid.coords]
+        for place in places:
+            if place not in self._bag:
+                rgb = waiting.get(place)
+                self._send(place, self._tiles.take(place) if rgb is None else rgb)
+        return places
+
+    def _provenance(
+        self, grid: TileGrid, stats: EncodeStats, seconds: dict[str, float]
+    ) -> Provenance:
+        return Provenance(
+            bundle=self._model.identity,
+            encoder=self._model.service.engine.info,
+            heads=self._model.head_engines,
+            engine_notes=self._model.notes,
+            reader="scan session",
+            slide_mpp=slide_mpp(self._info),
+            mpp=grid.mpp,
+            tile_px=grid.tile_px,
+            level=grid.level,
+            tiles=len(grid),
+            seconds={**seconds, "first_batch": stats.first_batch_s},
+            tiles_per_second=stats.tiles_per_second,
+            encoder_busy_share=stats.busy_share,
+        )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A report and what its files are made of."""
+
+    report: Report
+    info: SlideInfo
+    bag: FeatureBag
+    overview: UInt8Array
+
+    def written(self, folder: Path) -> Report:
+        overview = self.overview if self.report.attention else None
+        return write_report(self.report, folder, overview, self.info, self.bag, PredictOptions())
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - began

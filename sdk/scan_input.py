@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,14 +103,22 @@ def rgb_view(pixels: Any, pixel_format: PixelFormat) -> UInt8Array:
     return view
 
 
-def check_rectangle(
+def checked_corner(
     x: int, y: int, width: int, height: int, size_px: tuple[int, int] | None
-) -> None:
-    """Raise ScanInputError if the rectangle is not on the slide (None: of a size not known yet)."""
+) -> tuple[int, int]:
+    """(``x``, ``y``) of a rectangle that lies on the slide, of ``size_px`` unless that is not known
+    yet. Raises ScanInputError.
+    """
+    try:
+        x, y = operator.index(x), operator.index(y)
+    except TypeError as error:
+        raise ScanInputError(
+            f"the corner ({x!r}, {y!r}) is no pixel; give whole numbers"
+        ) from error
     limits = size_px or (MAX_SIDE_PX, MAX_SIDE_PX)
     if min(x, y) < 0 or x + width > limits[0] or y + height > limits[1]:
         raise ScanInputError(
-            f"the rectangle of {width} x {height} px at ({x}, {y}) is not on the slide, which has "
-            f"{'at most ' if size_px is None else ''}{limits[0]} x {limits[1]} px; cut it to the "
-            "slide"
+            f"the rectangle of {width} x {height} px at ({x}, {y}) is not on the slide of "
+            f"{'at most ' if size_px is None else ''}{limits[0]} x {limits[1]} px; cut it to that"
         )
+    return x, y

@@ -58,11 +58,11 @@ class SetAsideTiles:
 
 def _packed(rgb: UInt8Array) -> bytes:
     """Three bytes for a tile of one colour, else a zlib stream."""
-    colour = rgb[0, 0]
-    if (rgb == colour).all():
-        return colour.tobytes()
+    colour = bytes(rgb[0, 0])
+    if (rgb == rgb[0, 0]).all():
+        return colour
     packer = zlib.compressobj(1, zlib.DEFLATED, strategy=zlib.Z_HUFFMAN_ONLY)
-    return packer.compress(np.ascontiguousarray(rgb)) + packer.flush()
+    return packer.compress(rgb.tobytes()) + packer.flush()
 
 
 def _unpacked(data: bytes, shape: tuple[int, int, int]) -> bytes:

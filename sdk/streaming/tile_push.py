@@ -107,6 +107,11 @@ class TileAssembler:
             )
             yield WholeTile(place, partial.rgb, self._inside(place, size_px))
 
+    def clear(self) -> None:
+        """Free the memory of the tiles that are not whole."""
+        with self._lock:
+            self._partial.clear()
+
     def _claimed(self, x: int, y: int, width: int, height: int) -> list[tuple[Place, _Target]]:
         """What the rectangle adds to: partial tiles, or None for a tile that it covers alone."""
         span = self._span
@@ -182,7 +187,7 @@ class TileAssembler:
             ]
             if partial.write(part, max(0, -left), max(0, -top)):
                 with self._lock:
-                    del self._partial[place]
+                    self._partial.pop(place, None)
                     self._whole.add(place)
                 yield WholeTile(place, partial.rgb, inside)
 

@@ -34,15 +34,15 @@ class TissueGuess:
         balanced = np.minimum(means * (255 / white), 255)
         chroma = balanced.max(axis=-1) - balanced.min(axis=-1)
         share = np.count_nonzero(chroma > CHROMA_LIMITS[0] - 1) / chroma.size
-        return share >= self._min_share
+        return bool(share >= self._min_share)
 
     def _white(self, glass: UInt8Array) -> Float32Array:
         """The brightness float32 [3] that most of the glass stays below, with ``glass`` [n, 3]."""
         with self._lock:
-            for levels, channel in zip(self._levels, glass.T, strict=True):
-                levels += np.bincount(channel, minlength=256)
+            self._levels += [np.bincount(channel, minlength=256) for channel in glass.T]
             below = np.cumsum(self._levels, axis=1)
         if below[0, -1] == 0:
             return np.full(3, 255, dtype=np.float32)
         wanted = below[:, -1:] * (WHITE_PERCENT / 100)
-        return np.argmax(below >= wanted, axis=1).astype(np.float32)
+        white: Float32Array = np.argmax(below >= wanted, axis=1).astype(np.float32)
+        return white
