@@ -211,7 +211,7 @@ static pgrt_status check_pixels(const uint8_t *pixels, int32_t width_px, int32_t
                     "PGRT_BGR or PGRT_BGRA", format);
     }
     if (width_px <= 0 || height_px <= 0) {
-        return fail(PGRT_E_SCAN_INPUT, "a rectangle of %d x %d px is empty; push at least one pixel",
+        return fail(PGRT_E_SCAN_INPUT, "a rectangle of %d x %d px is empty; push one pixel or more",
                     width_px, height_px);
     }
     int64_t row = (int64_t)width_px * (format == PGRT_RGB || format == PGRT_BGR ? 3 : 4);

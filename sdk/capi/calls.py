@@ -8,7 +8,7 @@ until C says that the last user of a handle is gone.
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.report_data import ReportData
-from pathgene_rt.errors import PathGeneError, ScanTimeoutError, UsageError
+from pathgene_rt.errors import PathGeneError, UsageError
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report import Report
@@ -136,13 +136,16 @@ class HostCalls:
             for name in ("partial_bytes", "waiting_tiles")
             if (limit := getattr(options, name))
         }
-        background = tuple(options.background[0:3]) if options.has_background else None
+        choices: dict[str, Any] = {}
+        if options.has_background:
+            choices["background"] = tuple(options.background[0:3])
+        if (slide_id := self._optional(options.slide_id, "slide_id")) is not None:
+            choices["slide_id"] = slide_id
         session = self._objects[predictor].open_scan(
-            mpp=options.mpp,
-            size_px=None if size_px == (0, 0) else size_px,
-            background=background,
-            slide_id=self._optional(options.slide_id, "slide_id"),
+            options.mpp,
+            None if size_px == (0, 0) else size_px,
             options=ScanOptions(anonymize=bool(options.anonymize), **limits),
+            **choices,
         )
         progress = None
         if options.progress != self._ffi.NULL:
@@ -177,7 +180,7 @@ class HostCalls:
 
     def poll(self, scan: int, report: int, data: CData) -> int:
         progress = self._objects[scan].session.poll()
-        made = ReportData(self._ffi, progress.to_dict(), tuple(progress.interim.values()))
+        made = ReportData(self._ffi, progress.to_dict(), progress.interim)
         self._objects[report] = made
         data[0] = made.fill(tiles=progress.encoded, partial=True)
         return OK
@@ -227,19 +230,26 @@ class _Scan:
         self._progress = progress
 
     def finish(self, timeout: float | None) -> Report:
-        """:meth:`ScanSession.finish`, with reports of the progress meanwhile if they are wanted."""
+        """:meth:`ScanSession.finish`, with news of the progress meanwhile if they are wanted."""
         if self._progress is None:
             return self.session.finish(timeout)
-        ends = float("inf") if timeout is None else time.monotonic() + timeout
-        while True:
-            left = ends - time.monotonic()
+        done = threading.Event()
+        teller = threading.Thread(target=self._tell, args=(done,), name="scan progress")
+        teller.start()
+        try:
+            return self.session.finish(timeout)
+        finally:
+            done.set()
+            teller.join()
+
+    def _tell(self, done: threading.Event) -> None:
+        assert self._progress is not None
+        while not done.wait(_PROGRESS_S):
             try:
-                return self.session.finish(min(max(left, 0.0), _PROGRESS_S))
-            except ScanTimeoutError:
-                if left <= _PROGRESS_S:
-                    raise
                 now = self.session.poll()
-                self._progress(now.encoded, now.encoded + now.waiting)
+            except PathGeneError:  # the scan has failed, as finish says
+                return
+            self._progress(now.encoded, now.encoded + now.waiting)
 
     def close(self) -> None:
         self.session.close()

@@ -81,7 +81,8 @@ typedef struct pgrt_predictor pgrt_predictor;
 typedef struct pgrt_scan pgrt_scan;
 typedef struct pgrt_report pgrt_report;
 
-enum { PGRT_RGB = 1, PGRT_RGBA = 2, PGRT_BGR = 3, PGRT_BGRA = 4 }; /* bytes of a pixel in memory order */
+/* Order of a pixel's bytes in memory; alpha is not looked at. */
+enum { PGRT_RGB = 1, PGRT_RGBA = 2, PGRT_BGR = 3, PGRT_BGRA = 4 };
 enum { PGRT_LOG_ERROR = 1, PGRT_LOG_WARNING = 2, PGRT_LOG_INFO = 3 };
 
 typedef void (*pgrt_log_callback)(void *user, int32_t level, const char *message);
@@ -107,11 +108,11 @@ typedef struct pgrt_scan_options {
     uint8_t background[4]; /* RGB of what is not scanned, and 0; without has_background: white */
     uint32_t anonymize;    /* 1: a hash takes the place of slide_id in every output */
     double mpp;            /* micrometres a pixel at level 0; must be given */
-    const char *slide_id;  /* NULL: the library's choice */
-    uint64_t partial_bytes;          /* limit of the memory for tiles that are not whole; 0: 1 GiB */
+    const char *slide_id;  /* NULL: "scan" */
+    uint64_t partial_bytes;          /* memory for tiles that are not whole; 0: 1 GiB */
     uint32_t waiting_tiles;          /* whole tiles that may wait before PGRT_BUSY; 0: 256 */
     uint32_t reserved;               /* 0 */
-    pgrt_progress_callback progress; /* while pgrt_finish waits, in its thread */
+    pgrt_progress_callback progress; /* in a thread of the library while pgrt_finish waits */
     void *progress_user;
 } pgrt_scan_options;
 

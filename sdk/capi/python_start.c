@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/stat.h>
@@ -55,6 +56,23 @@ static pgrt_status check_home(const char *home, call_error *error) {
     return PGRT_OK;
 }
 
+static bool import(const char *name) {
+    PyObject *module = PyImport_ImportModule(name);
+    Py_XDECREF(module);
+    return module != NULL;
+}
+
+/* Whatever install_signal_handlers says, the first import of this module takes SIGINT from a host
+ * that has no handler for it: its Ctrl-C would do nothing any more. */
+static void import_signal(void) {
+    struct sigaction host;
+    sigaction(SIGINT, NULL, &host);
+    if (!import("signal")) {
+        PyErr_Clear(); /* who needs it will say so */
+    }
+    sigaction(SIGINT, &host, NULL);
+}
+
 /* Isolated: neither the host's environment variables nor its locale, signals or arguments matter.
  * The path of the executable is how Python finds a virtual environment (pyvenv.cfg beside it). */
 static pgrt_status start(const char *home, call_error *error) {
@@ -81,6 +99,7 @@ static pgrt_status start(const char *home, call_error *error) {
         return fail(error, "Python cannot start from %s: %s", home,
                     status.err_msg ? status.err_msg : "it asked to exit");
     }
+    import_signal();
     PyEval_SaveThread();
     return PGRT_OK;
 }
@@ -108,12 +127,6 @@ static pgrt_status fail_by_exception(call_error *error, const char *doing) {
     Py_XDECREF(value);
     Py_XDECREF(trace);
     return PGRT_E_HOME;
-}
-
-static bool import(const char *name) {
-    PyObject *module = PyImport_ImportModule(name);
-    Py_XDECREF(module);
-    return module != NULL;
 }
 
 /* In the host's own Python the package may have to be found first; the GIL is held. */
