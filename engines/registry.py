@@ -80,16 +80,22 @@ def choose(options: EngineOptions) -> Selection:
 class EngineFactory:
     """Makes the engines of one bundle. Backend and precision are chosen once, at construction.
 
-    ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's.
+    ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's;
+    ``cache`` is the folder of engines and decisions, None if it is turned off.
     Raises EngineUnavailableError if nothing fits ``options``.
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         self._bundle = bundle
         self._options = options
-        self._cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
+        self.cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
         self.selection = choose(options)
         self.precision, self._why = self._choose_precision()
+
+    @property
+    def key(self) -> DecisionKey:
+        """Under which key decisions about this bundle on this engine are kept."""
+        return decision_key(self._bundle, self.selection.backend.name, self.selection.availability)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -99,7 +105,7 @@ class EngineFactory:
         backend, availability = self.selection.backend, self.selection.availability
         skipped = [f"engine {entry.name} not used: {entry.why}" for entry in self.selection.skipped]
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
-        trouble = () if self._cache is None else self._cache.warnings
+        trouble = () if self.cache is None else self.cache.warnings
         return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
 
     def encoder(self) -> Engine:
@@ -120,7 +126,7 @@ class EngineFactory:
 
     def _create(self, model: bytes, spec: ModelSpec, precision: Precision) -> Engine:
         backend = self.selection.backend
-        return backend.create(model, spec, self._options, precision, self._cache)
+        return backend.create(model, spec, self._options, precision, self.cache)
 
     def _choose_precision(self) -> tuple[Precision, str]:
         if self._options.precision != "auto":
@@ -129,9 +135,8 @@ class EngineFactory:
         if len(availability.precisions) == 1:
             return availability.precisions[0], "the only one here"
         decision = None
-        if self._cache is not None:
-            key = decision_key(self._bundle, self.selection.backend.name, availability)
-            decision = self._cache.decision(key)
+        if self.cache is not None:
+            decision = self.cache.decision(self.key)
         if decision is None:
             return "float32", "pathgene-rt build has not measured this bundle on this machine"
         for precision in availability.precisions:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pathgene_rt.errors import EngineError
 from pathgene_rt.features import first_not_finite
-from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array, TileGrid
+from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.model_spec import Reduction
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.slide import Slide
@@ -43,12 +43,16 @@ class TileOrder:
         """The tiles at positions ``first`` to ``first + count``, int64 [count]."""
         return self.rows[first : first + count]
 
+    def rows_done(self) -> Int64Array:
+        """The tiles that are there already, int64 [m]."""
+        parts = [self.rows_of(first, self.batch) for first in sorted(self.done)]
+        return np.concatenate([self.rows[:0], *parts])
+
 
 class BagInProgress:
-    """Rows of ``features`` float32 [N, D] as they come in; ``done`` bool [N] says which have.
+    """Rows of ``features`` float32 [N, D] as they come in, from the encoder's thread.
 
-    The encoder's thread writes, any thread may look. Raises EngineError for features that are not
-    finite, naming the tile.
+    Raises EngineError for features that are not finite, naming the tile.
     """
 
     def __init__(
@@ -59,13 +63,11 @@ class BagInProgress:
         progress: TileProgress | None = None,
     ) -> None:
         self.features = features
-        self.done: BoolArray = np.zeros(len(features), dtype=np.bool_)
+        self.tiles_done = len(order.rows_done())
         self.wants_more = True
         self._order = order
         self._on_batch = on_batch
         self._progress = progress
-        for first in order.done:
-            self.done[order.rows_of(first, order.batch)] = True
 
     def add(self, first: int, count: int, features: Float32Array) -> None:
         """A :data:`~pathgene_rt.streaming.encoder_service.Sink`."""
@@ -77,11 +79,11 @@ class BagInProgress:
                 "and pathgene-rt verify"
             )
         self.features[rows] = features
-        self.done[rows] = True
+        self.tiles_done += count
         if self._on_batch is not None and not self._on_batch(first, rows, features):
             self.wants_more = False
         if self._progress is not None:
-            self._progress(int(self.done.sum()), len(self.done))
+            self._progress(self.tiles_done, len(self._order.rows))
 
 
 def encode_slide(
@@ -99,13 +101,12 @@ def encode_slide(
     token: CancellationToken | None = None,
     on_batch: OnBatch | None = None,
     progress: TileProgress | None = None,
-) -> tuple[BoolArray, EncodeStats]:
+) -> EncodeStats:
     """Fill ``features`` float32 [N, D] with those of the tiles of ``grid`` that ``order`` names.
 
-    Returns which rows are filled, bool [N], and how the encoder spent its time. Memory beside
-    ``features`` is a few batches, whatever the slide's size. ``readers``, ``approximate``,
-    ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`. Raises what the slide or the
-    engine raises, and CancelledError when ``token`` is cancelled.
+    Memory beside ``features`` is a few batches, whatever the slide's size. ``readers``,
+    ``approximate``, ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`. Raises what
+    the slide or the engine raises, and CancelledError when ``token`` is cancelled.
     """
     token = token or CancellationToken()
     bag = BagInProgress(features, order, on_batch, progress)
@@ -131,5 +132,4 @@ def encode_slide(
         io_timeout_s=io_timeout_s,
     )
     with stream, reader:
-        stats = stream.wait()
-    return bag.done, stats
+        return stream.wait()

@@ -46,6 +46,7 @@ class FeatureJournal:
         resume: bool,
     ) -> None:
         self.path = path
+        self.tiles = len(bag)
         self.done: frozenset[int] = frozenset()
         self.note = ""
         self._bag = bag

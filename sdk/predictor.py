@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from pathgene_rt.budgeted_run import BudgetedRun
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.encode import TileProgress
-from pathgene_rt.engine import Engine, EngineInfo
+from pathgene_rt.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads import place_warnings, run_heads
-from pathgene_rt.model_spec import HeadSpec
+from pathgene_rt.head_panel import HeadPanel
+from pathgene_rt.heads import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.prediction import Prediction, make_prediction
+from pathgene_rt.prediction import Prediction
 from pathgene_rt.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report_files import FEATURES_FILE, write_report
 from pathgene_rt.scan import ScanSession
 from pathgene_rt.scan_input import WHITE, Colour, ScanOptions
-from pathgene_rt.slide_encoding import SlideEncoder
+from pathgene_rt.slide_encoding import EncodedSlide, SlideEncoder
 from pathgene_rt.slide_work import SlideWork, prepared
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.cancellation import CancellationToken
@@ -46,11 +46,15 @@ class Predictor:
             self.engines = EngineFactory(bundle, self.options)
             engine = stack.enter_context(self.engines.encoder())
             self.service = stack.enter_context(EncoderService(engine))
-            self._encoder = SlideEncoder(self.service, bundle.preprocess, self.options)
-            self._heads: list[tuple[HeadSpec, Engine]] = [
-                (head, stack.enter_context(self.engines.head(head.name))) for head in bundle.heads
-            ]
-            self._heads_lock = threading.Lock()
+            self.heads = stack.enter_context(HeadPanel(bundle, self.engines))
+            self._encoder = SlideEncoder(
+                self.service,
+                bundle.preprocess,
+                self.options,
+                self.heads.probabilities,
+                self.engines.key,
+                self.engines.cache,
+            )
             self._resources = stack.pop_all()
 
     @classmethod
@@ -72,23 +76,38 @@ class Predictor:
         ``token`` stops the work from another thread. Raises SlideError, EngineError, OutputError,
         CancelledError; then nothing half-written is left in ``out``.
         """
+        began = time.monotonic()
         options = options or PredictOptions()
         if out is not None:
             writable_folder(out)
         keeps_features = out is not None and (options.features or options.resume)
         features_path = out / FEATURES_FILE if out is not None and keeps_features else None
         with prepared(slide, self.bundle.preprocess, options) as work:
-            encoded = self._encoder.encode(work, options, features_path, token, progress)
+            limited = options.budget.limited
+            run = BudgetedRun(self.heads, work.grid, options.budget, began) if limited else None
+            encoded = self._encoder.encode(
+                work,
+                options,
+                rows=None if run is None else run.rows,
+                follow=None if run is None else run.follow,
+                features_path=features_path,
+                token=token,
+                progress=progress,
+            )
+            partial = None if run is None else run.partial(encoded.bag)
             with work.timed("heads"):
                 predictions, attention = self.predict_bag(encoded.bag)
+                if run is not None and partial is not None:
+                    predictions = run.with_intervals(predictions, encoded.bag)
             report = Report(
                 slide_id=work.slide_id,
                 intended_use=self.bundle.manifest.intended_use,
                 predictions=predictions,
                 attention=attention,
                 quality=work.quality,
-                provenance=self._provenance(work, encoded.stats),
+                provenance=self._provenance(work, encoded),
                 warnings=(*encoded.warnings, *place_warnings(self.bundle.heads, encoded.bag)),
+                partial=partial,
             )
             if out is None:
                 return report
@@ -110,25 +129,9 @@ class Predictor:
     ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]:
         """(each head's prediction, attention float32 [N, k] by head) for features at hand.
 
-        Raises BagError if no head can take them: none, not finite, of another encoder;
-        FeatureFileError if a head needs places and the bag has none; EngineError.
+        Raises as :meth:`HeadPanel.predict`.
         """
-        if bag.encoder_sha256 not in (None, self.bundle.encoder.weights_sha256):
-            raise BagError(
-                f"the features of {bag.slide_id} are of the encoder {bag.encoder_sha256[:12]}, the "
-                f"bundle's is {self.bundle.encoder.weights_sha256[:12]}; extract the slide again"
-            )
-        with self._heads_lock:
-            results = run_heads(self._heads, bag)
-        predictions = (
-            make_prediction(head, results[head.name].logits) for head in self.bundle.heads
-        )
-        attention = {
-            name: result.attention
-            for name, result in results.items()
-            if result.attention is not None
-        }
-        return tuple(predictions), attention
+        return self.heads.predict(bag)
 
     def extract(
         self,
@@ -145,7 +148,9 @@ class Predictor:
         """
         options = options or PredictOptions()
         with prepared(slide, self.bundle.preprocess, options) as work:
-            encoded = self._encoder.encode(work, options, out, token, progress)
+            encoded = self._encoder.encode(
+                work, options, features_path=out, token=token, progress=progress
+            )
             if out is not None:
                 encoded.write_features(out)
             return encoded.bag, encoded.stats
@@ -167,18 +172,20 @@ class Predictor:
             self, mpp, size_px, slide_id=slide_id, background=background, options=options
         )
 
-    def _provenance(self, work: SlideWork, stats: EncodeStats) -> Provenance:
+    def _provenance(self, work: SlideWork, encoded: EncodedSlide) -> Provenance:
+        stats = encoded.stats
         return Provenance(
             bundle=self.identity,
             encoder=self.service.engine.info,
             heads=self.head_engines,
             engine_notes=self.notes,
             reader=work.slide.reader,
+            decode=encoded.decode,
             slide_mpp=slide_mpp(work.slide.info),
             mpp=work.grid.mpp,
             tile_px=work.grid.tile_px,
             level=work.grid.level,
-            tiles=stats.tiles,
+            tiles=len(encoded.bag),
             seconds={**work.seconds, "first_batch": stats.first_batch_s},
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
@@ -198,7 +205,7 @@ class Predictor:
     @property
     def head_engines(self) -> dict[str, EngineInfo]:
         """What runs each head."""
-        return {head.name: engine.info for head, engine in self._heads}
+        return self.heads.infos
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Provenance:
     """How a report came about.
 
     ``engine_notes`` say which engines were not used and why, and why this precision. ``reader``
-    opened the slide. ``slide_mpp`` is the scale of level 0, ``mpp`` that of the tiles as encoded
+    opened the slide, ``decode`` says whether its pixels were decoded exactly. ``slide_mpp`` is the scale of level 0, ``mpp`` that of the tiles as encoded
     (``tile_px`` square, read from pyramid ``level``). ``seconds`` are wall time by stage;
     ``encoder_busy_share`` 0..1 is the part of encoding in which the encoder had work.
     """
@@ -64,6 +64,7 @@ class Provenance:
     heads: dict[str, EngineInfo]
     engine_notes: tuple[str, ...]
     reader: str
+    decode: str = "exact"
     slide_mpp: float
     mpp: float
     tile_px: int
@@ -83,7 +84,7 @@ class Provenance:
                 "heads": {name: asdict(info) for name, info in self.heads.items()},
                 "notes": list(self.engine_notes),
             },
-            "slide": {"reader": self.reader, "mpp": self.slide_mpp},
+            "slide": {"reader": self.reader, "decode": self.decode, "mpp": self.slide_mpp},
             "tiles": {
                 "count": self.tiles,
                 "tile_px": self.tile_px,

@@ -122,7 +122,11 @@ def test_the_layout_of_schema_version_1(tmp_path: Path) -> None:
     assert provenance["engines"]["encoder"]["precision"] == "bfloat16"
     assert provenance["engines"]["heads"]["egfr"]["precision"] == "float32"
     assert provenance["engines"]["notes"] == ["engine tensorrt not used: not installed"]
-    assert provenance["slide"] == {"reader": "openslide 4.0.1", "mpp": 0.25}
+    assert provenance["slide"] == {
+        "reader": "openslide 4.0.1",
+        "decode": "exact",
+        "mpp": 0.25,
+    }
     assert provenance["tiles"] == {"count": 6, "tile_px": 256, "mpp": 0.5, "level": 0}
     assert provenance["seconds"]["open"] == 0.012
     assert set(provenance["seconds"]) == {"open", "encode", "outputs"}
