@@ -6,73 +6,101 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+import numpy as np
+
 from pathgene_rt.geometry import UInt8Array
+
+Shape = tuple[int, int, int]
 
 
 class DecodeCache:
-    """The most recently used tiles, at most ``limit_bytes`` of them plus one a thread.
+    """The most recently used tiles, in at most ``limit_bytes`` plus one tile a thread.
 
-    A thread that wants a tile which another is decoding waits for it, so that none is decoded
-    twice while it is kept.
+    A thread that wants a tile which another is decoding waits for it. A tile of which every pixel
+    was used once is dropped first, for in a grid whose tiles do not overlap nobody wants it again.
+    Memory of dropped tiles is used again: fresh pages would cost half as much as decoding.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._bytes = 0
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._kept: OrderedDict[Hashable, KeptTile] = OrderedDict()
+        self._free: list[UInt8Array] = []
 
-    def get(self, key: Hashable, decode: Callable[[], UInt8Array]) -> UInt8Array:
-        """The tile of ``key``, by ``decode`` if it is not there; not to be written to.
+    def acquire(
+        self, key: Hashable, shape: Shape, wanted_px: int, decode: Callable[[UInt8Array], None]
+    ) -> KeptTile:
+        """The tile of ``key``; if it is not there, ``decode`` writes it into uint8 ``shape``.
 
-        Raises what ``decode`` raises. Threads that waited for it try it themselves.
+        ``wanted_px`` of its pixels will be used in all. To be given back by :meth:`release`. Raises
+        what ``decode`` raises; threads that waited for it then try it themselves.
         """
         while True:
             with self._lock:
-                entry = self._entries.get(key)
-                mine = entry is None
-                if entry is None:
-                    entry = self._entries[key] = _Entry()
-                    entry.decoding.acquire()
-                else:
-                    self._entries.move_to_end(key)
-            if mine:
-                return self._fill(key, entry, decode)
-            if entry.pixels is None:
-                with entry.decoding:
-                    pass
-            if entry.pixels is not None:
-                return entry.pixels
-
-    def _fill(self, key: Hashable, entry: _Entry, decode: Callable[[], UInt8Array]) -> UInt8Array:
+                tile = self._kept.get(key)
+                if tile is None:
+                    mine = self._kept[key] = KeptTile(key, self._memory(shape), wanted_px)
+                    mine.decoding.acquire()
+                    break
+                tile.users += 1
+                self._kept.move_to_end(key)
+            with tile.decoding:
+                if not tile.failed:
+                    return tile
         try:
-            pixels = decode()
+            decode(mine.pixels)
         except BaseException:
             with self._lock:
-                del self._entries[key]
-            entry.decoding.release()
+                del self._kept[key]
+                self._bytes -= mine.pixels.nbytes
+            mine.failed = True
             raise
+        finally:
+            mine.decoding.release()
+        return mine
+
+    def release(self, tile: KeptTile, used_px: int) -> None:
+        """Give back ``tile``, of which ``used_px`` pixels were used."""
         with self._lock:
-            entry.pixels = pixels
-            self._bytes += pixels.nbytes
-            while self._bytes > self._limit_bytes:
-                self._drop_oldest()
-        entry.decoding.release()
-        return pixels
+            tile.users -= 1
+            tile.wanted_px -= used_px
+            if tile.wanted_px <= 0 and tile.users == 0:
+                self._drop(tile)
 
-    def _drop_oldest(self) -> None:
-        for key, entry in self._entries.items():
-            if entry.pixels is not None:
-                del self._entries[key]
-                self._bytes -= entry.pixels.nbytes
-                return
+    def _drop(self, tile: KeptTile) -> None:
+        del self._kept[tile.key]
+        self._free.append(tile.pixels)
+
+    def _memory(self, shape: Shape) -> UInt8Array:
+        """Memory of a dropped tile, else fresh; the oldest tiles are dropped for it."""
+        height, width, channels = shape
+        if not self._free and self._bytes + height * width * channels > self._limit_bytes:
+            oldest = next((tile for tile in self._kept.values() if tile.users == 0), None)
+            if oldest is not None:
+                self._drop(oldest)
+        while self._free:
+            memory = self._free.pop()
+            if memory.shape == shape:
+                return memory
+            self._bytes -= memory.nbytes
+        memory = np.empty(shape, dtype=np.uint8)
+        self._bytes += memory.nbytes
+        return memory
 
 
-class _Entry:
-    """``decoding`` is held until ``pixels`` are there, or will never be."""
+class KeptTile:
+    """A decoded tile: ``pixels`` uint8 [h, w, 3], not to be written to, valid until released.
 
-    __slots__ = ("decoding", "pixels")
+    ``decoding`` is held until they are there or, ``failed``, never will be.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("decoding", "failed", "key", "pixels", "users", "wanted_px")
+
+    def __init__(self, key: Hashable, pixels: UInt8Array, wanted_px: int) -> None:
+        self.key = key
+        self.pixels = pixels
+        self.wanted_px = wanted_px
+        self.users = 1
+        self.failed = False
         self.decoding = threading.Lock()
-        self.pixels: UInt8Array | None = None

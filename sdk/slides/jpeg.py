@@ -47,10 +47,10 @@ class JpegTiles:
         """
         import simplejpeg
 
-        if stored[:2] != _START:
+        if not stored.startswith(_START):
             raise ValueError("no JPEG stream")
         height, width = out.shape[:2]
-        stream = b"".join((self._prefix, memoryview(stored)[_coded_from(stored) :]))
+        stream = self._prefix + stored[_coded_from(stored) :]
         decoded = simplejpeg.decode_jpeg(
             stream, "RGB", min_height=height, min_width=width, buffer=out
         )

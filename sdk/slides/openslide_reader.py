@@ -151,7 +151,7 @@ class OpenSlideReader:
         with self._lock:
             shared = self._shared
         try:
-            with shared.used() as handle:
+            with shared as handle:
                 rgba: Image.Image = handle.read_region(xy_px, level, size_px)
                 return rgba
         except HandleClosedError as error:

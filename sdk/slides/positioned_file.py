@@ -6,6 +6,9 @@ import os
 import threading
 from pathlib import Path
 
+_HAS_PREAD = hasattr(os, "pread")
+"""Not on Windows."""
+
 
 class PositionedFile:
     """An open file without a current position. Raises OSError as the system does.
@@ -20,21 +23,21 @@ class PositionedFile:
 
     def read(self, offset: int, count: int) -> bytes:
         """``count`` bytes from ``offset`` on; fewer where the file ends."""
-        if hasattr(os, "pread"):
-            # A short read that is not the end happens on some network file systems.
-            parts = []
-            while count > 0 and (part := os.pread(self._file.fileno(), count, offset)):
-                parts.append(part)
-                offset += len(part)
-                count -= len(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = self._some(offset, count)
+        # A read may be short without the file ending, on some network shares.
+        while 0 < len(data) < count:
+            more = self._some(offset + len(data), count - len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def _some(self, offset: int, count: int) -> bytes:
+        if _HAS_PREAD:
+            return os.pread(self._file.fileno(), count, offset)
         with self._lock:
             self._file.seek(offset)
-            parts = []
-            while count > 0 and (part := self._file.read(count)):
-                parts.append(part)
-                count -= len(part)
-            return b"".join(parts)
+            return self._file.read(count) or b""
 
     def close(self) -> None:
         """Idempotent. No thread may be reading."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Handle = TypeVar("Handle")
@@ -29,19 +28,18 @@ class SharedHandle(Generic[Handle]):
         self._uses = 0
         self._closed = False
 
-    @contextmanager
-    def used(self) -> Iterator[Handle]:
+    def __enter__(self) -> Handle:
         """The handle, valid inside the ``with``. Raises HandleClosedError."""
         with self._lock:
             if self._closed:
                 raise HandleClosedError
             self._uses += 1
-        try:
-            yield self._handle
-        finally:
-            with self._lock:
-                self._uses -= 1
-                self._free_if_idle()
+        return self._handle
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._uses -= 1
+            self._free_if_idle()
 
     def close(self) -> None:
         """Refuse further uses. Idempotent, does not wait."""

@@ -6,6 +6,7 @@ pixels, and for the levels that are stored in another way.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import math
 import threading
@@ -183,7 +184,8 @@ class TiffReader:
         """Fill ``out`` with what begins at ``corner`` of ``tiled``, all at 1 / ``scale``."""
         left, top = corner[0] // scale, corner[1] // scale
         wide, high = tiled.tile_px[0] // scale, tiled.tile_px[1] // scale
-        level_right, level_bottom = (-(-side // scale) for side in tiled.size_px)
+        level_right = -(-tiled.size_px[0] // scale)
+        level_bottom = -(-tiled.size_px[1] // scale)
         right, bottom = left + out.shape[1], top + out.shape[0]
         if left < 0 or top < 0 or right > level_right or bottom > level_bottom:
             out[...] = self._openslide.background
@@ -192,41 +194,33 @@ class TiffReader:
                 return
         for tile_top in range(max(0, top) // high * high, bottom, high):
             upper, lower = max(tile_top, top), min(tile_top + high, bottom)
+            shown_high = min(high, level_bottom - tile_top)
             for tile_left in range(max(0, left) // wide * wide, right, wide):
                 first, last = max(tile_left, left), min(tile_left + wide, right)
+                shown_wide = min(wide, level_right - tile_left)
                 number = tile_top // high * tiled.across + tile_left // wide
                 target = out[upper - top : lower - top, first - left : last - left]
                 if tiled.byte_counts[number] == 0:
                     target[...] = self._openslide.background
                     continue
                 self._touched[level][number] = 1
-                covered = (
-                    first == tile_left
-                    and upper == tile_top
-                    and last == min(tile_left + wide, level_right)
-                    and lower == min(tile_top + high, level_bottom)
-                )
-                if not covered:
-                    tile = self._kept(tiled, level, number, scale)
-                    x, y = first - tile_left, upper - tile_top
-                    target[...] = tile[y : y + target.shape[0], x : x + target.shape[1]]
-                elif target.shape == (high, wide, 3) and target.flags.c_contiguous:
+                rows, columns = lower - upper, last - first
+                if rows < shown_high or columns < shown_wide:
+                    tile = self._cache.acquire(
+                        (level, number, scale),
+                        (high, wide, 3),
+                        shown_high * shown_wide,
+                        functools.partial(self._decode, tiled, level, number),
+                    )
+                    y, x = upper - tile_top, first - tile_left
+                    target[...] = tile.pixels[y : y + rows, x : x + columns]
+                    self._cache.release(tile, rows * columns)
+                elif rows == high and columns == wide and target.flags.c_contiguous:
                     self._decode(tiled, level, number, target)
                 else:
-                    tile = self._scratch("tile", (high, wide, 3))
-                    self._decode(tiled, level, number, tile)
-                    target[...] = tile[: target.shape[0], : target.shape[1]]
-
-    def _kept(self, tiled: TiledLevel, level: int, number: int, scale: int) -> UInt8Array:
-        """A whole stored tile, kept for the next region that wants a part of it."""
-
-        def decoded() -> UInt8Array:
-            wide, high = tiled.tile_px
-            tile = np.empty((high // scale, wide // scale, 3), dtype=np.uint8)
-            self._decode(tiled, level, number, tile)
-            return tile
-
-        return self._cache.get((level, number, scale), decoded)
+                    pixels = self._scratch("tile", (high, wide, 3))
+                    self._decode(tiled, level, number, pixels)
+                    target[...] = pixels[:rows, :columns]
 
     def _decode(self, tiled: TiledLevel, level: int, number: int, out: UInt8Array) -> None:
         with self._count_lock:
@@ -243,7 +237,7 @@ class TiffReader:
     def _stored(self, tiled: TiledLevel, number: int) -> bytes:
         offset, count = int(tiled.offsets[number]), int(tiled.byte_counts[number])
         try:
-            with self._file.used() as file:
+            with self._file as file:
                 stored = file.read(offset, count)
         except HandleClosedError as error:
             raise SlideReadError(
