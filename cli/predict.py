@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pathgene_rt.cli.budget import BudgetOption, UntilStableOption, read_budget
 from pathgene_rt.cli.choices import (
     BatchOption,
     BundleOption,
@@ -49,6 +51,8 @@ def predict(
     ] = False,
     heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
     geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
+    budget: BudgetOption = None,
+    until_stable: UntilStableOption = None,
     anonymize: Annotated[
         bool, typer.Option("--anonymize", help="Replace slide names in all results by hashes.")
     ] = False,
@@ -95,6 +99,7 @@ def predict(
         geojson=geojson,
         features=features,
         resume=resume,
+        budget=read_budget(budget, until_stable),
         anonymize=anonymize,
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
@@ -119,11 +124,15 @@ def predict(
         )
 
         def done(slide: Path) -> bool:
-            bundle_sha256 = predictor.bundle.sha256
-            needed = features or slide in case_batch.needed
-            if overwrite or not is_complete_report(place(slide), bundle_sha256):
+            complete = partial(
+                is_complete_report,
+                place(slide),
+                predictor.bundle.sha256,
+                partial=options.budget.limited,
+            )
+            if overwrite or not complete():
                 return False
-            if is_complete_report(place(slide), bundle_sha256, features=needed):
+            if complete(features=features or slide in case_batch.needed):
                 return True
             console.note(f"{slide.name}: done before without features; encoding it again for them")
             return False

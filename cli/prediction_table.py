@@ -18,6 +18,11 @@ def show_report(report: Report, console: Console) -> None:
         for prediction in report.predictions
     ]
     console.table(report.slide_id, ["head", "gene", "call", "probabilities"], rows)
+    if report.partial is not None:
+        console.warn(
+            f"{report.slide_id}: partial, {report.partial.tiles_done} of "
+            f"{report.partial.tiles_total} tiles: {report.partial.why}"
+        )
     for warning in report.warnings:
         console.warn(f"{report.slide_id}: {warning}")
 
@@ -41,7 +46,11 @@ def _about(prediction: Prediction) -> str:
 
 
 def _chances(prediction: Prediction) -> str:
+    """Each class with its probability and, where it is not final, its 95 % interval."""
+    intervals = prediction.interval or (None,) * len(prediction.classes)
     return ", ".join(
-        f"{name} {chance:.3f}"
-        for name, chance in zip(prediction.classes, prediction.probabilities, strict=True)
+        f"{name} {chance:.3f}" + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")
+        for name, chance, ends in zip(
+            prediction.classes, prediction.probabilities, intervals, strict=True
+        )
     )

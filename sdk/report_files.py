@@ -109,9 +109,11 @@ def write_report(
     return written
 
 
-def is_complete_report(folder: Path, bundle_sha256: str, *, features: bool = False) -> bool:
+def is_complete_report(
+    folder: Path, bundle_sha256: str, *, features: bool = False, partial: bool = False
+) -> bool:
     """Whether ``folder`` holds a whole report made with that bundle, and all files it lists; with
-    ``features``, the features are among them.
+    ``features``, the features are among them; with ``partial``, it may be of part of the tiles.
     """
     try:
         document = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
@@ -120,6 +122,7 @@ def is_complete_report(folder: Path, bundle_sha256: str, *, features: bool = Fal
             and document["provenance"]["bundle"]["sha256"] == bundle_sha256
             and all((folder / name).is_file() for name in document["files"].values())
             and ("features" in document["files"] or not features)
+            and (partial or document["partial"] is None)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pathgene_rt.features import read_features
 from pathgene_rt.training.synthetic_slides import write_slide
 
 from . import tiny_models as tiny
@@ -59,6 +60,36 @@ def test_predict_prints_json_and_then_skips(bundle: Path, slide: Path, tmp_path:
     assert report.stat().st_mtime_ns == written
     (row,) = json.loads(run(*arguments, "--overwrite").stdout)["slides"]
     assert row["status"] == "done"
+
+
+def test_a_budget_gives_a_partial_report_which_a_full_run_replaces(
+    bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    arguments = ("predict", slide, "--bundle", bundle, "--out", tmp_path, "--features", "--json")
+    first = run(*arguments, "--budget", "40tiles")
+    assert first.returncode == 0, first.stderr
+    assert "partial, 40 of" in first.stderr
+    report = json.loads((tmp_path / "good" / "report.json").read_text())
+    assert report["partial"]["tiles_done"] == 40 < report["partial"]["tiles_total"]
+    for prediction in report["predictions"]:
+        for (low, high), chance in zip(
+            prediction["interval"], prediction["probabilities"], strict=True
+        ):
+            assert 0 <= low <= chance <= high <= 1
+    assert len(read_features(tmp_path / "good" / "features.h5")) == 40
+    again = run(*arguments, "--budget", "40tiles")
+    assert json.loads(again.stdout)["slides"][0]["status"].startswith("skipped")
+    full = run(*arguments)
+    assert json.loads(full.stdout)["slides"][0]["status"] == "done"
+    report = json.loads((tmp_path / "good" / "report.json").read_text())
+    assert report["partial"] is None
+    assert all(prediction["interval"] is None for prediction in report["predictions"])
+    assert sorted(path.name for path in (tmp_path / "good").glob("features*")) == ["features.h5"]
+
+
+@pytest.mark.parametrize("budget", ["60", "0s", "fast", "2.5tiles", "0tiles", "-3s"])
+def test_budgets_that_are_none(bundle: Path, slide: Path, tmp_path: Path, budget: str) -> None:
+    fails(2, "budget", "predict", slide, "-b", bundle, "-o", tmp_path, f"--budget={budget}")
 
 
 def test_predict_finds_the_only_bundle_here(bundle: Path, slide: Path, tmp_path: Path) -> None:
