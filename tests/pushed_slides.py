@@ -18,19 +18,20 @@ from pathgene_rt.training.synthetic import Pattern, Texture, draw_tissue
 from .numpy_engine import NumpyEngine
 
 GLASS_RGB = (236, 232, 238)
-SIZE_PX = (1100, 900)
+SIZE_PX = (1400, 1200)
 
 
 def picture(size_px: tuple[int, int] = SIZE_PX, mpp: float = 0.5, seed: int = 0) -> np.ndarray:
-    """uint8 [h, w, 3]: tissue with a hole wider than a tile, dust, a pen mark, noise of a sensor."""
+    """uint8 [h, w, 3]: tissue with a hole wider than a tile, dust, a pen mark, a sensor's noise."""
     width, height = size_px
     rng = np.random.default_rng(seed)
-    drawn = draw_tissue(512, Texture(Pattern.GLANDULAR), mpp, rng)
+    drawn = draw_tissue(512, Texture(Pattern.SOLID), mpp, rng)
     tissue = np.tile(drawn, (-(-height // 512), -(-width // 512), 1))[:height, :width]
     shape = Image.new("L", size_px)
     draw = ImageDraw.Draw(shape)
     draw.ellipse([0.1 * width, 0.15 * height, 0.75 * width, 0.95 * height], fill=255)
-    hole_px = 80 / mpp  # 160 um across: less than TissueOptions.max_hole_um2, more than a tile
+    # At most 160 um across: less than TissueOptions.max_hole_um2, more than a tile.
+    hole_px = min(80 / mpp, 0.12 * width)
     centre = (0.42 * width, 0.55 * height)
     draw.ellipse(
         [centre[0] - hole_px, centre[1] - hole_px, centre[0] + hole_px, centre[1] + hole_px], fill=0

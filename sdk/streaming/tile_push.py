@@ -133,8 +133,8 @@ class TileAssembler:
             needed = (len(self._partial) + new) * self._tile_bytes
             if needed > self._limit:
                 raise ScanMemoryError(
-                    f"the rectangle at ({x}, {y}) would leave {needed >> 20} MiB of tiles that are "
-                    f"not whole, over the limit of {self._limit >> 20} MiB; push in scan order, "
+                    f"the rectangle at ({x}, {y}) would leave {needed / 2**20:.1f} MiB of tiles "
+                    f"that are not whole, over the limit of {self._limit / 2**20:.1f} MiB; push in scan order, "
                     "rows of neighbouring rectangles, or raise partial_bytes"
                 )
             self._whole |= alone

@@ -15,9 +15,9 @@ class TissueGuess:
     """A permissive :func:`~pathgene_rt.tissue.tissue_mask` of single tiles. Thread-safe.
 
     A tile may be tissue if enough of it has the chroma that the lowest of the allowed thresholds
-    asks for, white being what the glass of the tiles so far says. What only the whole slide shows
-    (the threshold itself, holes, dust, pens) is left to the end: a wrong guess costs time, never a
-    tile.
+    asks for, white being what the glass of the tiles so far says, and a hue of stains. What only the
+    whole slide shows (the threshold itself, holes, dust, pens) is left to the end: a wrong guess
+    costs time, never a tile.
     """
 
     def __init__(self, options: TissueOptions) -> None:
@@ -33,8 +33,9 @@ class TissueGuess:
         white = self._white(means[bright & (lightest - darkest < CHROMA_LIMITS[1])])
         balanced = np.minimum(means * (255 / white), 255)
         chroma = balanced.max(axis=-1) - balanced.min(axis=-1)
-        share = np.count_nonzero(chroma > CHROMA_LIMITS[0] - 1) / chroma.size
-        return bool(share >= self._min_share)
+        # Pens: whatever is greener than red has one of their hues, or yellow.
+        stained = (chroma > CHROMA_LIMITS[0] - 1) & (balanced[..., 0] >= balanced[..., 1])
+        return bool(np.count_nonzero(stained) >= self._min_share * stained.size)
 
     def _white(self, glass: UInt8Array) -> Float32Array:
         """The brightness float32 [3] that most of the glass stays below, with ``glass`` [n, 3]."""
