@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,13 @@ def cmu_slide(shared: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's engine cache."""
     monkeypatch.setenv("PATHGENE_RT_CACHE", str(tmp_path_factory.getbasetemp() / "engine-cache"))
+
+
+@pytest.fixture(scope="session")
+def capi_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the C library and its header, built by the C compiler of this machine."""
+    from pathgene_rt.capi.library import build_library
+
+    if shutil.which("gcc") is None:
+        pytest.skip("there is no gcc to build the C library with")
+    return build_library(tmp_path_factory.mktemp("library")).library.parent
