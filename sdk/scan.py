@@ -2,9 +2,9 @@
 
 What a file gives and what the same pixels give when they are pushed is the same: the same tissue,
 the same tiles, the same predictions. The tissue of a slide is known only when all of it has come.
-Until then every tile that may be tissue is encoded, the others are set aside; at the end the tissue
-is found on the overview that the pushed pixels make up, what was set aside and is tissue after all
-is encoded as well, and what was encoded and is none is left out.
+Until then every tile that looks like tissue is encoded, the others are set aside; at the end the
+tissue is found on the overview that the pushed pixels make up, what was set aside and is tissue
+after all is encoded as well, and what was encoded and is none is left out.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pathgene_rt.errors import (
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
+from pathgene_rt.head_panel import HeadPanel
 from pathgene_rt.heads import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import Prediction
@@ -71,6 +72,7 @@ class ScanModel(Protocol):
     bundle: Bundle
     options: EngineOptions
     service: EncoderService
+    heads: HeadPanel
 
     @property
     def identity(self) -> BundleIdentity: ...
@@ -80,10 +82,6 @@ class ScanModel(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]: ...
-
-    def predict_bag(
-        self, bag: FeatureBag
-    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]: ...
 
 
 class ScanSession:
@@ -136,6 +134,7 @@ class ScanSession:
         )
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
+        self._anytime = model.heads.anytime(total=None)
         self._interim: tuple[int, tuple[Prediction, ...]] = (0, ())
 
         self._changed = threading.Condition()
@@ -201,7 +200,10 @@ class ScanSession:
     def poll(self) -> ScanProgress:
         """Where the scan stands, with interim predictions. Never waits for the encoder.
 
-        Raises ScanStateError after close, and what ended the session if it failed.
+        Heads that are folded in answer in milliseconds. Each of the others is run nine times on the
+        tiles so far, for its interval, if there are more than at the last call. Intervals say how
+        much the blocks of tiles seen so far disagree; what is not scanned yet may be of another
+        kind. Raises ScanStateError after close, and what ended the session if it failed.
         """
         with self._changed:
             self._require_open()
@@ -284,10 +286,14 @@ class ScanSession:
         return overview_level(info, overview_mpp(info, self._options.tissue))[1]
 
     def _interim_predictions(self) -> tuple[Prediction, ...]:
-        encoded = self._bag.encoded
-        if encoded > self._interim[0]:
-            bag = self._feature_bag(*self._bag.so_far())
-            self._interim = (encoded, self._model.predict_bag(bag)[0])
+        done = self._anytime.done
+        if done > self._interim[0]:
+            predictions = self._anytime.predictions()
+            if len(predictions) < len(self._model.bundle.heads):
+                bag = self._feature_bag(*self._bag.so_far())
+                whole, _ = self._model.heads.predict(bag)
+                predictions = self._anytime.with_intervals(whole, bag)
+            self._interim = (done, predictions)
         return self._interim[1]
 
     def _feature_bag(self, places: Int64Array, features: Float32Array) -> FeatureBag:
@@ -327,7 +333,8 @@ class ScanSession:
     # In the encoder's thread.
 
     def _encoded(self, first: int, count: int, features: Float32Array) -> None:
-        self._bag.add(first, count, features)
+        places = self._bag.add(first, count, features)
+        self._anytime.add(np.arange(first, first + count), features, places)
 
     # In the session's own thread.
 
@@ -351,8 +358,10 @@ class ScanSession:
         with self._changed:
             while not (self._no_more and self._pushing == 0):
                 self._token.raise_if_cancelled()
-                if self._waiting and not self._no_more:
-                    return self._waiting.popleft()
+                if not self._no_more:
+                    tile = self._waiting.popleft() if self._waiting else self._tiles.maybe()
+                    if tile is not None:
+                        return tile
                 self._changed.wait()
             return None
 
@@ -381,7 +390,7 @@ class ScanSession:
             stats = self._stream.wait()
         bag = self._feature_bag(grid.coords, self._bag.rows(places))
         with _timed(seconds, "heads"):
-            predictions, attention = model.predict_bag(bag)
+            predictions, attention = model.heads.predict(bag)
         report = Report(
             slide_id=info.slide_id,
             intended_use=model.bundle.manifest.intended_use,

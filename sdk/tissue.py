@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from pathgene_rt.components import fill_holes, remove_small
@@ -88,7 +89,8 @@ def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMa
     pen = _pen(cool, chroma, saturation, value, mpp)
 
     smooth = np.asarray(chroma_image.filter(ImageFilter.MedianFilter(3)))
-    threshold = int(np.clip(_otsu(smooth[~pen]), *CHROMA_LIMITS))
+    counts = np.bincount(smooth[~pen], minlength=256).astype(np.float64)
+    threshold = int(np.clip(otsu(counts), *CHROMA_LIMITS))
     mask = (smooth >= threshold) & ~cool
     pixel_um2 = mpp * mpp
     mask = fill_holes(mask, options.max_hole_um2 / pixel_um2) & ~pen
@@ -160,9 +162,10 @@ def _grown(mask: BoolArray, radius_px: int) -> BoolArray:
     return wide
 
 
-def _otsu(values: UInt8Array) -> int:
-    """The threshold t that best separates values < t from values >= t; 0 if there are none."""
-    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+def otsu(counts: NDArray[np.float64]) -> int:
+    """The threshold t that best separates values < t from values >= t, of which there are
+    ``counts`` [256]; 0 if there are none.
+    """
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below
     moment = np.cumsum(counts * np.arange(256))

@@ -216,6 +216,12 @@ def test_interim_predictions_become_the_final_ones(predictor: Predictor, from_fi
         wait_until(lambda: session.poll().interim)
         interim = session.poll()
         assert [one.head for one in interim.interim] == [one.head for one in expected.predictions]
+        for one in interim.interim:
+            assert one.interval is not None
+            assert all(
+                low <= chance <= high
+                for (low, high), chance in zip(one.interval, one.probabilities, strict=True)
+            )
         json.dumps(interim.to_dict())
         session.push(pixels[600:], 0, 600)
         report = session.finish(30)

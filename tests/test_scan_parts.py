@@ -14,7 +14,7 @@ from pathgene_rt.streaming.mosaic import OverviewMosaic
 from pathgene_rt.streaming.pushed_bag import PushedBag
 from pathgene_rt.streaming.set_aside import SetAsideTiles
 from pathgene_rt.streaming.tile_push import BYTES_A_PIXEL, TileAssembler, WholeTile
-from pathgene_rt.streaming.tissue_guess import TissueGuess
+from pathgene_rt.streaming.tissue_guess import Guess, TissueGuess
 
 from .pushed_slides import rectangles
 
@@ -155,13 +155,25 @@ def test_glass_is_told_from_tissue_by_what_white_is() -> None:
     guess = TissueGuess(TissueOptions())
     glass = np.full((8, 8, 3), (230, 228, 212), np.uint8)
     tissue = np.full((8, 8, 3), (200, 150, 190), np.uint8)
-    assert not guess.may_be_tissue(glass)
-    assert guess.may_be_tissue(tissue)
+    assert guess.judge(glass) is Guess.GLASS
+    assert guess.judge(tissue) is Guess.TISSUE
     mixed = glass.copy()
     mixed[:2] = tissue[:2]
-    assert guess.may_be_tissue(mixed)
+    assert guess.judge(mixed) is Guess.TISSUE
     mixed[1] = glass[1]
-    assert not guess.may_be_tissue(mixed)
+    assert guess.judge(mixed) is Guess.GLASS
+
+
+def test_pale_tiles_may_be_tissue_and_ink_is_none() -> None:
+    guess = TissueGuess(TissueOptions())
+    for colour, expected in (
+        ((255, 255, 255), Guess.GLASS),
+        ((200, 150, 190), Guess.TISSUE),
+        ((170, 154, 168), Guess.MAYBE),
+        ((35, 60, 180), Guess.GLASS),
+        ((40, 140, 80), Guess.GLASS),
+    ):
+        assert guess.judge(np.full((8, 8, 3), colour, np.uint8)) is expected
 
 
 def test_rows_of_a_bag_whose_tiles_are_not_known_beforehand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from pathgene_rt.options import TissueOptions
 from pathgene_rt.streaming.mosaic import OverviewMosaic
 from pathgene_rt.streaming.set_aside import SetAsideTiles
 from pathgene_rt.streaming.tile_push import Place, TileAssembler, WholeTile
-from pathgene_rt.streaming.tissue_guess import TissueGuess
+from pathgene_rt.streaming.tissue_guess import Guess, TissueGuess
 from pathgene_rt.tiling import reduced_tile
 
 Tile = tuple[Place, UInt8Array]
@@ -22,8 +23,9 @@ Tile = tuple[Place, UInt8Array]
 class TileIntake:
     """Tiles of one slide that is pushed. Thread-safe.
 
-    Whole tiles that may be tissue are handed out at once; the others are set aside, in
-    ``aside_bytes``, until :meth:`take` asks for them. Those that find no room are handed out too.
+    Whole tiles that look like tissue are handed out at once. The others are set aside, in
+    ``aside_bytes``, until :meth:`take` asks for them; those that may be tissue are for an encoder
+    that has nothing better to do (:meth:`maybe`), those that find no room are handed out at once.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class TileIntake:
         self._mosaic = OverviewMosaic(overview_factor, background, size_px)
         self._guess = TissueGuess(tissue)
         self.aside = SetAsideTiles(self._tile_px, aside_bytes)
+        self._maybe: deque[Place] = deque()
 
     def push(self, rgb: UInt8Array, x: int, y: int) -> Iterator[Tile]:
         """The tiles worth encoding of those that ``rgb`` uint8 [h, w, 3] at (``x``, ``y``) makes
@@ -69,6 +72,15 @@ class TileIntake:
             tile[:] = self._background
         return tile
 
+    def maybe(self) -> Tile | None:
+        """A tile that was set aside and may be tissue, if there is one."""
+        while self._maybe:
+            place = self._maybe.popleft()
+            tile = self.aside.take(place)
+            if tile is not None:
+                return place, tile
+        return None
+
     def clear(self) -> None:
         """Free the memory of all tiles."""
         self.assembler.clear()
@@ -79,5 +91,8 @@ class TileIntake:
             column, row = tile.place
             rgb = reduced_tile(tile.rgb, self._tile_px, self._reduction)
             means = self._mosaic.add(tile.inside, column * self._span, row * self._span)
-            if self._guess.may_be_tissue(means) or not self.aside.put(tile.place, rgb):
+            guess = self._guess.judge(means)
+            if guess is Guess.TISSUE or not self.aside.put(tile.place, rgb):
                 yield tile.place, rgb
+            elif guess is Guess.MAYBE:
+                self._maybe.append(tile.place)

@@ -134,8 +134,8 @@ class TileAssembler:
             if needed > self._limit:
                 raise ScanMemoryError(
                     f"the rectangle at ({x}, {y}) would leave {needed / 2**20:.1f} MiB of tiles "
-                    f"that are not whole, over the limit of {self._limit / 2**20:.1f} MiB; push in scan order, "
-                    "rows of neighbouring rectangles, or raise partial_bytes"
+                    f"that are not whole, over the limit of {self._limit / 2**20:.1f} MiB; push in "
+                    "scan order, rows of neighbouring rectangles, or raise partial_bytes"
                 )
             self._whole |= alone
             targets: list[tuple[Place, _Target]] = []
