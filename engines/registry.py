@@ -108,9 +108,12 @@ class EngineFactory:
         trouble = () if self.cache is None else self.cache.warnings
         return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
 
-    def encoder(self) -> Engine:
-        """Compile the encoder. The caller closes it. Raises EngineError."""
-        return self._create(self._bundle.read(ENCODER_FILE), self._bundle.encoder, self.precision)
+    def encoder(self, precision: Precision | None = None) -> Engine:
+        """Compile the encoder, in another precision than the chosen one if need be. The caller
+        closes it. Raises EngineError.
+        """
+        model, spec = self._bundle.read(ENCODER_FILE), self._bundle.encoder
+        return self._create(model, spec, precision or self.precision)
 
     def head(self, name: str) -> Engine:
         """Compile the head called ``name``, always in float32. The caller closes it."""

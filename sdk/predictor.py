@@ -52,8 +52,7 @@ class Predictor:
                 bundle.preprocess,
                 self.options,
                 self.heads.probabilities,
-                self.engines.key,
-                self.engines.cache,
+                self.engines,
             )
             self._resources = stack.pop_all()
 

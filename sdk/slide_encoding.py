@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pathgene_rt.encode import TileOrder, TileProgress, encode_slide
-from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EngineError
 from pathgene_rt.feature_journal import FeatureJournal
 from pathgene_rt.features import FeatureBag, write_features
@@ -18,7 +19,7 @@ from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array, TileGrid
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.run_identity import RunIdentity
-from pathgene_rt.scaled_decode import DecodeChoice, choose_decode
+from pathgene_rt.scaled_decode import DecodeChoice, Encode, choose_decode
 from pathgene_rt.slide_work import SlideWork
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -63,8 +64,8 @@ class EncodedSlide:
 class SlideEncoder:
     """Encodes slides with one encoder. Thread-safe; slides at the same time share it in turn.
 
-    ``judge`` is what a bag means to the heads, ``key`` says which bundle on which engine this is
-    and ``cache`` keeps what is found out about decoding (:mod:`pathgene_rt.scaled_decode`).
+    ``judge`` is what a bag means to the heads; ``engines`` makes the float32 encoder that tells
+    whether pixels may be decoded at reduced size (:mod:`pathgene_rt.scaled_decode`).
     """
 
     def __init__(
@@ -73,8 +74,7 @@ class SlideEncoder:
         preprocess: Preprocess,
         options: EngineOptions,
         judge: Judge,
-        key: DecisionKey,
-        cache: EngineCache | None,
+        engines: EngineFactory,
     ) -> None:
         self._service = service
         self._spec = service.engine.spec
@@ -82,8 +82,8 @@ class SlideEncoder:
         self._preprocess = preprocess
         self._options = options
         self._judge = judge
-        self._key = key
-        self._cache = cache
+        self._engines = engines
+        self._choosing = threading.Lock()
 
     def encode(
         self,
@@ -161,38 +161,45 @@ class SlideEncoder:
     def _choose_decode(
         self, work: SlideWork, options: PredictOptions, token: CancellationToken | None
     ) -> DecodeChoice:
-        def encode(grid: TileGrid, approximate: bool) -> Float32Array:
-            features = self._empty_bag(work, grid).features
-            encode_slide(
-                work.slide,
-                grid,
-                self._service,
-                self._preprocess.reduction,
-                features,
-                TileOrder(np.arange(len(grid)), self._options.batch),
-                readers=options.readers,
-                approximate=approximate,
-                # As many as there are: the slide's own limit counts when its tiles are read.
-                faults=TileFaults(work.slide_id, len(work.grid)),
-                io_timeout_s=options.io_timeout_s,
-                token=token,
-            )
-            return features
+        @contextmanager
+        def float32_encoder() -> Iterator[Encode]:
+            with self._engines.encoder("float32") as engine, EncoderService(engine) as service:
+
+                def encode(grid: TileGrid, approximate: bool) -> Float32Array:
+                    features = self._empty_bag(work, grid).features
+                    encode_slide(
+                        work.slide,
+                        grid,
+                        service,
+                        self._preprocess.reduction,
+                        features,
+                        TileOrder(np.arange(len(grid)), self._options.batch),
+                        readers=options.readers,
+                        approximate=approximate,
+                        # The limit is that of the whole slide, not of the few tiles tried.
+                        faults=TileFaults(work.slide_id, len(work.grid)),
+                        io_timeout_s=options.io_timeout_s,
+                        token=token,
+                    )
+                    return features
+
+                yield encode
 
         def probabilities(grid: TileGrid, features: Float32Array) -> Mapping[str, Sequence[float]]:
             return self._judge(replace(self._empty_bag(work, grid), features=features))
 
-        return choose_decode(
-            work.slide,
-            work.grid,
-            self._preprocess.reduction,
-            self._info.precision,
-            encode,
-            probabilities,
-            exact=options.exact,
-            key=self._key,
-            cache=self._cache,
-        )
+        with self._choosing:  # so that of several slides at once, too, only the first pays
+            return choose_decode(
+                work.slide,
+                work.grid,
+                self._preprocess.reduction,
+                self._info.precision,
+                float32_encoder,
+                probabilities,
+                exact=options.exact,
+                key=self._engines.key,
+                cache=self._engines.cache,
+            )
 
     def _empty_bag(self, work: SlideWork, grid: TileGrid) -> FeatureBag:
         """The bag of ``grid``, its features not yet filled."""

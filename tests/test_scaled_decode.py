@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def decide(model: Model, slide: StoredSlide | None = None, **changed) -> DecodeC
     } | changed
     return choose_decode(
         slide or StoredSlide(),
-        encode=model.encode,
+        open_encoder=lambda: nullcontext(model.encode),
         probabilities=model.probabilities,
         **options,
     )
@@ -157,7 +158,6 @@ def test_only_the_first_slide_of_a_kind_pays(tmp_path: Path, error: float) -> No
         {"slide": StoredSlide(kind="jpeg 4:4:4 rgb")},
         {"slide": StoredSlide(reader="direct 2")},
         {"grid": grid_of(1000, 4)},
-        {"precision": "float16"},
         {"key": replace(KEY, bundle_sha256="c" * 64)},
         {"key": replace(KEY, machine="that")},
         {"key": replace(KEY, version="2")},
