@@ -84,6 +84,8 @@ def read_directories(path: Path) -> tuple[list[TiffDirectory], str]:
                     page = tiff.pages[number]
                 except IndexError:
                     break
+                if not isinstance(page, tifffile.TiffPage):
+                    raise ValueError(f"directory {number} is incomplete")
                 if number == 0:
                     description = str(page.description)
                 if page.is_tiled:
