@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.scaled_decode import CHECKED_TILES, EXACT, DecodeChoice, choose_decode
+from pathgene_rt.training.synthetic_slides import write_slide
+
+from . import tiny_models as tiny
 
 KEY = DecisionKey(product="1", bundle_sha256="b" * 64, machine="this", backend="numpy", version="1")
 
@@ -177,3 +183,32 @@ def test_a_verdict_that_makes_no_sense_is_measured_anew(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"moved"', '"shaken"'))
     assert decide(model, cache=cache).approximate
     assert len(model.encoded) == 2
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.pgrt")
+
+
+def fine_slide(path: Path, seed: int) -> Path:
+    """At 40x, twice as fine as the tiny bundle."""
+    write_slide(path, (1536, 1536), mpp=0.25, seed=seed)
+    return path
+
+
+def test_a_bundle_decides_once_for_slides_stored_alike(bundle: Path, tmp_path: Path) -> None:
+    engines = EngineOptions(backend="openvino", precision="bfloat16", cache_dir=tmp_path / "cache")
+    if "bfloat16" not in load_backend("openvino").probe().precisions:
+        pytest.skip("this processor has no bfloat16")
+    first, second = fine_slide(tmp_path / "1.svs", 1), fine_slide(tmp_path / "2.svs", 2)
+    with Predictor.open(bundle, engines) as predictor:
+        tried = predictor.predict(first).provenance.decode
+        kept = predictor.predict(second).provenance.decode
+        exact = predictor.predict(first, PredictOptions(exact=True)).provenance.decode
+        scaled_bag, _ = predictor.extract(first)
+        exact_bag, _ = predictor.extract(first, PredictOptions(exact=True))
+    assert tried.startswith("scaled by 2 (e 0.0") and "of this slide" in tried
+    assert kept.startswith("scaled by 2 (e 0.0") and "earlier slide" in kept
+    assert exact == "exact (as asked for)"
+    assert (scaled_bag.features != exact_bag.features).any()
+    assert fidelity_error(scaled_bag.features, exact_bag.features).median < 0.05
