@@ -16,6 +16,7 @@ from pathgene_rt.cli.export import export
 from pathgene_rt.cli.extract import extract
 from pathgene_rt.cli.inspect import inspect
 from pathgene_rt.cli.predict import predict
+from pathgene_rt.cli.simulate_scan import simulate_scan
 from pathgene_rt.cli.train import train
 from pathgene_rt.cli.verify import verify
 from pathgene_rt.errors import CancelledError, OutputError, PathGeneError
@@ -54,6 +55,7 @@ def _options(
 
 for command in (demo, train, extract, export, build, verify, predict, inspect, doctor):
     app.command()(command)
+app.command("simulate-scan")(simulate_scan)
 app.add_typer(capi)
 
 
