@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from pathgene_rt.cli.choices import (
     BatchOption,
     BundleArgument,
@@ -10,6 +14,15 @@ from pathgene_rt.cli.choices import (
     ThreadsOption,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathgene_rt.bundle import Bundle
+    from pathgene_rt.engines.int8_calibration import Trial
+    from pathgene_rt.options import EngineOptions
+
+CALIBRATION_TILES = 400
+"""Of all slides together: 300 to take ranges from and 100 to judge by."""
 
 
 def build(
@@ -17,13 +30,20 @@ def build(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
-    batch: BatchOption = 16,
+    batch: BatchOption = 0,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(help="Slides (files, patterns or folders) to calibrate INT8 on."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Try each engine and precision on BUNDLE's golden tiles; keep the fastest that is right.
 
-    What is kept is what --precision auto means from then on for this bundle on this machine.
+    What is kept is what --precision auto means from then on for this bundle on this machine. With
+    --calibrate, and --precision int8 or auto, the encoder is first quantised on tiles of these
+    slides, which is kept if other tiles of them give the same features and predictions within the
+    limits (exit code 6 if not). Takes minutes; needs the extra int8.
     """
     from pathgene_rt.bundle import Bundle
     from pathgene_rt.engines.build import build as build_engines
@@ -32,6 +52,8 @@ def build(
     console = Console(json=json, quiet=quiet)
     options = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with Bundle.open(bundle) as opened:
+        if calibrate:
+            _calibrate(opened, options, calibrate, console)
         report = build_engines(opened, options, console.note)
     rows = []
     for entry in report.candidates:
@@ -49,12 +71,53 @@ def build(
                 f"{verified.features.maximum:.5f}" if verified else "",
                 "" if moved is None else f"{moved:.5f}",
                 "" if rate is None else f"{rate:.1f}",
+                "" if entry.batch is None else f"{entry.batch} x {entry.in_flight}",
                 entry.refused or result,
             ]
         )
-    columns = ["engine", "precision", "e median", "e max", "probability", "tiles/s", "result"]
+    columns = [
+        "engine",
+        "precision",
+        "e median",
+        "e max",
+        "probability",
+        "tiles/s",
+        "tiles x calls",
+        "result",
+    ]
     console.table("", columns, rows)
     console.emit(report.to_dict())
     for warning in report.warnings:
         console.warn(warning)
     report.require_one()
+
+
+def _calibrate(bundle: Bundle, options: EngineOptions, names: list[str], console: Console) -> None:
+    from pathgene_rt.engines.int8_calibration import SlideTiles, calibrate_int8
+    from pathgene_rt.geometry import grid_coords
+    from pathgene_rt.slides.find import find_slides
+    from pathgene_rt.tile_sample import sample_tiles
+
+    if options.precision not in ("auto", "int8") or options.backend not in ("auto", "openvino"):
+        raise UsageError(
+            f"--calibrate makes INT8 for openvino, not {options.precision} for {options.backend}; "
+            "use it with --precision int8"
+        )
+    paths = find_slides(names)
+    share = -(-CALIBRATION_TILES // len(paths))
+    slides = []
+    for path in paths:
+        console.note(f"reading up to {share} tiles of {path.name}")
+        sample = sample_tiles(path, bundle.preprocess, share)
+        coords = grid_coords(sample.xy, sample.span_px)
+        slides.append(SlideTiles(sample.slide_id, sample.tiles, coords))
+    kept = calibrate_int8(bundle, options, slides, console.note)
+    console.note(f"int8 kept: {_figures(kept)}")
+
+
+def _figures(kept: Trial) -> str:
+    """What the limits are on, for the tiles that were held out."""
+    found = kept.held_out
+    moved = "" if found.probability is None else f", probabilities move by {found.probability:.4f}"
+    features = f"e median {found.features.median:.3f}, max {found.features.maximum:.3f}"
+    return f"{kept.recipe}; on held-out tiles {features}{moved}"

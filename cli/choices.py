@@ -39,7 +39,9 @@ PrecisionOption = Annotated[
     typer.Option(help="auto is what `build` found fastest within the limits, else float32."),
 ]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the engine; 0 means all cores.")]
-BatchOption = Annotated[int, typer.Option(help="Tiles an encoder call takes.")]
+BatchOption = Annotated[
+    int, typer.Option(help="Tiles an encoder call takes; 0: as `build` measured.")
+]
 ReadersOption = Annotated[int, typer.Option(help="Threads that decode tiles; 0 means automatic.")]
 IoTimeoutOption = Annotated[
     float,

@@ -36,7 +36,7 @@ def extract(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
-    batch: BatchOption = 16,
+    batch: BatchOption = 0,
     readers: ReadersOption = 0,
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     exact: ExactOption = False,

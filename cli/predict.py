@@ -59,7 +59,7 @@ def predict(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
-    batch: BatchOption = 16,
+    batch: BatchOption = 0,
     readers: ReadersOption = 0,
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     exact: ExactOption = False,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pathgene_rt.bundle import Bundle
-from pathgene_rt.engine import Engine, Precision
-from pathgene_rt.engines.backend import Availability, Backend
+from pathgene_rt.engine import Precision
+from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.registry import EngineFactory, candidates, decision_key
 from pathgene_rt.engines.replay import Verification, replay
+from pathgene_rt.engines.tuning import measure_rate, tune
 from pathgene_rt.errors import EngineError, EngineUnavailableError, VerificationError
-from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.options import EngineOptions
 
 Step = Callable[[str], None]
@@ -25,13 +24,16 @@ Step = Callable[[str], None]
 class Candidate:
     """One engine and precision. ``refused`` says why it will not be used, or is empty.
 
-    ``verification`` is None if it could not run, ``tiles_per_second`` if it was not measured.
+    ``verification`` is None if it could not run, ``tiles_per_second`` if it was not measured;
+    ``batch`` tiles a call and ``in_flight`` calls at once are what that was measured with.
     """
 
     backend: str
     precision: Precision | None
     verification: Verification | None = None
     tiles_per_second: float | None = None
+    batch: int | None = None
+    in_flight: int | None = None
     refused: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,6 +42,8 @@ class Candidate:
             "engine": self.backend,
             "precision": self.precision,
             "tiles_per_second": self.tiles_per_second,
+            "batch": self.batch,
+            "in_flight": self.in_flight,
             "refused": self.refused or None,
             "verification": None if verified is None else verified.to_dict(),
         }
@@ -76,8 +80,9 @@ class BuildReport:
 def build(bundle: Bundle, options: EngineOptions, step: Step | None = None) -> BuildReport:
     """Try every backend and precision that ``options`` allow, and keep what was found.
 
-    With precision "auto" the fastest precision within the limits is kept for each backend in the
-    cache folder: it is what "auto" means from now on for this bundle on this machine. Raises
+    With precision "auto" the fastest precision within the limits, and how many tiles suit it at
+    once, are kept for each backend in the cache folder: they are what "auto" means from now on for
+    this bundle on this machine. Raises
     BundleError if the goldens are incomplete.
     """
     tell = step or (lambda _: None)
@@ -87,16 +92,17 @@ def build(bundle: Bundle, options: EngineOptions, step: Step | None = None) -> B
     for backend in candidates(options):
         availability = backend.probe()
         tried = list(_try_backend(bundle, backend, availability, options, tell))
-        found += tried
-        if options.precision != "auto" or not availability.available:
-            continue
         best = _fastest(tried)
-        if best is not None and best.precision is not None:
-            chosen[backend.name] = best.precision
-        if cache is not None:
-            # Also that none passed: an older decision must not outlive this one.
-            decision = {"precision": None} if best is None else best.to_dict()
-            cache.decide(decision_key(bundle, backend.name, availability), decision)
+        if options.precision == "auto" and availability.available:
+            if best is not None and best.precision is not None:
+                tell(f"{backend.name} {best.precision}: measuring how many tiles at once")
+                chosen[backend.name] = best.precision
+                best = _tuned(bundle, best, options)
+            if cache is not None:
+                # Also that none passed: an older decision must not outlive this one.
+                decision = {"precision": None} if best is None else best.to_dict()
+                cache.decide(decision_key(bundle, backend.name, availability), decision)
+        found += [best if best and entry.precision == best.precision else entry for entry in tried]
     return BuildReport(tuple(found), chosen, () if cache is None else cache.warnings)
 
 
@@ -108,7 +114,7 @@ def verify(bundle: Bundle, options: EngineOptions) -> tuple[Verification, tuple[
     """
     factory = EngineFactory(bundle, options)
     with factory.encoder() as encoder:
-        return replay(bundle, factory, encoder, options.batch), factory.notes
+        return replay(bundle, factory, encoder, factory.options.batch), factory.notes
 
 
 def _try_backend(
@@ -121,40 +127,45 @@ def _try_backend(
     for precision in availability.precisions:
         if options.precision in ("auto", precision):
             tell(f"{backend.name} {precision}: compiling, replaying goldens, measuring")
-            yield _try_precision(
-                bundle, replace(options, backend=backend.name, precision=precision)
-            )
+            named = replace(options, backend=backend.name, precision=precision)
+            try:
+                yield _try_precision(bundle, named)
+            except NotCalibratedError as error:
+                # Calibrating needs slides: "auto" means what there is.
+                if options.precision != "auto":
+                    yield Candidate(backend.name, precision, refused=str(error))
     if why := availability.refusal(options.precision):
         yield Candidate(backend.name, None, refused=why)
 
 
 def _try_precision(bundle: Bundle, options: EngineOptions) -> Candidate:
     factory = EngineFactory(bundle, options)
+    batch, in_flight = factory.options.batch, factory.options.in_flight
     try:
         with factory.encoder() as encoder:
-            verification = replay(bundle, factory, encoder, options.batch)
+            verification = replay(bundle, factory, encoder, batch)
             if not verification.passed:
                 why = verification.failures[0]
                 return Candidate(options.backend, factory.precision, verification, refused=why)
-            rate = measure_rate(encoder, bundle.golden("encoder")["tiles"], options.batch)
+            rate = measure_rate(encoder, bundle.golden("encoder")["tiles"], batch)
+    except NotCalibratedError:
+        raise
     except EngineError as error:
         return Candidate(options.backend, factory.precision, refused=str(error))
-    return Candidate(options.backend, factory.precision, verification, rate)
+    return Candidate(options.backend, factory.precision, verification, rate, batch, in_flight)
 
 
-def measure_rate(encoder: Engine, tiles: UInt8Array, batch: int) -> float:
-    """Tiles a second over two rounds of full batches, after the replay has warmed the engine up."""
-    size = min(batch, len(tiles))
-    rounds = [tiles[:size]] * (2 * encoder.in_flight)
-    name = encoder.spec.inputs[0].name
-    began = time.perf_counter()
-    for number, part in enumerate(rounds):
-        if number >= encoder.in_flight:
-            encoder.result()
-        encoder.submit({name: part})
-    for _ in range(encoder.in_flight):
-        encoder.result()
-    return len(rounds) * size / (time.perf_counter() - began)
+def _tuned(bundle: Bundle, best: Candidate, options: EngineOptions) -> Candidate:
+    """``best`` with the batch and the calls at once that suit it, where ``options`` leave them
+    open."""
+    assert best.precision is not None
+    found = tune(bundle, replace(options, backend=best.backend, precision=best.precision))
+    return replace(
+        best,
+        tiles_per_second=found.tiles_per_second,
+        batch=found.batch,
+        in_flight=found.in_flight,
+    )
 
 
 def _fastest(tried: list[Candidate]) -> Candidate | None:

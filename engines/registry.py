@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import cast
 
@@ -14,7 +14,7 @@ from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
 from pathgene_rt.model_spec import FoldSpec, ModelSpec
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import DEFAULT_BATCH, DEFAULT_IN_FLIGHT, EngineOptions
 
 BACKENDS: tuple[tuple[str, str], ...] = (
     ("openvino", "pathgene_rt.engines.openvino.backend"),
@@ -81,16 +81,19 @@ class EngineFactory:
     """Makes the engines of one bundle. Backend and precision are chosen once, at construction.
 
     ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's;
-    ``cache`` is the folder of engines and decisions, None if it is turned off.
+    ``options`` are those given, with the batch and the calls at once that are used; ``cache`` is
+    the folder of engines and decisions, None if it is turned off.
     Raises EngineUnavailableError if nothing fits ``options``.
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         self._bundle = bundle
-        self._options = options
+        self._asked = options
         self.cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
         self.selection = choose(options)
+        self._decision = self.cache.decision(self.key) if self.cache is not None else None
         self.precision, self._why = self._choose_precision()
+        self.options = self._completed()
 
     @property
     def key(self) -> DecisionKey:
@@ -129,23 +132,33 @@ class EngineFactory:
 
     def _create(self, model: bytes, spec: ModelSpec, precision: Precision) -> Engine:
         backend = self.selection.backend
-        return backend.create(model, spec, self._options, precision, self.cache)
+        return backend.create(model, spec, self.options, precision, self.cache)
 
     def _choose_precision(self) -> tuple[Precision, str]:
-        if self._options.precision != "auto":
-            return self._options.precision, "as asked for"
+        if self._asked.precision != "auto":
+            return self._asked.precision, "as asked for"
         availability = self.selection.availability
         if len(availability.precisions) == 1:
             return availability.precisions[0], "the only one here"
-        decision = None
-        if self.cache is not None:
-            decision = self.cache.decision(self.key)
+        decision = self._decision
         if decision is None:
             return "float32", "pathgene-rt build has not measured this bundle on this machine"
         for precision in availability.precisions:
             if precision == decision.get("precision"):
                 return precision, "the fastest within the limits, found by pathgene-rt build"
         return "float32", "pathgene-rt build found no precision within the limits; see verify"
+
+    def _completed(self) -> EngineOptions:
+        """The options with what they leave open as `build` found it for this precision here."""
+        decision = self._decision or {}
+        found = decision if decision.get("precision") == self.precision else {}
+        batch, in_flight = found.get("batch"), found.get("in_flight")
+        return replace(
+            self._asked,
+            batch=self._asked.batch or (batch if isinstance(batch, int) else DEFAULT_BATCH),
+            in_flight=self._asked.in_flight
+            or (in_flight if isinstance(in_flight, int) else DEFAULT_IN_FLIGHT),
+        )
 
 
 def decision_key(bundle: Bundle, backend: str, availability: Availability) -> DecisionKey:

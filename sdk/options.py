@@ -11,6 +11,8 @@ from typing import Literal
 from pathgene_rt.engine import PRECISIONS
 from pathgene_rt.errors import UsageError
 
+DEFAULT_BATCH, DEFAULT_IN_FLIGHT = 8, 2
+
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 IO_TIMEOUT_S = 60.0
@@ -39,21 +41,23 @@ class EngineOptions:
 
     ``backend`` is a registry name or "auto"; ``precision`` "auto" is what `build` found fastest
     within the limits on this machine, else float32. ``threads`` 0 means all cores. ``batch`` is the
-    number of tiles an encoder call takes. ``cache_dir`` None turns the engine cache off.
+    number of tiles an encoder call takes, ``in_flight`` the number of calls at once; 0 is what
+    `build` found fastest here, else DEFAULT_BATCH and DEFAULT_IN_FLIGHT. ``cache_dir`` None turns
+    the engine cache off.
     """
 
     backend: str = "auto"
     precision: PrecisionChoice = "auto"
     threads: int = 0
-    batch: int = 16
-    in_flight: int = 2
+    batch: int = 0
+    in_flight: int = 0
     cache_dir: Path | None = field(default_factory=default_cache_dir)
 
     def __post_init__(self) -> None:
         if self.precision != "auto" and self.precision not in PRECISIONS:
             known = ", ".join(("auto", *PRECISIONS))
             raise UsageError(f"precision {self.precision!r} is unknown; choose one of {known}")
-        for name, low, high in (("threads", 0, 1024), ("batch", 1, 4096), ("in_flight", 1, 64)):
+        for name, low, high in (("threads", 0, 1024), ("batch", 0, 4096), ("in_flight", 0, 64)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} {value} is out of range; choose {low} to {high}")

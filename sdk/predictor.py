@@ -40,10 +40,10 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, options: EngineOptions | None = None) -> None:
         self.bundle = bundle
-        self.options = options or EngineOptions()
         with ExitStack() as stack:
             stack.enter_context(bundle)
-            self.engines = EngineFactory(bundle, self.options)
+            self.engines = EngineFactory(bundle, options or EngineOptions())
+            self.options = self.engines.options
             engine = stack.enter_context(self.engines.encoder())
             self.service = stack.enter_context(EncoderService(engine))
             self.heads = stack.enter_context(HeadPanel(bundle, self.engines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from pathgene_rt.engines.build import build, verify
 from pathgene_rt.engines.compare import Fidelity
 from pathgene_rt.engines.registry import EngineFactory, choose
 from pathgene_rt.engines.replay import HeadCheck, Verification
-from pathgene_rt.errors import BundleError, EngineUnavailableError, VerificationError
+from pathgene_rt.engines.tuning import measure_rate
+from pathgene_rt.errors import BundleError, EngineError, EngineUnavailableError, VerificationError
 from pathgene_rt.options import EngineOptions
 
 from . import tiny_models as tiny
@@ -69,13 +71,49 @@ def test_build_measures_every_precision_and_auto_follows_it(bundle, options):
         assert (entry.tiles_per_second or 0) > 0 or entry.refused
         assert entry.refused == "" or entry.precision != "float32"
     for backend, precision in report.chosen.items():
-        rates = {key[1]: e.tiles_per_second or 0 for key, e in found.items() if key[0] == backend}
-        assert precision == max(rates, key=rates.__getitem__)
+        assert not found[backend, precision].refused
     factory = EngineFactory(bundle, options)
     assert factory.precision == report.chosen[factory.selection.backend.name]
     if len(factory.selection.availability.precisions) > 1:
         assert "found by pathgene-rt build" in factory.notes[-1]
     report.require_one()
+
+
+def test_the_fastest_precision_is_the_one_that_is_kept(bundle, options, monkeypatch):
+    rates = {("openvino", "float32"): 20.0, ("openvino", "bfloat16"): 30.0}
+    monkeypatch.setattr(
+        "pathgene_rt.engines.build.measure_rate",
+        lambda encoder, *_: rates.get((encoder.info.backend, encoder.info.precision), 10.0),
+    )
+    report = build(bundle, options)
+    offered = registry.load_backend("openvino").probe().precisions
+    assert report.chosen["openvino"] == offered[-1]
+
+
+def test_batches_are_measured_and_used_from_then_on(bundle, options, monkeypatch):
+    rates = {4: 10.0, 8: 50.0, 16: 50.9, 32: 20.0}
+    monkeypatch.setattr(
+        "pathgene_rt.engines.tuning.measure_rate", lambda encoder, tiles, batch: rates[batch]
+    )
+    report = build(bundle, options)
+    for backend, precision in report.chosen.items():
+        kept = by_engine(report)[backend, precision]
+        assert kept.batch == 8  # 16 is not worth twice the memory
+        assert kept.in_flight == 2
+    factory = EngineFactory(bundle, options)
+    assert (factory.options.batch, factory.options.in_flight) == (8, 2)
+    chosen = EngineFactory(bundle, replace(options, batch=3, in_flight=1))
+    assert (chosen.options.batch, chosen.options.in_flight) == (3, 1)
+
+
+def test_the_rate_counts_every_tile(bundle, options):
+    factory = EngineFactory(bundle, options)
+    tiles = bundle.golden("encoder")["tiles"]
+    with factory.encoder() as encoder:
+        for batch in (1, 4, len(tiles) + 3):
+            assert measure_rate(encoder, tiles, batch) > 0
+        with pytest.raises(EngineError, match="outstanding"):
+            encoder.result()
 
 
 def test_auto_without_a_decision_is_float32_and_says_how_to_get_one(bundle, options):
