@@ -26,6 +26,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+from pathgene_rt.errors import UsageError
 from pathgene_rt.options import IO_TIMEOUT_S
 
 
@@ -85,6 +86,9 @@ def predict(
     from pathgene_rt.slides.find import find_slides
 
     console = Console(json=json, quiet=quiet)
+    limits = read_budget(budget, until_stable)
+    if limits.limited and cases is not None:
+        raise UsageError("--cases needs whole slides; leave out --budget and --until-stable")
     found = find_slides(slides)
     table = read_cases(cases, found) if cases is not None else CaseTable((), ())
     for note in table.notes:
@@ -99,7 +103,7 @@ def predict(
         geojson=geojson,
         features=features,
         resume=resume,
-        budget=read_budget(budget, until_stable),
+        budget=limits,
         anonymize=anonymize,
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)

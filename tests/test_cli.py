@@ -166,6 +166,8 @@ def test_usage(bundle: Path, slide: Path, tmp_path: Path) -> None:
     fails(2, "no file matches", "predict", str(tmp_path / "*.svs"), *out)
     fails(2, "engine 'abacus' is unknown", "predict", slide, *out, "--engine", "abacus")
     fails(2, "--mpp", "predict", slide, *out, "--mpp", "4000")
+    cases = ("--cases", tmp_path / "cases.csv", "--budget", "60s")
+    fails(2, "--cases needs whole slides", "predict", slide, *out, *cases)
     fails(2, "batch -1", "predict", slide, *out, "--batch=-1")
     (tmp_path / "file").write_text("in the way")
     fails(2, "cannot write", "predict", slide, "--bundle", bundle, "--out", tmp_path / "file")
