@@ -17,7 +17,12 @@ import numpy as np
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.geometry import Int64Array
 from pathgene_rt.slides.jpeg import JpegTiles
-from pathgene_rt.slides.jpeg2000 import Jpeg2000Tiles, decoder_is_installed
+from pathgene_rt.slides.jpeg2000 import (
+    HEAD_BYTES,
+    Jpeg2000Tiles,
+    declared_components,
+    decoder_is_installed,
+)
 
 MAX_SIDE_PX = 1 << 21
 MAX_TILE_PX = 1 << 24
@@ -123,15 +128,14 @@ def pyramid_levels(
     result: list[TiledLevel | str] = []
     incomplete = False
     for number, (directory, origin_px) in enumerate(chosen):
-        declared = [
-            int(properties.get(f"openslide.level[{number}].{name}", 0))
-            for name in ("width", "height", "tile-width", "tile-height")
-        ]
-        size_px = directory.size_px if origin_px else (declared[0], declared[1])
+        declared = f"openslide.level[{number}]."
+        size_px = directory.size_px
+        if origin_px is None:
+            size_px = (int(properties[declared + "width"]), int(properties[declared + "height"]))
         incomplete |= bool((directory.byte_counts == 0).any())
         if directory.tiles is None:
             result.append(directory.why_not)
-        elif directory.tile_px != (declared[2], declared[3]) or not _fits(size_px, directory):
+        elif not _fits(size_px, directory):
             result.append("its directory is another size")
         elif incomplete and vendor == "aperio" and number > 0:
             result.append("OpenSlide fills missing tiles from the level above")
@@ -170,7 +174,6 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
             f"{path}: claims stored tiles of {tile_px[0]} x {tile_px[1]} px; up to "
             f"{MAX_TILE_PX} px in all are read: the file is damaged, or convert it"
         )
-    tiles, why_not = _storage(page)
     expected = -(-size_px[0] // tile_px[0]) * -(-size_px[1] // tile_px[1])
     expected *= int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
     if len(page.dataoffsets) != expected or len(page.databytecounts) != expected:
@@ -189,6 +192,10 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
             f"{path}: cut short (it has {file_bytes} bytes, but stored tile "
             f"{int(np.argmax(outside))} of directory {number} lies beyond); copy it again"
         )
+    tiles, why_not = _storage(page)
+    if isinstance(tiles, Jpeg2000Tiles) and not _is_full_colour(page, tile_px):
+        # As imagecodecs does not scale its colours up, and Pillow and pylibjpeg hold the GIL.
+        tiles, why_not = None, "JPEG 2000 with subsampled colours"
     most = 2 * 3 * tile_px[0] * tile_px[1] + _SLACK_BYTES
     if tiles is not None and (byte_counts > np.uint64(most)).any():
         raise SlideOpenError(
@@ -220,6 +227,20 @@ def _storage(page: Any) -> tuple[JpegTiles | Jpeg2000Tiles | None, str]:
             return Jpeg2000Tiles(compression == _APERIO_YCBCR), ""
         return None, "JPEG 2000 needs the extra jpeg2000"
     return None, f"compression {compression}"
+
+
+def _is_full_colour(page: Any, tile_px: tuple[int, int]) -> bool:
+    """Whether the first stored tile of JPEG 2000 has three components of its whole size."""
+    first = next((k for k, count in enumerate(page.databytecounts) if count), None)
+    if first is None:
+        return True
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[first])
+    try:
+        return declared_components(file.read(HEAD_BYTES)) == [tile_px] * 3
+    except ValueError:
+        # Damaged, perhaps alone: that is found when it is read.
+        return True
 
 
 def _leica_levels(

@@ -1,0 +1,244 @@
+"""Reading tiles: stored tiles decoded directly, beside OpenSlide's read_region.
+
+    python benchmarks/decode.py [--passes 5]
+
+One thread each, in turn, over the same tiles, a fresh handle (cold caches) for every pass. The best
+pass counts, in CPU time of its thread, so that other work on the machine tells less. OpenSlide's
+side is what pipelines do: read_region, PIL's RGB, PIL's box reduction where a 40x slide is read at
+20x, a numpy array. Slides are generated: tissue as JPEG of quality 70, and, as in the Aperio file
+that ../shared holds, RGB of quality 30 in tiles of 240 px; that file is read too, if it is there.
+Prints a JSON line a case, and a table.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import openslide
+import typer
+from PIL import Image
+
+from pathgene_rt.geometry import TileGrid, UInt8Array
+from pathgene_rt.slides import open_slide
+from pathgene_rt.slides.tiff_layout import TiledLevel, pyramid_levels, read_directories
+from pathgene_rt.slides.tiff_reader import TiffReader
+from pathgene_rt.tile_order import locality_order
+from pathgene_rt.training.slide_layouts import SlideLayout, write_layout
+from pathgene_rt.training.synthetic import Pattern, Texture, draw_tissue
+
+TILE_PX = 256
+SIDE_PX, TEXTURE_PX = 6144, 2048
+COMPARED = 64
+"""Tiles whose pixels are compared."""
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "slides" / "cmu-1-small-region.svs"
+
+
+@dataclass(frozen=True)
+class Case:
+    """``read_px`` pixels of level 0 make a tile of TILE_PX; ``bar`` is the ratio to reach."""
+
+    name: str
+    path: Path
+    read_px: int
+    bar: float | None = None
+
+
+def main(
+    passes: int = 5, seed: int = 1, json_out: Annotated[Path | None, typer.Option()] = None
+) -> None:
+    """Measure all cases."""
+    with tempfile.TemporaryDirectory() as folder:
+        cases = list(made_cases(Path(folder), seed))
+        if REAL.is_file():
+            cases.append(Case("240 px RGB tiles, real slide", REAL, 256, 5.0))
+        results = [measure(case, passes) for case in cases]
+        codecs = decoders(cases[0].path, passes)
+    lines = [json.dumps(result) for result in [*results, *codecs]]
+    print("\n".join(lines))
+    if json_out is not None:
+        json_out.write_text("\n".join(lines) + "\n")
+    print(table(results))
+    for codec in codecs:
+        print(f"{codec['decoder']}: {codec['tiles_per_s']:.0f} stored tiles/s {codec['note']}")
+
+
+def made_cases(folder: Path, seed: int) -> Iterable[Case]:
+    """Slides full of tissue in the layouts that have a bar."""
+    jpeg = SlideLayout(quality=70, shared_tables=True)
+    aperio = SlideLayout(quality=30, shared_tables=True, ycbcr=False, tile_px=240)
+    j2k = SlideLayout(codec="j2k", ycbcr=False, quality=70)
+    at_20x, at_40x = tissue(0.5, seed), tissue(0.25, seed)
+    for name, pixels, layout, read_px, bar in (
+        ("256 px tiles on the grid", at_20x, jpeg, 256, 8.0),
+        ("240 px RGB tiles", at_20x, aperio, 256, 5.0),
+        ("40x -> 20x, 256 px tiles", at_40x, jpeg, 512, 12.0),
+        ("40x -> 20x, 240 px RGB tiles", at_40x, aperio, 512, None),
+        ("JPEG 2000 (33005)", at_20x[:1024, :2048], j2k, 256, 1.3),
+    ):
+        path = folder / f"{len(list(folder.iterdir()))}.svs"
+        write_layout(path, [pixels], layout, 0.5 if read_px == TILE_PX else 0.25)
+        yield Case(name, path, read_px, bar)
+
+
+def tissue(mpp: float, seed: int) -> UInt8Array:
+    """uint8 [SIDE_PX, SIDE_PX, 3], a texture repeated."""
+    texture = draw_tissue(TEXTURE_PX, Texture(Pattern.GLANDULAR), mpp, np.random.default_rng(seed))
+    return np.tile(texture, (SIDE_PX // TEXTURE_PX, SIDE_PX // TEXTURE_PX, 1))
+
+
+def measure(case: Case, passes: int) -> dict[str, Any]:
+    """Seconds a tile of both sides, how far their pixels are apart, decodes a stored tile."""
+    shrink = case.read_px // TILE_PX
+    with open_slide(case.path) as slide:
+        width, height = slide.info.size_px
+    corners = [
+        (x, y)
+        for y in range(0, height - case.read_px + 1, case.read_px)
+        for x in range(0, width - case.read_px + 1, case.read_px)
+    ]
+    corners = [corners[row] for row in locality_order(grid(corners, case.read_px))]
+    size = (case.read_px, case.read_px)
+    out = np.empty((TILE_PX, TILE_PX, 3), dtype=np.uint8)
+    best = {"direct": np.inf, "exact": np.inf, "openslide": np.inf}
+    for _ in range(passes):
+        for approximate in (True, False) if shrink > 1 else (False,):
+            options = {"shrink": shrink, "approximate": approximate}
+            with open_slide(case.path) as slide:
+                assert isinstance(slide, TiffReader), f"{case.path}: {slide.reader}"
+                name = "direct" if approximate or shrink == 1 else "exact"
+                read = functools.partial(slide.read, level=0, size_px=size, out=out, **options)
+                best[name] = min(best[name], timed(corners, read))
+                touched, decoded = slide.decodes
+        with openslide.OpenSlide(case.path) as handle:
+            read = functools.partial(plain, handle, read_px=case.read_px, shrink=shrink)
+            best["openslide"] = min(best["openslide"], timed(corners, read))
+    apart = differences(case, corners, shrink)
+    return {
+        "case": case.name,
+        "tiles": len(corners),
+        "direct_us": best["direct"] * 1e6,
+        "exact_us": None if shrink == 1 else best["exact"] * 1e6,
+        "openslide_us": best["openslide"] * 1e6,
+        "ratio": best["openslide"] / best["direct"],
+        "bar": case.bar,
+        "decodes_per_touched_tile": decoded / touched,
+        **apart,
+    }
+
+
+def grid(corners: list[tuple[int, int]], read_px: int) -> TileGrid:
+    """The grid of the tiles at ``corners``, for their order."""
+    xy = np.array(corners, dtype=np.int32)
+    share = np.ones(len(xy), dtype=np.float32)
+    return TileGrid(TILE_PX, 0.5, 0, read_px, float(read_px), xy, share)
+
+
+def timed(corners: list[tuple[int, int]], read: Callable[[tuple[int, int]], object]) -> float:
+    """Seconds a tile."""
+    began = time.thread_time()
+    for xy in corners:
+        read(xy)
+    return (time.thread_time() - began) / len(corners)
+
+
+def plain(
+    handle: openslide.OpenSlide, xy: tuple[int, int], read_px: int, shrink: int
+) -> UInt8Array:
+    """A tile as pipelines read it."""
+    image = handle.read_region(xy, 0, (read_px, read_px)).convert("RGB")
+    return np.asarray(image.reduce(shrink) if shrink > 1 else image)
+
+
+def differences(case: Case, corners: list[tuple[int, int]], shrink: int) -> dict[str, float]:
+    """Between the pixels of both sides, without reduced-size decoding."""
+    largest, total = 0, 0.0
+    some = corners[:: max(1, len(corners) // COMPARED)]
+    with open_slide(case.path) as slide, openslide.OpenSlide(case.path) as handle:
+        for xy in some:
+            ours = slide.read(xy, 0, (case.read_px, case.read_px), shrink=shrink)
+            apart = np.abs(ours.astype(int) - plain(handle, xy, case.read_px, shrink))
+            largest, total = max(largest, int(apart.max())), total + float(apart.mean())
+    return {"max_difference": largest, "mean_difference": total / len(some)}
+
+
+def decoders(path: Path, passes: int) -> list[dict[str, Any]]:
+    """Stored tiles a second of each binding of libjpeg-turbo that is installed here."""
+    import imagecodecs
+    import simplejpeg
+
+    directories, description = read_directories(path)
+    with openslide.OpenSlide(path) as handle:
+        level = pyramid_levels(directories, description, handle.properties)[0]
+    assert isinstance(level, TiledLevel)
+    data = path.read_bytes()
+    places = zip(level.offsets[:200], level.byte_counts[:200], strict=True)
+    tiles = [data[offset : offset + count] for offset, count in places]
+    out = np.empty((*level.tile_px[::-1], 3), dtype=np.uint8)
+    half = np.empty((level.tile_px[1] // 2, level.tile_px[0] // 2, 3), dtype=np.uint8)
+    tables = level.tiles.tables
+    whole = [tables[:-2] + tile[2:] for tile in tiles]
+    candidates: dict[str, tuple[list[bytes], Callable[[bytes], object]]] = {
+        "simplejpeg": (whole, lambda tile: simplejpeg.decode_jpeg(tile, "RGB", buffer=out)),
+        "simplejpeg, half size": (
+            whole,
+            lambda tile: simplejpeg.decode_jpeg(
+                tile, "RGB", min_height=half.shape[0], min_width=half.shape[1], buffer=half
+            ),
+        ),
+        "imagecodecs": (tiles, lambda tile: imagecodecs.jpeg8_decode(tile, tables=tables, out=out)),
+        "Pillow": (whole, lambda tile: np.asarray(Image.open(BytesIO(tile)))),
+    }
+    found = []
+    try:
+        import turbojpeg
+
+        turbo = turbojpeg.TurboJPEG()
+        candidates["PyTurboJPEG"] = (whole, lambda tile: turbo.decode(tile, pixel_format=0))
+    except (ImportError, RuntimeError) as error:
+        note = f"({str(error).splitlines()[0]})"
+        found.append({"decoder": "PyTurboJPEG", "tiles_per_s": 0.0, "note": note})
+    best = dict.fromkeys(candidates, np.inf)
+    for _ in range(passes):
+        for name, (streams, decode) in candidates.items():
+            began = time.thread_time()
+            for stream in streams:
+                decode(stream)
+            best[name] = min(best[name], time.thread_time() - began)
+    found += [
+        {"decoder": name, "tiles_per_s": len(tiles) / seconds, "note": ""}
+        for name, seconds in best.items()
+    ]
+    return found
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The cases as Markdown."""
+    rows = [
+        "| case | direct tiles/s | OpenSlide tiles/s | ratio | bar | exact ratio "
+        "| decodes / touched | max, mean difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in results:
+        exact = one["exact_us"]
+        rows.append(
+            f"| {one['case']} | {1e6 / one['direct_us']:.0f} | {1e6 / one['openslide_us']:.0f} "
+            f"| {one['ratio']:.1f} | {one['bar'] or '-'} "
+            f"| {one['openslide_us'] / exact if exact else one['ratio']:.1f} "
+            f"| {one['decodes_per_touched_tile']:.3f} "
+            f"| {one['max_difference']}, {one['mean_difference']:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
