@@ -15,9 +15,9 @@ import numpy as np
 
 from pathgene_rt.geometry import Int64Array
 
-BLOCK_TILES = 4
-"""Tiles along a block's side: 16 tiles fill a batch, and what neighbouring tiles have in common
-is mostly within a block."""
+BLOCK_TILES = 2
+"""Tiles along a block's side. Neighbours resemble each other, so that few large blocks say less of
+a slide than many small ones of as many tiles."""
 
 
 @dataclass(frozen=True)

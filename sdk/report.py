@@ -107,6 +107,11 @@ class Partial:
     tiles_total: int | None
     why: str
 
+    def describe(self) -> str:
+        """One line for a person."""
+        total = "" if self.tiles_total is None else f" of {self.tiles_total:,}"
+        return f"partial, from {self.tiles_done:,}{total} tiles: {self.why}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:

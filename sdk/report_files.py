@@ -184,5 +184,5 @@ def _heatmap_text(report: Report, shown: _Shown, bag: FeatureBag) -> HeatmapText
         title=report.slide_id,
         subtitle=f"{about}: {prediction.call}   ({chance})",
         notice=report.intended_use,
-        footer=colour,
+        footer=f"{report.partial.describe().capitalize()}. {colour}" if report.partial else colour,
     )
