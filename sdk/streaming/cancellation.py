@@ -22,7 +22,8 @@ class CancellationToken:
             if self._cause is not None:
                 return
             self._cause = cause or CancelledError("stopped on request; nothing was written")
-            wakers = list(self._wakers)
+            # Kept, they would tie the stages into a cycle that holds a slide's memory for long.
+            wakers, self._wakers = self._wakers, []
         for wake in wakers:
             wake()
 

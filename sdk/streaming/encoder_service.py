@@ -48,6 +48,10 @@ class EncodeStats:
         return min(1.0, self.busy_s / self.wall_s) if self.wall_s else 0.0
 
 
+def _drop(first: int, count: int, features: Float32Array) -> None:
+    """The sink of a stream that was closed."""
+
+
 class TileStream:
     """Tiles of one slide or scan on their way through the encoder. Thread-safe.
 
@@ -98,6 +102,7 @@ class TileStream:
     def close(self) -> None:
         """Take no more part; what is in the engine is dropped when it ends. Idempotent."""
         self._service._leave(self)
+        self._sink = _drop  # whose owner usually owns this stream too
 
     def __enter__(self) -> Self:
         return self
