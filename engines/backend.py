@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pathgene_rt.engine import Engine, Precision
+from pathgene_rt.errors import EngineUnavailableError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
@@ -37,6 +38,10 @@ class Availability:
         return ""
 
 
+class NotCalibratedError(EngineUnavailableError):
+    """INT8 was asked for, and no calibration of it for this bundle is kept on this machine."""
+
+
 class Backend(Protocol):
     """One way to run graphs. Stateless; importing its module imports no native library."""
 
@@ -58,5 +63,5 @@ class Backend(Protocol):
         """Compile ``model``, a self-contained ONNX file, or load it compiled from ``cache``.
 
         ``spec.preprocess`` tells an encoder, whose calls take ``options.batch`` tiles, from a head,
-        whose bags are of any size. Raises EngineError.
+        whose bags are of any size. Raises EngineError, NotCalibratedError.
         """

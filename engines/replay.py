@@ -120,8 +120,10 @@ def replay(bundle: Bundle, factory: EngineFactory, encoder: Engine, batch: int) 
             inputs = {name: bag[name] for name in names}
             own = None
             if np.array_equal(bag["features"], golden["features"]):
-                own = _moved(head, engine, {**inputs, "features": features}, bag["logits"])
-            on_golden = _moved(head, engine, inputs, bag["logits"])
+                own = probability_change(
+                    head, engine, {**inputs, "features": features}, bag["logits"]
+                )
+            on_golden = probability_change(head, engine, inputs, bag["logits"])
         heads.append(HeadCheck(head.name, on_golden, own))
     limits = LIMITS[encoder.info.precision]
     return Verification(encoder.info, fidelity, tuple(heads), limits, LIMITS[HEAD_PRECISION])
@@ -142,7 +144,9 @@ def encode_tiles(engine: Engine, tiles: UInt8Array, batch: int) -> Float32Array:
     return np.concatenate(parts)
 
 
-def _moved(head: HeadSpec, engine: Engine, inputs: dict[str, Array], logits: Array) -> float:
+def probability_change(
+    head: HeadSpec, engine: Engine, inputs: dict[str, Array], logits: Array
+) -> float:
     """Largest difference of a probability from that of the golden ``logits``; NaN becomes inf."""
     engine.submit(inputs)
     given = engine.result()["logits"]

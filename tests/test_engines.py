@@ -43,7 +43,7 @@ def encoder(backend):
 def create(backend, model: bytes | None = None, spec: ModelSpec | None = None, **options):
     model = tiny.tiny_encoder_onnx() if model is None else model
     spec = spec or tiny.encoder_spec(model)
-    return backend.create(model, spec, EngineOptions(**options), "float32", None)
+    return backend.create(model, spec, EngineOptions(**{"in_flight": 2, **options}), "float32", None)
 
 
 def tiles(n: int, seed: int = 0) -> np.ndarray:
@@ -293,7 +293,7 @@ def test_bfloat16_keeps_the_pixels_exact():
     given = np.random.default_rng(5).integers(128, 256, (20, 16, 16, 3), dtype=np.uint8)
     expected = np.floor(given.astype(np.float32) @ mix + np.float32(0.5)).reshape(20, width)
     spec = tiny.encoder_spec(model, tile_px=16, dim=width)
-    with openvino.create(model, spec, EngineOptions(), "bfloat16", None) as engine:
+    with openvino.create(model, spec, EngineOptions(in_flight=2), "bfloat16", None) as engine:
         engine.submit({"tiles": given})
         np.testing.assert_array_equal(engine.result()["features"], expected)
 

@@ -35,8 +35,10 @@ def test_the_graph_has_no_operator_that_engines_stumble_over(graph):
     assert operators["Gelu"] == 12
     assert operators["Softmax"] == 12
     assert operators["Cast"] == 1
-    assert not {"Shape", "Mod", "Gather", "Erf", "Identity", "BatchNormalization"} & set(operators)
-    assert sum(operators.values()) < 560
+    # Tokens move once between two orders: into windows, to and from shifted ones, into fours.
+    assert operators["Gather"] == 11
+    assert not {"Shape", "Mod", "Slice", "Erf", "Identity", "BatchNormalization"} & set(operators)
+    assert sum(operators.values()) < 450
 
 
 def test_position_bias_and_shift_mask_are_one_constant(graph):

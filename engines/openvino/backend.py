@@ -1,13 +1,15 @@
-"""OpenVINO on the CPU: float32, and bfloat16 where the CPU computes in it."""
+"""OpenVINO on the CPU: float32, bfloat16 where the CPU computes in it, INT8 once calibrated."""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability
+from pathgene_rt.engines.backend import Availability, NotCalibratedError
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_name
+from pathgene_rt.engines.openvino.int8 import int8_key, read_quantised
 from pathgene_rt.engines.openvino.runner import (
     OpenVinoRunner,
     compile_graph,
@@ -21,10 +23,14 @@ from pathgene_rt.options import EngineOptions
 
 NAME = "openvino"
 
+_REDUCED: dict[str, Precision] = {"BF16": "bfloat16", "INT8": "int8"}
+"""OpenVINO's names of what the CPU computes in natively."""
+
 
 class OpenVinoBackend:
-    """The CPU plugin. Nothing is cached: a CTransPath compiles in about a second, and loading its
-    compiled form, which saves half of that, gives other features in bfloat16 (version 2026.4.1).
+    """The CPU plugin. Compiled graphs are not cached: a CTransPath compiles in about a second, and
+    loading its compiled form, which saves half of that, gives other features in bfloat16 (version
+    2026.4.1). The cache holds the quantised graphs that calibration made.
     """
 
     name = NAME
@@ -41,8 +47,7 @@ class OpenVinoBackend:
         except EngineError as error:
             return Availability(False, f"{error}; pip install --force-reinstall openvino")
         precisions: tuple[Precision, ...] = ("float32",)
-        if "BF16" in native:
-            precisions += ("bfloat16",)
+        precisions += tuple(name for mark, name in _REDUCED.items() if mark in native)
         return Availability(True, "", version.split("-")[0], (cpu_name(),), precisions)
 
     def create(
@@ -51,12 +56,38 @@ class OpenVinoBackend:
         spec: ModelSpec,
         options: EngineOptions,
         precision: Precision,
-        cache: EngineCache | None,  # noqa: ARG002 - see the class
+        cache: EngineCache | None,
     ) -> Engine:
         found = self.probe()
         if why := found.refusal(precision):
             raise EngineUnavailableError(f"engine {NAME}: {why}")
-        compiled = compile_graph(model, spec, options, precision)
+        if precision == "int8":
+            key = int8_key(spec, found.version, found.devices[0])
+            quantised = None if cache is None else cache.get(key)
+            if quantised is None:
+                raise NotCalibratedError(
+                    "int8 is not calibrated for this bundle on this machine; run pathgene-rt build "
+                    "BUNDLE --precision int8 --calibrate SLIDES"
+                )
+            return self.create_int8(quantised, spec, options)
+        with native_errors(f"compile {spec.name}"):
+            graph = core().read_model(model)
+        return self._compiled(graph, spec, options, precision, found)
+
+    def create_int8(self, quantised: bytes, spec: ModelSpec, options: EngineOptions) -> Engine:
+        """An engine of the graph that :func:`~pathgene_rt.engines.openvino.int8.quantise` gave."""
+        return self._compiled(read_quantised(quantised), spec, options, "int8", self.probe())
+
+    def _compiled(
+        self,
+        graph: Any,
+        spec: ModelSpec,
+        options: EngineOptions,
+        precision: Precision,
+        found: Availability,
+    ) -> Engine:
+        reduced = precision != "float32" and "bfloat16" in found.precisions
+        compiled = compile_graph(graph, spec, options, "bf16" if reduced else "f32")
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads_of(compiled))
         return OpenVinoRunner(compiled, spec, info, options.in_flight)
 

@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.engine import Array, EngineInfo, Precision
+from pathgene_rt.engine import Array, EngineInfo
 from pathgene_rt.engines.openvino.exact_pixels import keep_pixels_exact
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
-
-_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
-
 
 _NOT_TELLING = ("Exception from ", "Check 'false' failed at ")
 _MESSAGE_LENGTH = 300
@@ -46,19 +43,20 @@ def core() -> Any:
     return openvino.Core()
 
 
-def compile_graph(
-    model: bytes, spec: ModelSpec, options: EngineOptions, precision: Precision
-) -> Any:
-    """An ``openvino.CompiledModel`` on the CPU from ONNX bytes. Raises EngineError."""
+def compile_graph(graph: Any, spec: ModelSpec, options: EngineOptions, computed_in: str) -> Any:
+    """An ``openvino.CompiledModel`` on the CPU from an ``openvino.Model``. Raises EngineError.
+
+    ``computed_in``, "f32" or "bf16", is the type of what the graph does not quantise. The graph
+    must not be used afterwards.
+    """
     with native_errors(f"compile {spec.name}"):
-        graph = core().read_model(model)
-        if precision != "float32":
+        if computed_in != "f32":
             graph = keep_pixels_exact(core(), graph)
-        return core().compile_model(graph, "CPU", _settings(spec, options, precision))
+        return core().compile_model(graph, "CPU", _settings(spec, options, computed_in))
 
 
-def _settings(spec: ModelSpec, options: EngineOptions, precision: Precision) -> dict[str, Any]:
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+def _settings(spec: ModelSpec, options: EngineOptions, computed_in: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": computed_in}
     if spec.preprocess is not None:
         # Each batch in flight has cores of its own: where tiles are decoded on the same cores, one
         # batch on all of them waits for its slowest thread at every operation.

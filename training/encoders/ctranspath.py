@@ -24,11 +24,11 @@ IMAGE_PX = 224
 FEATURE_DIM = 768
 
 _STEM_STRIDE = 4
-_WINDOW = 7
+WINDOW = 7
 _WIDTH = 96
 _DEPTHS = (2, 2, 6, 2)
 _HEADS = (3, 6, 12, 24)
-_HEAD_DIM = 32
+HEAD_DIM = 32
 _BLOCKED = -100.0
 """Added to attention between parts of a shifted window that are not neighbours in the image.
 Part of the published state dict; small enough for FP16."""
@@ -68,25 +68,25 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * _WINDOW - 1) ** 2, heads))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
         self.register_buffer("relative_position_index", _relative_position_index())
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        bias = self._bias(mask)
+        bias = self.bias_table(mask)
         tokens = windows.shape[1]
-        qkv = self.qkv(windows).reshape(-1, tokens, 3, self.heads, _HEAD_DIM)
+        qkv = self.qkv(windows).reshape(-1, tokens, 3, self.heads, HEAD_DIM)
         # The windows of one image are folded into the heads, so that the mask, which differs from
         # window to window, is one table that broadcasts over images.
         query, key, value = (
-            qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, bias.shape[0], tokens, _HEAD_DIM).unbind(0)
+            qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, bias.shape[0], tokens, HEAD_DIM).unbind(0)
         )
-        scores = (query * _HEAD_DIM**-0.5) @ key.transpose(-2, -1) + bias
+        scores = (query * HEAD_DIM**-0.5) @ key.transpose(-2, -1) + bias
         mixed = scores.softmax(dim=-1) @ value
-        mixed = mixed.reshape(-1, self.heads, tokens, _HEAD_DIM).transpose(1, 2)
-        out: Tensor = self.proj(mixed.reshape(-1, tokens, self.heads * _HEAD_DIM))
+        mixed = mixed.reshape(-1, self.heads, tokens, HEAD_DIM).transpose(1, 2)
+        out: Tensor = self.proj(mixed.reshape(-1, tokens, self.heads * HEAD_DIM))
         return out
 
-    def _bias(self, mask: Tensor | None) -> Tensor:
+    def bias_table(self, mask: Tensor | None) -> Tensor:
         """float32 [heads, 49, 49], or [windows * heads, 49, 49] where windows are masked.
 
         Of weights only: an exporter folds it into a constant.
@@ -140,7 +140,7 @@ class SwinBlock(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         if self.shift:
             tokens = tokens.roll((-self.shift, -self.shift), dims=(1, 2))
-        windows = self.attn(_to_windows(tokens), self.attn_mask)
+        windows = self.attn(to_windows(tokens), self.attn_mask)
         tokens = _from_windows(windows, self.side)
         if self.shift:
             tokens = tokens.roll((self.shift, self.shift), dims=(1, 2))
@@ -170,7 +170,7 @@ class Stage(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, side: int, *, merge: bool) -> None:
         super().__init__()
         # A single window has no neighbour to exchange tokens with.
-        shift = _WINDOW // 2 if side > _WINDOW else 0
+        shift = WINDOW // 2 if side > WINDOW else 0
         self.blocks = nn.Sequential(
             *(SwinBlock(width, heads, side, shift if block % 2 else 0) for block in range(depth))
         )
@@ -244,29 +244,29 @@ class CTransPath(nn.Module):
         return encoder.eval()
 
 
-def _to_windows(tokens: Tensor) -> Tensor:
+def to_windows(tokens: Tensor) -> Tensor:
     """[n, side, side, C] -> [n * windows, 49, C], windows in reading order."""
     _, side, _, width = tokens.shape
-    count = side // _WINDOW
-    squares = tokens.reshape(-1, count, _WINDOW, count, _WINDOW, width)
-    return squares.permute(0, 1, 3, 2, 4, 5).reshape(-1, _WINDOW * _WINDOW, width)
+    count = side // WINDOW
+    squares = tokens.reshape(-1, count, WINDOW, count, WINDOW, width)
+    return squares.permute(0, 1, 3, 2, 4, 5).reshape(-1, WINDOW * WINDOW, width)
 
 
 def _from_windows(windows: Tensor, side: int) -> Tensor:
-    """The inverse of :func:`_to_windows` for images of ``side`` tokens."""
-    count = side // _WINDOW
-    squares = windows.reshape(-1, count, count, _WINDOW, _WINDOW, windows.shape[-1])
+    """The inverse of :func:`to_windows` for images of ``side`` tokens."""
+    count = side // WINDOW
+    squares = windows.reshape(-1, count, count, WINDOW, WINDOW, windows.shape[-1])
     return squares.permute(0, 1, 3, 2, 4, 5).reshape(-1, side, side, windows.shape[-1])
 
 
 def _relative_position_index() -> Tensor:
     """int64 [49, 49]: row of the bias table for each pair of tokens of a window."""
-    steps = torch.arange(_WINDOW)
-    row = steps.repeat_interleave(_WINDOW)
-    column = steps.repeat(_WINDOW)
-    down = row[:, None] - row[None, :] + _WINDOW - 1
-    right = column[:, None] - column[None, :] + _WINDOW - 1
-    return down * (2 * _WINDOW - 1) + right
+    steps = torch.arange(WINDOW)
+    row = steps.repeat_interleave(WINDOW)
+    column = steps.repeat(WINDOW)
+    down = row[:, None] - row[None, :] + WINDOW - 1
+    right = column[:, None] - column[None, :] + WINDOW - 1
+    return down * (2 * WINDOW - 1) + right
 
 
 def _shift_mask(side: int, shift: int) -> Tensor:
@@ -276,9 +276,9 @@ def _shift_mask(side: int, shift: int) -> Tensor:
     image, and the corner window four.
     """
     strip = torch.zeros(side)
-    strip[-_WINDOW:] = 1
+    strip[-WINDOW:] = 1
     strip[-shift:] = 2
     region = (3 * strip[:, None] + strip[None, :]).reshape(1, side, side, 1)
-    region = _to_windows(region).squeeze(-1)
+    region = to_windows(region).squeeze(-1)
     apart = region[:, :, None] != region[:, None, :]
     return torch.where(apart, _BLOCKED, 0.0)
