@@ -36,6 +36,11 @@ class CancellationToken:
         if self._cause is not None:
             raise self._cause
 
+    def drop_traceback(self) -> None:
+        """Of the cause, when all stages are over: its frames hold what they worked on."""
+        if self._cause is not None:
+            self._cause.__traceback__ = None
+
     def on_cancel(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when cancelled (at once if that has happened), to end its waiting."""
         with self._lock:
