@@ -54,9 +54,10 @@ class Provenance:
     """How a report came about.
 
     ``engine_notes`` say which engines were not used and why, and why this precision. ``reader``
-    opened the slide, ``decode`` says whether its pixels were decoded exactly. ``slide_mpp`` is the scale of level 0, ``mpp`` that of the tiles as encoded
-    (``tile_px`` square, read from pyramid ``level``). ``seconds`` are wall time by stage;
-    ``encoder_busy_share`` 0..1 is the part of encoding in which the encoder had work.
+    opened the slide, ``decode`` says whether its pixels were decoded exactly. ``slide_mpp`` is the
+    scale of level 0, ``mpp`` that of the tiles as encoded (``tile_px`` square, read from pyramid
+    ``level``). ``seconds`` are wall time by stage; ``encoder_busy_share`` 0..1 is the part of
+    encoding in which the encoder had work.
     """
 
     bundle: BundleIdentity

@@ -30,10 +30,10 @@ def service():
 def encode(service: EncoderService, slide: ScriptedSlide, tiles: int, **options) -> np.ndarray:
     order = options.pop("order", np.arange(tiles))
     bag = np.zeros((tiles, tiny.DIM), np.float32)
-    done, _ = encode_slide(
+    stats = encode_slide(
         slide, grid_of(tiles), service, "box", bag, TileOrder(order, 8), readers=2, **options
     )
-    assert done.all()
+    assert stats.tiles == tiles
     return bag
 
 
@@ -105,6 +105,24 @@ def test_a_stalled_disk_is_an_error_and_the_next_slide_goes_on(service: EncoderS
     np.testing.assert_array_equal(encode(service, ScriptedSlide(50), 50), expected(50))
     stall.released.set()
     np.testing.assert_array_equal(encode(service, ScriptedSlide(50), 50), expected(50))
+
+
+def test_a_stalled_slide_does_not_hold_up_another(service: EncoderService) -> None:
+    stall, failed = Stall(20, 21), []
+
+    def stalled() -> None:
+        with pytest.raises(SlideReadError, match="no tile could be read"):
+            encode(service, ScriptedSlide(50, before=stall), 50, io_timeout_s=1.5)
+        failed.append(time.monotonic())
+
+    beside = threading.Thread(target=stalled)
+    beside.start()
+    assert stall.reached.wait(10)
+    np.testing.assert_array_equal(encode(service, ScriptedSlide(80), 80), expected(80))
+    assert not failed
+    beside.join(10)
+    assert failed
+    stall.released.set()
 
 
 def test_one_hanging_read_of_many_is_found_when_the_others_are_done(
