@@ -253,6 +253,10 @@ class ScanSession:
             self._closed = True
         self.cancel()
         self._thread.join()
+        self._token.drop_traceback()
+        # A session is part of cycles that are collected some day: what is large goes now.
+        self._result = None
+        self._bag.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -70,6 +70,11 @@ class OverviewMosaic:
                 picture[strip] = _rounded_means(sums, counts)
         return picture
 
+    def clear(self) -> None:
+        """Free the memory; nothing is asked for any more."""
+        with self._lock:
+            self._excess = np.zeros((0, 0, 3), dtype=np.int32)
+
     def _grow(self, height: int, width: int) -> None:
         """Make room for at least ``height`` x ``width``; twice what there is, to do so seldom."""
         rows, columns = self._excess.shape[:2]

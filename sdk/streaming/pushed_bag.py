@@ -74,6 +74,11 @@ class PushedBag:
         with self._lock:
             return self._features[[self._row_of[place] for place in places]]
 
+    def clear(self) -> None:
+        """Free the memory; nothing is asked for any more."""
+        with self._lock:
+            self._features, self._done = self._features[:0].copy(), self._done[:0].copy()
+
     def so_far(self) -> tuple[Int64Array, Float32Array]:
         """((column, row) int64 [n, 2], features float32 [n, D]) of the tiles that were encoded."""
         with self._lock:

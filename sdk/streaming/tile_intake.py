@@ -82,8 +82,9 @@ class TileIntake:
         return None
 
     def clear(self) -> None:
-        """Free the memory of all tiles."""
+        """Free the memory; nothing is asked for any more."""
         self.assembler.clear()
+        self._mosaic.clear()
         self.aside.clear()
 
     def _worth_encoding(self, tiles: Iterator[WholeTile]) -> Iterator[Tile]:
