@@ -59,7 +59,7 @@ class SetAsideTiles:
 def _packed(rgb: UInt8Array) -> bytes:
     """Three bytes for a tile of one colour, else a zlib stream."""
     colour = bytes(rgb[0, 0])
-    if (rgb == rgb[0, 0]).all():
+    if (rgb[0] == rgb[0, 0]).all() and (rgb == rgb[0, 0]).all():
         return colour
     packer = zlib.compressobj(1, zlib.DEFLATED, strategy=zlib.Z_HUFFMAN_ONLY)
     return packer.compress(rgb.tobytes()) + packer.flush()
