@@ -74,13 +74,18 @@ def threads_of(compiled: Any) -> int:
 
 
 class OpenVinoRunner(RunnerBase[Any]):
-    """Inputs are read in place; outputs are copied, so that a request is free for the next."""
+    """Inputs are read in place; outputs are copied, so that a request is free for the next.
+
+    An encoder keeps a run's memory for the next batch, which is as large. A head gives it back:
+    bags differ in size, and each head of a panel would keep the memory of the largest.
+    """
 
     def __init__(self, compiled: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         super().__init__(spec, info, in_flight)
         with native_errors(f"prepare {spec.name}"):
             self._compiled = compiled
             self._idle = [compiled.create_infer_request() for _ in range(in_flight)]
+        self._requests = in_flight
         for request in self._idle:
             request.set_callback(_end, None)
 
@@ -110,6 +115,8 @@ class OpenVinoRunner(RunnerBase[Any]):
                 }
         finally:
             self._idle.append(ticket)
+            if self.spec.preprocess is None and len(self._idle) == self._requests:
+                self._compiled.release_memory()
 
     def _free(self, outstanding: list[Any]) -> None:
         for request in outstanding:
