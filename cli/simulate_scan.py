@@ -19,7 +19,7 @@ from pathgene_rt.cli.choices import (
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import UsageError
-from pathgene_rt.scan_simulator import StageOrder
+from pathgene_rt.scan_stage import StageOrder
 
 if TYPE_CHECKING:
     from pathgene_rt.prediction import Prediction
@@ -56,11 +56,12 @@ def simulate_scan(
     from pathgene_rt import scan_simulator
     from pathgene_rt.options import EngineOptions
     from pathgene_rt.predictor import Predictor
+    from pathgene_rt.scan_stage import Stage
     from pathgene_rt.slides import open_slide
     from pathgene_rt.slides.scale import slide_mpp
 
     console = Console(json=json, quiet=quiet)
-    stage = scan_simulator.Stage(
+    stage = Stage(
         rate=parse_rate(rate),
         order=order,
         tile_px=tile,

@@ -37,6 +37,7 @@ from pathgene_rt.head_panel import HeadPanel
 from pathgene_rt.heads import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import Prediction
+from pathgene_rt.pushed_bag import PushedBag
 from pathgene_rt.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report_files import write_report
 from pathgene_rt.scan_input import (
@@ -57,7 +58,6 @@ from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
-from pathgene_rt.streaming.pushed_bag import PushedBag
 from pathgene_rt.streaming.tile_intake import Tile, TileIntake
 from pathgene_rt.streaming.tile_push import Place
 from pathgene_rt.tiling import plan_grid, plan_scale

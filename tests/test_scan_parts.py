@@ -10,8 +10,8 @@ from PIL import Image
 
 from pathgene_rt.errors import EngineError, ScanMemoryError
 from pathgene_rt.options import TissueOptions
+from pathgene_rt.pushed_bag import PushedBag
 from pathgene_rt.streaming.mosaic import OverviewMosaic
-from pathgene_rt.streaming.pushed_bag import PushedBag
 from pathgene_rt.streaming.set_aside import SetAsideTiles
 from pathgene_rt.streaming.tile_push import BYTES_A_PIXEL, TileAssembler, WholeTile
 from pathgene_rt.streaming.tissue_guess import Guess, TissueGuess

@@ -17,7 +17,8 @@ from pathgene_rt.cli.main import app
 from pathgene_rt.cli.simulate_scan import parse_rate
 from pathgene_rt.errors import UsageError
 from pathgene_rt.scan import ScanProgress
-from pathgene_rt.scan_simulator import Stage, simulate_scan
+from pathgene_rt.scan_simulator import simulate_scan
+from pathgene_rt.scan_stage import Stage
 from pathgene_rt.slides import open_slide
 from pathgene_rt.training.synthetic_slides import write_slide
 
