@@ -59,7 +59,7 @@ def build(
     for entry in report.candidates:
         verified, rate = entry.verification, entry.tiles_per_second
         result = "passed"
-        if report.chosen.get(entry.backend) == entry.precision:
+        if entry.precision and report.chosen.get(entry.backend) == entry.precision:
             first = entry.backend == next(iter(report.chosen))
             result = "chosen" if first else f"chosen with --engine {entry.backend}"
         moved = verified.probability if verified else None

@@ -15,7 +15,7 @@ from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engine import LIMITS, Array, Engine
 from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.openvino.backend import BACKEND
-from pathgene_rt.engines.openvino.int8 import RECIPES, int8_key, quantise
+from pathgene_rt.engines.openvino.int8 import int8_key, quantise, recipes_for
 from pathgene_rt.engines.registry import HEAD_PRECISION, EngineFactory
 from pathgene_rt.engines.replay import (
     HeadCheck,
@@ -29,11 +29,13 @@ from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edge
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import EngineOptions
 
-_HELD_OUT = 4
-"""Every so many tiles of a slide one is not calibrated on."""
+_HELD_OUT = 0.25
+"""The share of each slide's tiles that judge and are not calibrated on."""
 
-_FEWEST = 48
-"""Tiles held out of all slides together: as many as the fidelity error is defined on."""
+_FEWEST = 24
+"""Tiles that judge, of all slides together, and of those that calibrate. The bundle's goldens, on
+which a graph must stay within the limits as well, are 48 more.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,22 @@ def calibrate_int8(
     factory = EngineFactory(bundle, replace(options, backend=BACKEND.name, precision="float32"))
     if factory.cache is None:
         raise UsageError("int8 is kept in the engine cache, which is turned off; turn it on")
-    held_out, kept = zip(*(_split(slide) for slide in slides), strict=True)
-    tiles = np.concatenate([slide.tiles for slide in kept])
-    if sum(len(slide.tiles) for slide in held_out) < _FEWEST:
+    count = sum(len(slide.tiles) for slide in slides)
+    if count < 2 * _FEWEST:
         raise UsageError(
-            f"the slides have {sum(len(slide.tiles) for slide in slides)} tissue tiles, at least "
-            f"{_FEWEST * _HELD_OUT} are needed; name more slides with --calibrate"
+            f"the slides have {count} tissue tiles, at least {2 * _FEWEST} are needed; name more "
+            "slides with --calibrate"
         )
-    judge = _Judge(bundle, factory, held_out)
+    share = max(_HELD_OUT, _FEWEST / count)
+    held_out, kept = zip(*(_split(slide, share) for slide in slides), strict=True)
+    tiles = np.concatenate([slide.tiles for slide in kept])
     model = bundle.read(ENCODER_FILE)
+    recipes = recipes_for(model)
+    if not recipes:
+        raise UsageError(f"{bundle.path}: its encoder has no MLPs, which INT8 is for")
+    judge = _Judge(bundle, factory, held_out)
     trials: list[Trial] = []
-    for recipe in RECIPES:
+    for recipe in recipes:
         tell(f"int8: {recipe.name}, calibrating on {len(tiles)} tiles")
         graph = quantise(model, tiles, recipe)
         tell(f"int8: {recipe.name}, comparing {judge.count} other tiles with float32")
@@ -159,9 +166,9 @@ def _inputs(names: Sequence[str], features: Float32Array, coords: Int64Array) ->
     return {name: known[name] for name in names}
 
 
-def _split(slide: SlideTiles) -> tuple[SlideTiles, SlideTiles]:
-    """The tiles that judge and, all others, the tiles that calibrate."""
-    judging = np.arange(len(slide.tiles)) % _HELD_OUT == 0
+def _split(slide: SlideTiles, share: float) -> tuple[SlideTiles, SlideTiles]:
+    """The ``share`` of the tiles that judges, evenly spread, and the others, which calibrate."""
+    judging = np.diff(np.ceil(np.arange(len(slide.tiles) + 1) * share)) > 0
     held_out, kept = (
         replace(slide, tiles=slide.tiles[chosen], coords=slide.coords[chosen])
         for chosen in (judging, ~judging)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from pathgene_rt.model_spec import Preprocess
 
+_BLOCK_PX = 32
+"""Of 256 to 224 pixels, where blocks of 224, 112, 56 and 32 were tried, it is the fastest."""
+
 
 def bilinear_coefficients(source_px: int, target_px: int) -> NDArray[np.float64]:
     """Antialiased bilinear weights, float64 [target_px, source_px]; each row sums to one.
@@ -68,6 +71,34 @@ def _to_levels(coarse: Tensor, *fine: Tensor) -> Tensor:
     return torch.floor(coarse + 0.5)
 
 
+class _Bands(nn.Module):
+    """Products with ``weights`` [r, p], of which each row is zero but for a few neighbours.
+
+    Rows are taken in blocks, with the pixels that a block sees: most zeros are left out, and the
+    resize takes less than half the time.
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.spans: list[slice] = []
+        for number, rows in enumerate(weights.split(_BLOCK_PX)):
+            seen = rows.any(dim=0).nonzero().flatten().tolist() or [0]
+            span = slice(seen[0], seen[-1] + 1)
+            self.spans.append(span)
+            self.register_buffer(f"block{number}", rows[:, span].contiguous(), persistent=False)
+
+    def down(self, levels: Tensor) -> Tensor:
+        """Levels [..., p, q] -> [..., r, q]."""
+        return torch.cat([block @ levels[..., span, :] for block, span in self._blocks()], dim=-2)
+
+    def across(self, levels: Tensor) -> Tensor:
+        """Levels [..., q, p] -> [..., q, r]."""
+        return torch.cat([levels[..., span] @ block.T for block, span in self._blocks()], dim=-1)
+
+    def _blocks(self) -> list[tuple[Tensor, slice]]:
+        return [(self.get_buffer(f"block{n}"), span) for n, span in enumerate(self.spans)]
+
+
 class TileResize(nn.Module):
     """Levels 0..255 as float32 [n, 3, p, p] -> resized levels, float32 [n, 3, r, r].
 
@@ -78,18 +109,11 @@ class TileResize(nn.Module):
     def __init__(self, source_px: int, target_px: int) -> None:
         super().__init__()
         parts = coefficient_parts(source_px, target_px)
-        self.parts = len(parts)
-        for number, part in enumerate(parts):
-            weights = torch.from_numpy(part)
-            self.register_buffer(f"across{number}", weights.T.contiguous(), persistent=False)
-            self.register_buffer(f"down{number}", weights, persistent=False)
+        self.parts = nn.ModuleList(_Bands(torch.from_numpy(part)) for part in parts)
 
     def forward(self, levels: Tensor) -> Tensor:
-        parts = range(self.parts)
-        across = (levels @ self.get_buffer(f"across{number}") for number in parts)
-        narrow = _to_levels(*across)
-        down = (self.get_buffer(f"down{number}") @ narrow for number in parts)
-        return _to_levels(*down)
+        narrow = _to_levels(*(part.across(levels) for part in self.parts))
+        return _to_levels(*(part.down(narrow) for part in self.parts))
 
 
 class TileEncoder(nn.Module):

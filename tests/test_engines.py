@@ -43,7 +43,8 @@ def encoder(backend):
 def create(backend, model: bytes | None = None, spec: ModelSpec | None = None, **options):
     model = tiny.tiny_encoder_onnx() if model is None else model
     spec = spec or tiny.encoder_spec(model)
-    return backend.create(model, spec, EngineOptions(**{"in_flight": 2, **options}), "float32", None)
+    options = {"in_flight": 2, **options}
+    return backend.create(model, spec, EngineOptions(**options), "float32", None)
 
 
 def tiles(n: int, seed: int = 0) -> np.ndarray:

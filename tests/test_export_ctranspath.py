@@ -37,7 +37,7 @@ def test_the_graph_has_no_operator_that_engines_stumble_over(graph):
     assert operators["Cast"] == 1
     # Tokens move once between two orders: into windows, to and from shifted ones, into fours.
     assert operators["Gather"] == 11
-    assert not {"Shape", "Mod", "Slice", "Erf", "Identity", "BatchNormalization"} & set(operators)
+    assert not {"Shape", "Mod", "Erf", "Identity", "BatchNormalization"} & set(operators)
     assert sum(operators.values()) < 450
 
 

@@ -27,6 +27,7 @@ from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.model_spec import ModelSpec
 
+_NOT_COMPUTED = ("Constant", "Parameter", "Result")
 _STRUCTURE, _WEIGHTS = "graph.xml", "graph.bin"
 
 
@@ -77,6 +78,17 @@ def int8_key(spec: ModelSpec, version: str, device: str) -> EngineKey:
     )
 
 
+def recipes_for(model: bytes) -> tuple[Recipe, ...]:
+    """The recipes that quantise something of an encoder, each set of matrices once."""
+    with native_errors("read the encoder"):
+        graph = core().read_model(model)
+    found: dict[tuple[str, ...], Recipe] = {}
+    for recipe in RECIPES:
+        if taken := tuple(_taken(graph, recipe)):
+            found.setdefault(taken, recipe)
+    return tuple(found.values())
+
+
 def quantise(model: bytes, tiles: UInt8Array, recipe: Recipe) -> bytes:
     """An encoder's ONNX bytes -> its quantised graph, for :func:`read_quantised`.
 
@@ -90,13 +102,20 @@ def quantise(model: bytes, tiles: UInt8Array, recipe: Recipe) -> bytes:
 
         nncf.set_log_level(logging.ERROR)
         graph = core().read_model(model)
+        taken = set(_taken(graph, recipe))
+        left_alone = [
+            operation.get_friendly_name()
+            for operation in graph.get_ordered_ops()
+            if operation.get_type_name() not in _NOT_COMPUTED
+            and operation.get_friendly_name() not in taken
+        ]
         quantised = nncf.quantize(
             graph,
             nncf.Dataset([tiles[number : number + 1] for number in range(len(tiles))]),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(tiles),
-            ignored_scope=nncf.IgnoredScope(names=_left_alone(graph, recipe), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=left_alone, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=_SMOOTHING)
             ),
@@ -114,24 +133,21 @@ def read_quantised(data: bytes) -> Any:
         return core().read_model(structure, openvino.Tensor(np.frombuffer(weights, np.uint8)))
 
 
-def _left_alone(graph: Any, recipe: Recipe) -> list[str]:
-    """Names of all operations that are not to be quantised."""
+def _taken(graph: Any, recipe: Recipe) -> list[str]:
+    """Names of the operations to be quantised."""
     return [
         operation.get_friendly_name()
         for operation in graph.get_ordered_ops()
-        if operation.get_type_name() not in ("Constant", "Parameter", "Result")
-        and not _is_taken(operation, recipe)
+        if operation.get_type_name() == "MatMul" and _is_taken(operation, recipe)
     ]
 
 
-def _is_taken(operation: Any, recipe: Recipe) -> bool:
-    if operation.get_type_name() != "MatMul":
-        return False
-    weight = operation.input_value(1).get_node()
+def _is_taken(product: Any, recipe: Recipe) -> bool:
+    weight = product.input_value(1).get_node()
     if weight.get_type_name() != "Constant" or len(weight.shape) != 2:
         return False
     inputs, outputs = weight.shape
-    if operation.get_attributes()["transpose_b"]:
+    if product.get_attributes()["transpose_b"]:
         inputs, outputs = outputs, inputs
     return recipe.takes(inputs, outputs)
 
