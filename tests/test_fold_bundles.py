@@ -31,6 +31,7 @@ SMALL = Preprocess(tile_px=64, resize_px=48)
 def tiny_encoder() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "CTransPath", TinyEncoder)
+        patch.setattr(encoder_module, "FoldedCTransPath", lambda encoder: encoder)
         patch.setattr(encoder_module, "IMAGE_PX", SMALL.resize_px)
         yield
 
