@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .tiny_models import tiny_bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING_ONLY = ("torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib")
 
@@ -88,4 +90,20 @@ def test_starting_is_fast(code: str, limit: float, tmp_path: Path) -> None:
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = ("numpy", "h5py", "openslide", "openvino", "onnxruntime", "rich", "PIL", "pydantic")
     code = f"import sys, pathgene_rt; print([name for name in {heavy!r} if name in sys.modules])"
+    assert run_isolated(code, tmp_path).stdout.strip() == "[]"
+
+
+def test_a_bundle_is_opened_without_a_new_process_or_a_connection(tmp_path: Path) -> None:
+    """OpenVINO's package forks and reports home when it is imported, unless it is kept from it."""
+    bundle = tiny_bundle(tmp_path / "tiny.pgrt")
+    code = f"""
+import sys
+from pathlib import Path
+from pathgene_rt import Predictor
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event))
+Predictor.open(Path({str(bundle)!r})).close()
+wrong = ("os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.getaddrinfo")
+print([event for event in seen if event in wrong])
+"""
     assert run_isolated(code, tmp_path).stdout.strip() == "[]"
