@@ -6,6 +6,7 @@ export. Written for comparison only, so it shares nothing with the runtime but t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -50,6 +51,23 @@ def extract(
         with torch.inference_mode():
             features.append(encoder((tiles - mean) / std).numpy())
     return ReferenceRun(np.concatenate(features), perf_counter() - began)
+
+
+def batch_rates(
+    encoder: torch.nn.Module, batches: Sequence[int], resize_px: int
+) -> dict[int, float]:
+    """Tiles per second of ``encoder`` alone by batch size: the better of two passes, in turn."""
+    tiles = max(batches)
+    pixels = torch.rand(tiles, 3, resize_px, resize_px)
+    rates = dict.fromkeys(batches, 0.0)
+    with torch.inference_mode():
+        encoder(pixels[: min(batches)])
+        for batch in (*batches, *batches):
+            began = perf_counter()
+            for part in pixels.split(batch):
+                encoder(part)
+            rates[batch] = max(rates[batch], tiles / (perf_counter() - began))
+    return rates
 
 
 def _pixels(
