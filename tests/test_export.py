@@ -41,6 +41,7 @@ def tiny_encoder() -> Iterator[None]:
     """A CTransPath would take most of a minute; test_export_ctranspath.py does that once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "CTransPath", TinyEncoder)
+        patch.setattr(encoder_module, "FoldedCTransPath", lambda encoder: encoder)
         patch.setattr(encoder_module, "IMAGE_PX", SMALL.resize_px)
         yield
 

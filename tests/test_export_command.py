@@ -52,6 +52,7 @@ def run(*arguments: str):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(encoder_module, "CTransPath", TinyEncoder)
+    monkeypatch.setattr(encoder_module, "FoldedCTransPath", lambda encoder: encoder)
     monkeypatch.setattr(encoder_module, "IMAGE_PX", 48)
     write_tiny_encoder(tmp_path / "encoder.pth")
     write_head(tmp_path / "egfr.pt")
