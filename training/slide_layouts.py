@@ -27,7 +27,8 @@ _COMPRESSIONS = {("jpeg", True): 7, ("jpeg", False): 7, ("j2k", True): 33003, ("
 
 @dataclass(frozen=True)
 class SlideLayout:
-    """How a slide is stored. ``ycbcr`` False is RGB, in JPEG without a marker that says so.
+    """How a slide is stored. ``ycbcr`` False is RGB, in JPEG without a marker that says so and
+    without ``subsampling``.
 
     ``shared_tables`` puts JPEG tables into the TIFF instead of each tile. ``missing`` are numbers
     of level-0 tiles without bytes. ``offset_px`` is where the scan lies on Leica's canvas.
@@ -89,6 +90,12 @@ def write_layout(
                     description="Aperio Image Library\nthumbnail",
                 )
 
+    if layout.codec == "jpeg" and not layout.ycbcr:
+        # tifffile takes it for granted that JPEG is YCbCr.
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            for page in tiff.pages:
+                page.tags["PhotometricInterpretation"].overwrite(2)
+
 
 def _encoded_tiles(pixels: UInt8Array, layout: SlideLayout) -> Iterator[bytes]:
     side = layout.tile_px
@@ -106,7 +113,7 @@ def _jpeg(image: Image.Image, layout: SlideLayout) -> bytes:
     if layout.ycbcr:
         image.save(stream, "JPEG", quality=layout.quality, subsampling=layout.subsampling)
         return stream.getvalue()
-    image.save(stream, "JPEG", quality=layout.quality, keep_rgb=True)
+    image.save(stream, "JPEG", quality=layout.quality, subsampling="4:4:4", keep_rgb=True)
     head, scan = _split(stream.getvalue())
     segments = []
     for marker, body in head:

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from pathgene_rt.errors import SlideReadError, TileDecodeError
-from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.slides.jpeg import SCALES
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.slide import Overview, Slide
 
@@ -17,7 +18,7 @@ MAX_OVERVIEW_PX = 1 << 24
 MAX_DECODED_PX = 1 << 34
 
 DAMAGED_PX = 256
-"""Around a damaged place, squares of up to this side become white."""
+"""Around a damaged place, squares of up to this side take the colour of what lies about them."""
 
 MAX_DAMAGED = 256
 """Such squares; no use in going on with a slide that has more."""
@@ -31,8 +32,8 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
     slide. The result has at most ``MAX_OVERVIEW_PX`` pixels: a larger canvas gets a coarser one.
 
     Raises SlideReadError, also where no level is coarse enough and more than ``MAX_DECODED_PX``
-    would have to be decoded; TileDecodeError where more than ``MAX_DAMAGED`` places are damaged,
-    fewer become white; SlideScaleError where the slide has no mpp.
+    would have to be decoded; TileDecodeError where more than ``MAX_DAMAGED`` places are damaged, or
+    all are; SlideScaleError where the slide has no mpp.
     """
     info = slide.info
     level, factor = overview_level(info, mpp)
@@ -43,29 +44,63 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
             f"{info.slide_id}: its {width} x {height} px would have to be decoded to find tissue; "
             "convert it to a file with pyramid levels"
         )
+    scale = _reduced_size(slide, level, factor)
     block = max(factor, BLOCK_PX // factor * factor)
     rgb = np.full((-(-height // factor), -(-width // factor), 3), 255, dtype=np.uint8)
     squares = [
         (left, top, block) for top in range(0, height, block) for left in range(0, width, block)
     ][::-1]
-    damaged = 0
+    damaged: list[tuple[int, int, int]] = []
+    decoded = False
     while squares:
         left, top, side = squares.pop()
         size = (min(side, width - left), min(side, height - top))
         corner = (round(left * downsample), round(top * downsample))
+        whole = (-(-size[0] // scale) * scale, -(-size[1] // scale) * scale)
         try:
-            pixels = slide.read(corner, level, size)
+            pixels = slide.read(corner, level, whole, shrink=scale, approximate=True)
         except TileDecodeError:
             parts = _quarters(left, top, side, size, factor)
             squares += parts
-            damaged += not parts
-            if damaged > MAX_DAMAGED:
+            if not parts:
+                damaged.append((left // factor, top // factor, -(-side // factor)))
+            if len(damaged) > MAX_DAMAGED or not (squares or decoded):
                 raise
             continue
-        small = np.asarray(Image.fromarray(pixels).reduce(factor))
+        decoded = True
+        small = np.asarray(Image.fromarray(pixels).reduce(factor // scale))
         row, column = top // factor, left // factor
         rgb[row : row + small.shape[0], column : column + small.shape[1]] = small
+    _patch(rgb, damaged)
     return Overview(rgb, downsample * factor)
+
+
+def _reduced_size(slide: Slide, level: int, factor: int) -> int:
+    """How much of a reduction by ``factor`` decoding does: 1 where the slide decodes in full.
+
+    Most of the time of a slide with one level only goes into this. Tissue found on it is the same.
+    """
+    if not slide.storage(level):
+        return 1
+    return next((scale for scale in SCALES if factor % scale == 0), 1)
+
+
+def _patch(rgb: UInt8Array, damaged: list[tuple[int, int, int]]) -> None:
+    """Give each damaged square (left, top, side) of ``rgb`` the mean colour of its surroundings.
+
+    So damage amid tissue counts as tissue: its tiles are read, found damaged and counted.
+    """
+    if not damaged:
+        return
+    known = np.ones(rgb.shape[:2], dtype=np.bool_)
+    for left, top, side in damaged:
+        known[top : top + side, left : left + side] = False
+    for left, top, side in damaged:
+        around = (slice(max(0, top - 2), top + side + 2), slice(max(0, left - 2), left + side + 2))
+        if known[around].any():
+            colour = rgb[around][known[around]].mean(axis=0)
+            rgb[top : top + side, left : left + side] = np.rint(colour).astype(np.uint8)
+            known[top : top + side, left : left + side] = True
 
 
 def _quarters(
