@@ -5,16 +5,19 @@
 Without BUNDLE, CTransPath with seeded weights and no heads is exported first; rates do not depend
 on the values of weights. Without SLIDE one is generated at 40x. The slide's pixels are
 decoded before the clock starts, as a camera would have them, and pushed as fast as they are taken;
-the file is opened, searched for tissue and decoded as always. Both end with the report. The paths
-take turns, so that the drift of a shared machine falls on both.
+the file is opened, searched for tissue and decoded as always. The third path pushes the same from a
+C program, where there is a gcc to build it. All end with the report. The paths take turns, so that
+the drift of a shared machine falls on all.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,6 +25,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from capi_path import CPath
 
 from pathgene_rt import EngineOptions, Predictor, Report, open_slide
 from pathgene_rt.geometry import UInt8Array
@@ -66,31 +70,39 @@ def main(
         bundle = bundle or exported(Path(folder))
         stage = Stage(rate=1e9, tile_px=stage_px, overlap_px=overlap_px)
         with Predictor.open(bundle, EngineOptions(precision=precision)) as predictor:
-            runs = measured(predictor, slide, stage, rounds)
+            runs = measured(predictor, slide, stage, rounds, bundle, Path(folder))
     table(runs)
 
 
-def measured(predictor: Predictor, slide: Path, stage: Stage, rounds: int) -> list[Run]:
+def measured(
+    predictor: Predictor, slide: Path, stage: Stage, rounds: int, bundle: Path, work: Path
+) -> list[Run]:
     with open_slide(slide) as source:
         info = source.info
         pixels = source.read((0, 0), 0, info.size_px)
     mpp = slide_mpp(info)
+    places = list(stage.places(info.size_px))
     frames = [
         np.ascontiguousarray(pixels[y : y + height, x : x + width])
-        for x, y, width, height in stage.places(info.size_px)
+        for x, y, width, height in places
     ]
-    corners = [(x, y) for x, y, _, _ in stage.places(info.size_px)]
+    corners = [(x, y) for x, y, _, _ in places]
     paths: dict[str, Callable[[], Run]] = {
         "file": lambda: from_file(predictor, slide),
         "push": lambda: pushed(predictor, mpp, info.size_px, frames, corners),
     }
     runs = []
-    for number in range(rounds):
-        # Forwards, then backwards: neither is always first.
-        for name in list(paths)[:: 1 if number % 2 == 0 else -1]:
-            run = paths[name]()
-            print(json.dumps(asdict(run)), flush=True)
-            runs.append(run)
+    with ExitStack() as stack:
+        if shutil.which("gcc") is not None:
+            precision = predictor.options.precision
+            c = stack.enter_context(CPath(work, bundle, precision, pixels, mpp, places))
+            paths["c"] = lambda: from_c(c)
+        for number in range(rounds):
+            # Forwards, then backwards: none is always first.
+            for name in list(paths)[:: 1 if number % 2 == 0 else -1]:
+                run = paths[name]()
+                print(json.dumps(asdict(run)), flush=True)
+                runs.append(run)
     return runs
 
 
@@ -118,6 +130,21 @@ def pushed(
         report = session.finish()
     now = time.perf_counter()
     return run_of("push", report, now - began, busy, now - last)
+
+
+def from_c(program: CPath) -> Run:
+    run = program.run()
+    provenance = run.report["provenance"]
+    tiles = provenance["tiles"]["count"]
+    return Run(
+        path="c",
+        tiles=tiles,
+        seconds=round(run.seconds, 3),
+        tiles_per_second=round(tiles / run.seconds, 2),
+        encoder_busy_share=round(provenance["encoder_busy_share"], 3),
+        busy=run.busy,
+        lag_s=round(run.lag_s, 3),
+    )
 
 
 def run_of(path: str, report: Report, seconds: float, busy: int = 0, lag_s: float = 0.0) -> Run:
