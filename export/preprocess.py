@@ -81,22 +81,20 @@ class _Bands(nn.Module):
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
         self.spans: list[slice] = []
-        for number, rows in enumerate(weights.split(_BLOCK_PX)):
+        for number, rows in enumerate(torch.split(weights, _BLOCK_PX)):
             seen = rows.any(dim=0).nonzero().flatten().tolist() or [0]
             span = slice(seen[0], seen[-1] + 1)
             self.spans.append(span)
             self.register_buffer(f"block{number}", rows[:, span].contiguous(), persistent=False)
 
-    def down(self, levels: Tensor) -> Tensor:
-        """Levels [..., p, q] -> [..., r, q]."""
-        return torch.cat([block @ levels[..., span, :] for block, span in self._blocks()], dim=-2)
-
-    def across(self, levels: Tensor) -> Tensor:
-        """Levels [..., q, p] -> [..., q, r]."""
-        return torch.cat([levels[..., span] @ block.T for block, span in self._blocks()], dim=-1)
-
-    def _blocks(self) -> list[tuple[Tensor, slice]]:
-        return [(self.get_buffer(f"block{n}"), span) for n, span in enumerate(self.spans)]
+    def forward(self, levels: Tensor, axis: int) -> Tensor:
+        """Levels [..., q, p] -> [..., q, r] along axis -1, [..., p, q] -> [..., r, q] along -2."""
+        blocks = [(self.get_buffer(f"block{n}"), span) for n, span in enumerate(self.spans)]
+        if axis == -1:
+            found = [levels[..., span] @ block.T for block, span in blocks]
+        else:
+            found = [block @ levels[..., span, :] for block, span in blocks]
+        return torch.cat(found, dim=axis)
 
 
 class TileResize(nn.Module):
@@ -112,8 +110,8 @@ class TileResize(nn.Module):
         self.parts = nn.ModuleList(_Bands(torch.from_numpy(part)) for part in parts)
 
     def forward(self, levels: Tensor) -> Tensor:
-        narrow = _to_levels(*(part.across(levels) for part in self.parts))
-        return _to_levels(*(part.down(narrow) for part in self.parts))
+        narrow = _to_levels(*(part(levels, -1) for part in self.parts))
+        return _to_levels(*(part(narrow, -2) for part in self.parts))
 
 
 class TileEncoder(nn.Module):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -167,10 +166,6 @@ def _packed(graph: Any) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars off stdout, which belongs to --json, and NNCF off the network.
-
-    It reports its use to a server unless this variable is set when it is first imported.
-    """
-    os.environ["NNCF_CI"] = "1"
+    """Keep NNCF's progress bars off stdout, which belongs to --json."""
     with redirect_stdout(io.StringIO()):
         yield

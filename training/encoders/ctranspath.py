@@ -23,7 +23,7 @@ from pathgene_rt.training.checkpoint import load_strictly, read_torch_file, stat
 IMAGE_PX = 224
 FEATURE_DIM = 768
 
-_STEM_STRIDE = 4
+STEM_STRIDE = 4
 WINDOW = 7
 _WIDTH = 96
 _DEPTHS = (2, 2, 6, 2)
@@ -189,7 +189,7 @@ class CTransPath(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        side = IMAGE_PX // _STEM_STRIDE
+        side = IMAGE_PX // STEM_STRIDE
         last = len(_DEPTHS) - 1
         self.patch_embed = ConvStem()
         self.layers = nn.Sequential(

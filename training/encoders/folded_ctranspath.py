@@ -15,9 +15,12 @@ from torch.nn import functional
 
 from pathgene_rt.training.encoders.ctranspath import (
     HEAD_DIM,
+    IMAGE_PX,
+    STEM_STRIDE,
     WINDOW,
     CTransPath,
     PatchMerging,
+    Stage,
     SwinBlock,
     to_windows,
 )
@@ -47,10 +50,12 @@ def _steps(encoder: CTransPath) -> list[nn.Module]:
     An order is int64 [tokens]: the place in the image, in reading order, of each token.
     """
     steps: list[nn.Module] = []
-    present = torch.arange(encoder.layers[0].blocks[0].side ** 2)
+    present = torch.arange((IMAGE_PX // STEM_STRIDE) ** 2)
     for stage in encoder.layers:
-        side = stage.blocks[0].side
+        assert isinstance(stage, Stage)
         for block in stage.blocks:
+            assert isinstance(block, SwinBlock)
+            side = block.side
             wanted = _window_order(side, block.shift)
             steps += [*_moves(present, wanted), _FoldedBlock(block)]
             present = wanted
