@@ -13,16 +13,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.engine import EngineInfo
 from pathgene_rt.errors import (
     CancelledError,
     NoTissueError,
@@ -33,13 +30,9 @@ from pathgene_rt.errors import (
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
-from pathgene_rt.head_panel import HeadPanel
-from pathgene_rt.heads import place_warnings
-from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.prediction import Prediction
 from pathgene_rt.pushed_bag import PushedBag
-from pathgene_rt.report import BundleIdentity, Provenance, Report
-from pathgene_rt.report_files import write_report
+from pathgene_rt.report import Report
 from pathgene_rt.scan_input import (
     WHITE,
     Colour,
@@ -52,36 +45,18 @@ from pathgene_rt.scan_input import (
     scanned_slide,
 )
 from pathgene_rt.scan_progress import ScanProgress
-from pathgene_rt.slide_work import public_id
+from pathgene_rt.scan_report import ScanModel, ScannedSlide, ScanResult, scan_result
+from pathgene_rt.slide_work import public_id, timed
 from pathgene_rt.slides.overview import overview_level
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
 from pathgene_rt.streaming.cancellation import CancellationToken
-from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 from pathgene_rt.streaming.tile_intake import Tile, TileIntake
 from pathgene_rt.streaming.tile_push import Place
 from pathgene_rt.tiling import plan_grid, plan_scale
 from pathgene_rt.tissue import overview_mpp, tissue_mask
 
 __all__ = ["PixelFormat", "ScanModel", "ScanOptions", "ScanProgress", "ScanSession"]
-
-
-class ScanModel(Protocol):
-    """What a session needs of a :class:`~pathgene_rt.predictor.Predictor`."""
-
-    bundle: Bundle
-    options: EngineOptions
-    service: EncoderService
-    heads: HeadPanel
-
-    @property
-    def identity(self) -> BundleIdentity: ...
-
-    @property
-    def head_engines(self) -> dict[str, EngineInfo]: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
 
 
 class ScanSession:
@@ -140,7 +115,7 @@ class ScanSession:
         self._changed = threading.Condition()
         self._pushes = self._busy = self._pushing = 0
         self._no_more = self._finish_waits = self._finished = self._ended = self._closed = False
-        self._result: _Result | None = None
+        self._result: ScanResult | None = None
         self._token = CancellationToken()
         self._stream = model.service.open(
             preprocess.tile_px, model.options.batch, self._token, self._encoded
@@ -312,7 +287,7 @@ class ScanSession:
             encoder_sha256=self._model.bundle.encoder.weights_sha256,
         )
 
-    def _wait_for_result(self, timeout: float | None) -> _Result:
+    def _wait_for_result(self, timeout: float | None) -> ScanResult:
         until = math.inf if timeout is None else time.monotonic() + timeout
         with self._changed:
             self._no_more = True
@@ -357,54 +332,47 @@ class ScanSession:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _next_waiting(self) -> Tile | None:
-        """A tile for the encoder; None when no more pixels come."""
+    def _next_waiting(self) -> tuple[Place, UInt8Array | None] | None:
+        """What to send next; None when no more pixels come."""
         with self._changed:
             while not (self._no_more and self._pushing == 0):
                 self._token.raise_if_cancelled()
                 if not self._no_more:
-                    tile = self._waiting.popleft() if self._waiting else self._tiles.maybe()
-                    if tile is not None:
-                        return tile
+                    if self._waiting:
+                        return self._waiting.popleft()
+                    place = self._tiles.maybe()
+                    if place is not None:
+                        return place, None
                 self._changed.wait()
             return None
 
-    def _send(self, place: Place, rgb: UInt8Array) -> None:
+    def _send(self, place: Place, rgb: UInt8Array | None) -> None:
+        """Send a tile to the encoder; None is what was set aside."""
         slot = self._stream.acquire()
         assert slot is not None  # there is no total
         self._bag.send(place)
-        slot.rgb[:] = rgb
+        slot.rgb[:] = self._tiles.take(place) if rgb is None else rgb
         self._stream.commit(slot)
 
-    def _complete(self) -> _Result:
+    def _complete(self) -> ScanResult:
         """What :meth:`Predictor.predict` would say of the pixels that came."""
-        model, options = self._model, self._options
-        seconds = {"scan": time.perf_counter() - self._began}
+        tissue, seconds = self._options.tissue, {"scan": time.perf_counter() - self._began}
         if self._pushes == 0:
             raise NoTissueError(f"{self._info.slide_id}: nothing was pushed before finish")
         info = replace(self._info, size_px=self._extent)
-        with _timed(seconds, "tissue_and_grid"):
+        with timed(seconds, "tissue_and_grid"):
+            never_pushed = self._tiles.assembler.never_pushed(info.size_px)
             self._queue(self._tiles.rest(info.size_px))
             overview = self._tiles.overview(info.size_px)
-            mask = tissue_mask(overview, slide_mpp(info) * self._factor, options.tissue)
-            grid = plan_grid(info, model.bundle.preprocess, mask, options.tissue)
-        with _timed(seconds, "encode"):
+            mask = tissue_mask(overview, slide_mpp(info) * self._factor, tissue)
+            grid = plan_grid(info, self._model.bundle.preprocess, mask, tissue)
+        with timed(seconds, "encode"):
             places = self._send_missing(grid)
             self._stream.finish()
             stats = self._stream.wait()
         bag = self._feature_bag(grid.coords, self._bag.rows(places))
-        with _timed(seconds, "heads"):
-            predictions, attention = model.heads.predict(bag)
-        report = Report(
-            slide_id=info.slide_id,
-            intended_use=model.bundle.manifest.intended_use,
-            predictions=predictions,
-            attention=attention,
-            quality=mask.quality,
-            provenance=self._provenance(grid, stats, seconds),
-            warnings=place_warnings(model.bundle.heads, bag),
-        )
-        return _Result(report, info, bag, overview)
+        slide = ScannedSlide(info, grid, bag, overview, mask.quality, stats, never_pushed)
+        return scan_result(self._model, slide, seconds)
 
     def _send_missing(self, grid: TileGrid) -> list[Place]:
         """Send the tiles of ``grid`` that were not; the places of all, in the grid's order."""
@@ -412,46 +380,5 @@ class ScanSession:
         places = [(int(column), int(row)) for column, row in grid.coords]
         for place in places:
             if place not in self._bag:
-                rgb = waiting.get(place)
-                self._send(place, self._tiles.take(place) if rgb is None else rgb)
+                self._send(place, waiting.get(place))
         return places
-
-    def _provenance(
-        self, grid: TileGrid, stats: EncodeStats, seconds: dict[str, float]
-    ) -> Provenance:
-        return Provenance(
-            bundle=self._model.identity,
-            encoder=self._model.service.engine.info,
-            heads=self._model.head_engines,
-            engine_notes=self._model.notes,
-            reader="scan session",
-            slide_mpp=slide_mpp(self._info),
-            mpp=grid.mpp,
-            tile_px=grid.tile_px,
-            level=grid.level,
-            tiles=len(grid),
-            seconds={**seconds, "first_batch": stats.first_batch_s},
-            tiles_per_second=stats.tiles_per_second,
-            encoder_busy_share=stats.busy_share,
-        )
-
-
-@dataclass(frozen=True)
-class _Result:
-    """A report and what its files are made of."""
-
-    report: Report
-    info: SlideInfo
-    bag: FeatureBag
-    overview: UInt8Array
-
-    def written(self, folder: Path) -> Report:
-        overview = self.overview if self.report.attention else None
-        return write_report(self.report, folder, overview, self.info, self.bag, PredictOptions())
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - began

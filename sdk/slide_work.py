@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,12 +39,9 @@ class SlideWork:
     seconds: dict[str, float] = field(default_factory=dict)
     _overview: UInt8Array | None = None
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> AbstractContextManager[None]:
         """Keep the seconds that the block takes."""
-        began = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - began
+        return timed(self.seconds, stage)
 
     def overview(self) -> UInt8Array:
         """The slide as a picture for heatmaps, uint8 [h, w, 3]: that of the tissue if it is fine
@@ -56,6 +53,14 @@ class SlideWork:
         info = self.slide.info
         mpp = slide_mpp(info) * max(1.0, max(info.size_px) / _OVERVIEW_PX)
         return self.slide.overview(mpp).rgb
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Keep in ``seconds`` what the block takes, unless it fails."""
+    began = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - began
 
 
 @contextmanager

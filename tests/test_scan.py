@@ -74,9 +74,10 @@ def from_file(
 
 def assert_same(report: Report, session: ScanSession, bag: FeatureBag, expected: Report) -> None:
     assert session._result is not None
-    np.testing.assert_array_equal(session._result.bag.xy, bag.xy)
-    np.testing.assert_allclose(session._result.bag.features, bag.features, atol=1e-6)
+    np.testing.assert_array_equal(session._result.slide.bag.xy, bag.xy)
+    np.testing.assert_allclose(session._result.slide.bag.features, bag.features, atol=1e-6)
     assert report.quality == expected.quality
+    assert report.warnings == expected.warnings
     for ours, theirs in zip(report.predictions, expected.predictions, strict=True):
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
         assert ours.call == theirs.call
@@ -141,10 +142,12 @@ def test_what_is_never_pushed_is_background(
     with predictor.open_scan(MPP, SIZE_PX, background=background) as session:
         session.push(pixels[:500], 0, 0)
         session.push(pixels[500:, 400:], 400, 500)
-        session.finish(30)
+        report = session.finish(30)
+        share = 400 * (SIZE_PX[1] - 500) / (SIZE_PX[0] * SIZE_PX[1])
+        assert report.warnings[0].startswith(f"{share:.2%} of the slide was never pushed")
         assert session._result is not None
-        np.testing.assert_array_equal(session._result.bag.xy, bag.xy)
-        np.testing.assert_allclose(session._result.bag.features, bag.features, atol=1e-6)
+        np.testing.assert_array_equal(session._result.slide.bag.xy, bag.xy)
+        np.testing.assert_allclose(session._result.slide.bag.features, bag.features, atol=1e-6)
 
 
 @pytest.mark.parametrize("tile_px", [64, 256])

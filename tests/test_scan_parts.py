@@ -81,6 +81,7 @@ def test_what_never_comes_is_background() -> None:
     mosaic = OverviewMosaic(7, GREY)
     whole = list(assembler.push(pixels[10:50, 20:90], 20, 10))
     assert [tile.place for tile in whole] == []
+    assert assembler.never_pushed((100, 80)) == pytest.approx(1 - 40 * 70 / 8000)
     expected = np.empty_like(pixels)
     expected[:] = GREY
     expected[10:50, 20:90] = pixels[10:50, 20:90]
@@ -99,6 +100,7 @@ def test_the_last_pixels_count_until_a_tile_is_whole() -> None:
     np.testing.assert_array_equal(tile.rgb[0, :, 0], [1, 1, 2, 2, 2, 2, 2, 2])
     assert not list(assembler.push(first, 0, 0))
     assert (assembler.whole, assembler.partial) == (1, 0)
+    assert assembler.never_pushed((16, 8)) == 0.5
 
 
 def test_raster_order_holds_no_more_than_two_rows_of_tiles() -> None:

@@ -72,14 +72,9 @@ class TileIntake:
             tile[:] = self._background
         return tile
 
-    def maybe(self) -> Tile | None:
-        """A tile that was set aside and may be tissue, if there is one."""
-        while self._maybe:
-            place = self._maybe.popleft()
-            tile = self.aside.take(place)
-            if tile is not None:
-                return place, tile
-        return None
+    def maybe(self) -> Place | None:
+        """A tile that was set aside and may be tissue, if there is one that was not given yet."""
+        return self._maybe.popleft() if self._maybe else None
 
     def clear(self) -> None:
         """Free the memory; nothing is asked for any more."""

@@ -65,6 +65,7 @@ class TileAssembler:
         self._lock = threading.Lock()
         self._partial: dict[Place, _PartialTile] = {}
         self._whole: set[Place] = set()
+        self._come_px = 0
 
     @property
     def partial(self) -> int:
@@ -112,6 +113,10 @@ class TileAssembler:
         with self._lock:
             self._partial.clear()
 
+    def never_pushed(self, size_px: tuple[int, int]) -> float:
+        """The share 0..1 of a slide of ``size_px`` (w, h) that has not come."""
+        return 1 - self._come_px / (size_px[0] * size_px[1])
+
     def _claimed(self, x: int, y: int, width: int, height: int) -> list[tuple[Place, _Target]]:
         """What the rectangle adds to: partial tiles, or None for a tile that it covers alone."""
         span = self._span
@@ -138,6 +143,9 @@ class TileAssembler:
                     "scan order, rows of neighbouring rectangles, or raise partial_bytes"
                 )
             self._whole |= alone
+            for place in alone:
+                across, down = self._inside(place, self._size)
+                self._come_px += across * down
             targets: list[tuple[Place, _Target]] = []
             for place in places:
                 if place in alone:
@@ -185,10 +193,13 @@ class TileAssembler:
                 max(0, top) : min(height, top + self._span),
                 max(0, left) : min(width, left + self._span),
             ]
-            if partial.write(part, max(0, -left), max(0, -top)):
-                with self._lock:
+            new_px, whole = partial.write(part, max(0, -left), max(0, -top))
+            with self._lock:
+                self._come_px += new_px
+                if whole:
                     self._partial.pop(place, None)
                     self._whole.add(place)
+            if whole:
                 yield WholeTile(place, partial.rgb, inside)
 
     def _padded(self, pixels: UInt8Array) -> UInt8Array:
@@ -216,17 +227,20 @@ class _PartialTile:
         self._missing = width * height
         self._lock = threading.Lock()
 
-    def write(self, pixels: UInt8Array, x: int, y: int) -> bool:
-        """Put ``pixels`` [h, w, 3] at (``x``, ``y``) of the tile; True when that makes it whole."""
+    def write(self, pixels: UInt8Array, x: int, y: int) -> tuple[int, bool]:
+        """Put ``pixels`` [h, w, 3] at (``x``, ``y``) of the tile. Returns how many had not come
+        before, and whether they make it whole.
+        """
         height, width = pixels.shape[:2]
         with self._lock:
             if self._missing == 0:
-                return False
+                return 0, False
             _copy(pixels, self.rgb[y : y + height, x : x + width])
             covered = self.covered[y : y + height, x : x + width]
-            self._missing -= covered.size - int(np.count_nonzero(covered))
+            new_px = covered.size - int(np.count_nonzero(covered))
             covered[:] = True
-            return self._missing == 0
+            self._missing -= new_px
+            return new_px, self._missing == 0
 
 
 _Target = _PartialTile | None
