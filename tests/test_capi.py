@@ -7,13 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import cffi
 import numpy as np
 import pytest
 
-from pathgene_rt import EngineOptions, Predictor, errors
+from pathgene_rt import EngineOptions, Predictor, ScanSession, errors
+from pathgene_rt.capi.calls import HostScan
+from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.library import HEADER, LIBRARY, declarations
 from pathgene_rt.training.synthetic_slides import write_slide
 
@@ -143,10 +149,10 @@ def test_every_wrong_argument_is_refused_with_a_reason(
 
 
 def test_the_host_is_left_as_it_was(
-    capi_library: Path, folder: Path, bundle: Path, raw: Path
+    capi_library: Path, folder: Path, bundle: Path, slide: Path, raw: Path
 ) -> None:
     program = compiled("safety", capi_library, folder)
-    done = run_host(program, sys.prefix, bundle, raw)
+    done = run_host(program, sys.prefix, bundle, raw, slide)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 
@@ -211,3 +217,39 @@ def test_what_push_may_come_to(capi_library: Path, bundle: Path, raw: Path, tmp_
     assert odd[1].startswith("RuntimeError: odd üodd ü") and 1000 < len(odd[1].encode()) < 1024
     assert "out of memory" in memory[1]
     assert interrupted[1] == "KeyboardInterrupt: now"
+
+
+def test_what_is_printed_reaches_the_log_line_by_line() -> None:
+    lines: list[tuple[int, str]] = []
+    log = HostLog(cffi.FFI())
+    stream = log.stream(HostLog.INFO)
+    print("nobody listens", file=stream)
+    log.set_callback(lambda user, level, text: lines.append((level, cffi.FFI().string(text))), 0)
+    print("one\ntwo", "\u00fc", file=stream)
+    stream.write("three")
+    threading.Thread(target=stream.write, args=("of another thread\n",)).start()
+    while len(lines) < 3:
+        time.sleep(0.01)
+    stream.write(" and four\n")
+    expected = ["one", "two ü", "of another thread", "three and four"]
+    assert lines == [(HostLog.INFO, line.encode()) for line in expected]
+
+
+def test_progress_while_finish_waits() -> None:
+    class SlowSession:
+        def finish(self, timeout: float | None) -> str:
+            assert timeout == 9
+            assert told.wait(60)
+            return "report"
+
+        def poll(self) -> SimpleNamespace:
+            return SimpleNamespace(encoded=3, waiting=4)
+
+    told, seen = threading.Event(), []
+
+    def progress(encoded: int, known: int) -> None:
+        seen.append((encoded, known))
+        told.set()
+
+    assert HostScan(cast(ScanSession, SlowSession()), progress).finish(9) == "report"
+    assert seen[0] == (3, 7)

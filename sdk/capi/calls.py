@@ -150,7 +150,7 @@ class HostCalls:
         progress = None
         if options.progress != self._ffi.NULL:
             progress = self._progress(options.progress, options.progress_user)
-        self._objects[handle] = _Scan(session, progress)
+        self._objects[handle] = HostScan(session, progress)
         return OK
 
     def _progress(self, callback: CData, user: CData) -> Callable[[int, int], None]:
@@ -222,7 +222,7 @@ class HostCalls:
         return OK
 
 
-class _Scan:
+class HostScan:
     """A session and whom to tell of its progress."""
 
     def __init__(self, session: ScanSession, progress: Callable[[int, int], None] | None) -> None:

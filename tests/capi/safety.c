@@ -1,5 +1,5 @@
 /* A slide through the library leaves the host's process as it was: signals, locale, floating point,
- * working folder, environment, standard output. safety HOME BUNDLE SLIDE.rgb */
+ * working folder, environment, standard output. safety HOME BUNDLE SLIDE.rgb SLIDE.svs */
 #define _GNU_SOURCE
 #include "host.h"
 
@@ -84,7 +84,7 @@ static void progress(void *user, uint64_t encoded, uint64_t known) {
 
 int main(int count, char **arguments) {
     static process before, after;
-    if (count != 4) {
+    if (count != 5) {
         return 2;
     }
     uint8_t *pixels = read_slide(arguments[3]);
@@ -123,6 +123,15 @@ int main(int count, char **arguments) {
     pgrt_report_free(interim);
     pgrt_report_free(report);
     pgrt_scan_free(scan);
+
+    pgrt_predict_options of_file = {
+        .struct_size = sizeof of_file, .progress = progress, .progress_user = &last_known};
+    last_known = 0;
+    CHECK(pgrt_predict_file(predictor, arguments[4], &of_file, &report) == PGRT_OK);
+    check_mode();
+    CHECK(pgrt_report_get_info(report, &info) == PGRT_OK && info.tiles > 50);
+    CHECK(last_known >= info.tiles);
+    pgrt_report_free(report);
     pgrt_predictor_free(predictor);
     check_mode();
 
