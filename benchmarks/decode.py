@@ -36,7 +36,8 @@ from pathgene_rt.training.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic import Pattern, Texture, draw_tissue
 
 TILE_PX = 256
-SIDE_PX, TEXTURE_PX = 6144, 2048
+SIDE_PX, TEXTURE_PX = 7680, 2048
+"""Whole tiles of 240 and of 256 px, so that edges weigh as little as in large slides."""
 COMPARED = 64
 """Tiles whose pixels are compared."""
 
@@ -93,7 +94,8 @@ def made_cases(folder: Path, seed: int) -> Iterable[Case]:
 def tissue(mpp: float, seed: int) -> UInt8Array:
     """uint8 [SIDE_PX, SIDE_PX, 3], a texture repeated."""
     texture = draw_tissue(TEXTURE_PX, Texture(Pattern.GLANDULAR), mpp, np.random.default_rng(seed))
-    return np.tile(texture, (SIDE_PX // TEXTURE_PX, SIDE_PX // TEXTURE_PX, 1))
+    periods = -(-SIDE_PX // TEXTURE_PX)
+    return np.tile(texture, (periods, periods, 1))[:SIDE_PX, :SIDE_PX]
 
 
 def measure(case: Case, passes: int) -> dict[str, Any]:

@@ -159,10 +159,10 @@ def test_damage_amid_tissue_counts_as_tissue(cmu_slide: Path, tmp_path: Path, re
     hurt = tmp_path / "hurt.svs"
     data = bytearray(cmu_slide.read_bytes())
     with tifffile.TiffFile(cmu_slide) as tiff:
-        offset, size = tiff.pages[0].dataoffsets[64], tiff.pages[0].databytecounts[64]
+        offset, size = tiff.pages[0].dataoffsets[84], tiff.pages[0].databytecounts[84]
     data[offset : offset + size] = bytes(size)
     hurt.write_bytes(data)
-    row, column = 64 // 10 * 240 // 16, 64 % 10 * 240 // 16
+    row, column = 84 // 10 * 240 // 16, 84 % 10 * 240 // 16
     place = (slice(row, row + 15), slice(column, column + 15))
     with reader(cmu_slide, None) as whole, reader(hurt, None) as slide:
         expected, found = whole.overview(8.0).rgb, slide.overview(8.0).rgb

@@ -39,6 +39,9 @@ class StoredTiles:
         self.layout = layout
         self.decodes = array("I", bytes(4 * len(layout.offsets)))
         """How often each stored tile was decoded."""
+        # Elements of these are Python's integers, which numpy's would have to become every time.
+        self._offsets = array("q", layout.offsets.tobytes())
+        self._byte_counts = array("q", layout.byte_counts.tobytes())
         self._slide_id = slide_id
         self._level = level
         self._file = file
@@ -79,22 +82,35 @@ class StoredTiles:
             right, bottom = min(right, level_right), min(bottom, level_bottom)
             if right <= left or bottom <= top:
                 return
+        shape = (high, wide, 3)
         try:
             with self._file as file:
                 for tile_top in range(max(0, top) // high * high, bottom, high):
                     upper, lower = max(tile_top, top), min(tile_top + high, bottom)
                     shown_high = min(high, level_bottom - tile_top)
+                    band = out[upper - top : lower - top]
+                    number = tile_top // high * layout.across + max(0, left) // wide - 1
                     for tile_left in range(max(0, left) // wide * wide, right, wide):
                         first, last = max(tile_left, left), min(tile_left + wide, right)
                         shown_wide = min(wide, level_right - tile_left)
-                        self._copy(
-                            file,
-                            tile_top // high * layout.across + tile_left // wide,
-                            (upper - tile_top, first - tile_left),
-                            (shown_high, shown_wide),
-                            scale,
-                            out[upper - top : lower - top, first - left : last - left],
-                        )
+                        number += 1
+                        target = band[:, first - left : last - left]
+                        if not self._byte_counts[number]:
+                            target[...] = self._background
+                        elif lower - upper == shown_high and last - first == shown_wide:
+                            self._decode_into(file, number, shape, target)
+                        else:
+                            tile = self._cache.acquire(
+                                (self._level, number, scale),
+                                shape,
+                                shown_high * shown_wide,
+                                functools.partial(self._decode, file, number),
+                            )
+                            target[...] = tile.pixels[
+                                upper - tile_top : lower - tile_top,
+                                first - tile_left : last - tile_left,
+                            ]
+                            self._cache.release(tile, (lower - upper) * (last - first))
         except HandleClosedError as error:
             raise SlideReadError(
                 f"{self._slide_id}: the slide was closed; open it again"
@@ -106,39 +122,20 @@ class StoredTiles:
                 f"{self._slide_id}: cannot be read ({reason(error)}); check the disk"
             ) from error
 
-    def _copy(
+    def _decode_into(
         self,
         file: PositionedFile,
         number: int,
-        start: tuple[int, int],
-        shown: tuple[int, int],
-        scale: int,
+        shape: tuple[int, int, int],
         target: UInt8Array,
     ) -> None:
-        """Fill ``target`` from stored tile ``number``, from its row and column ``start`` on.
-
-        ``shown`` (h, w) is how much of the tile lies on the level.
-        """
-        if self.layout.byte_counts[number] == 0:
-            target[...] = self._background
-            return
-        wide, high = self.layout.tile_px
-        shape = (high // scale, wide // scale, 3)
-        rows, columns = target.shape[:2]
-        if (rows, columns) != shown:
-            decode = functools.partial(self._decode, file, number)
-            tile = self._cache.acquire(
-                (self._level, number, scale), shape, shown[0] * shown[1], decode
-            )
-            row, column = start
-            target[...] = tile.pixels[row : row + rows, column : column + columns]
-            self._cache.release(tile, rows * columns)
-        elif target.shape == shape and target.flags.c_contiguous:
+        """Fill ``target`` with what lies on the level of a stored tile of ``shape``."""
+        if target.shape == shape and target.flags.c_contiguous:
             self._decode(file, number, target)
-        else:
-            pixels = self._scratch(shape)
-            self._decode(file, number, pixels)
-            target[...] = pixels[:rows, :columns]
+            return
+        pixels = self._scratch(shape)
+        self._decode(file, number, pixels)
+        target[...] = pixels[: target.shape[0], : target.shape[1]]
 
     def _decode(self, file: PositionedFile, number: int, out: UInt8Array) -> None:
         stored = self._stored(file, number)
@@ -149,8 +146,8 @@ class StoredTiles:
             raise self._damaged(number, str(error)) from error
 
     def _stored(self, file: PositionedFile, number: int) -> bytes:
-        count = int(self.layout.byte_counts[number])
-        stored = file.read(int(self.layout.offsets[number]), count)
+        count = self._byte_counts[number]
+        stored = file.read(self._offsets[number], count)
         if len(stored) < count:
             raise self._damaged(number, "the file became shorter while it was read")
         return stored
