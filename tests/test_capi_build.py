@@ -143,6 +143,14 @@ def test_the_example_says_what_is_wrong(scanner: Path, tmp_path: Path) -> None:
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     assert stderr(home=sys.prefix).startswith("usage: ")
     assert "is not a Python environment" in stderr(bundle, "s.ppm", "0.5", home=str(tmp_path))
+    if sys.base_prefix != sys.prefix:
+        wrong = stderr(bundle, "s.ppm", "0.5", home=sys.base_prefix)
+        assert "No module named 'pathgene_rt'; install" in wrong
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").touch()
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    wrong = stderr(bundle, "s.ppm", "0.5", home=str(tmp_path))
+    assert f"is not an environment of {version}" in wrong
     assert "no bundle at" in stderr(tmp_path / "x.pgrt", "s.ppm", "0.5", home=sys.prefix)
     assert "no binary PPM" in stderr(bundle, bundle, "0.5", home=sys.prefix)
     Image.new("RGB", (64, 64)).save(tmp_path / "s.ppm")

@@ -114,13 +114,14 @@ static void publish_libpython(void) {
 }
 
 /* The Python exception as one line; the GIL is held. */
-static pgrt_status fail_by_exception(call_error *error, const char *doing) {
+static pgrt_status fail_by_exception(call_error *error, const char *python) {
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
     PyErr_NormalizeException(&type, &value, &trace);
     PyObject *text = value ? PyObject_Str(value) : NULL;
     const char *reason = text ? PyUnicode_AsUTF8(text) : NULL;
-    fail(error, "%s: %s", doing, reason ? reason : "unknown reason");
+    fail(error, "%s cannot be used: %s; install pathgene-rt[cpu,capi] in it", python,
+         reason ? reason : "unknown reason");
     PyErr_Clear();
     Py_XDECREF(text);
     Py_XDECREF(type);
