@@ -27,6 +27,7 @@ class PushedBag:
         self._row_of: dict[Place, int] = {}
         self._features: Float32Array = np.empty((_FIRST_ROWS, feature_dim), dtype=np.float32)
         self._done: BoolArray = np.zeros(_FIRST_ROWS, dtype=np.bool_)
+        self._told: BoolArray = np.zeros(_FIRST_ROWS, dtype=np.bool_)
         self._encoded = 0
 
     @property
@@ -50,12 +51,11 @@ class PushedBag:
             if len(self._places) > len(self._done):
                 self._features = np.concatenate([self._features, np.empty_like(self._features)])
                 self._done = np.concatenate([self._done, np.zeros_like(self._done)])
+                self._told = np.concatenate([self._told, np.zeros_like(self._told)])
 
-    def add(self, first: int, count: int, features: Float32Array) -> Int64Array:
-        """Keep what a :data:`~pathgene_rt.streaming.encoder_service.Sink` is given.
-
-        Returns the tiles' (column, row) int64 [count, 2]. Raises EngineError for features that are
-        not finite.
+    def add(self, first: int, count: int, features: Float32Array) -> None:
+        """A :data:`~pathgene_rt.streaming.encoder_service.Sink`. Raises EngineError for features
+        that are not finite.
         """
         bad = first_not_finite(features)
         with self._lock:
@@ -67,7 +67,6 @@ class PushedBag:
             self._features[first : first + count] = features
             self._done[first : first + count] = True
             self._encoded += count
-            return np.array(self._places[first : first + count], dtype=np.int64)
 
     def rows(self, places: Sequence[Place]) -> Float32Array:
         """Features float32 [len(places), D] of tiles that were all encoded."""
@@ -77,11 +76,23 @@ class PushedBag:
     def clear(self) -> None:
         """Free the memory; nothing is asked for any more."""
         with self._lock:
-            self._features, self._done = self._features[:0].copy(), self._done[:0].copy()
+            self._features = self._features[:0].copy()
+            self._done, self._told = self._done[:0], self._told[:0]
 
-    def so_far(self) -> tuple[Int64Array, Float32Array]:
-        """((column, row) int64 [n, 2], features float32 [n, D]) of the tiles that were encoded."""
+    def news(self) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """(rows int64 [n], (column, row) int64 [n, 2], features float32 [n, D]) of the tiles that
+        were encoded since the last call.
+        """
         with self._lock:
-            done = np.flatnonzero(self._done[: len(self._places)])
-            places = np.array(self._places, dtype=np.int64).reshape(-1, 2)
-            return places[done], self._features[done]
+            rows = np.flatnonzero(self._done & ~self._told)
+            self._told[rows] = True
+            return rows, self._places_of(rows), self._features[rows]
+
+    def told(self) -> tuple[Int64Array, Float32Array]:
+        """((column, row) int64 [n, 2], features float32 [n, D]) of all tiles that were news."""
+        with self._lock:
+            rows = np.flatnonzero(self._told)
+            return self._places_of(rows), self._features[rows]
+
+    def _places_of(self, rows: Int64Array) -> Int64Array:
+        return np.array([self._places[row] for row in rows], dtype=np.int64).reshape(-1, 2)

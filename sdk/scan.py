@@ -110,7 +110,8 @@ class ScanSession:
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
         self._anytime = model.heads.anytime(total=None)
-        self._interim: tuple[int, tuple[Prediction, ...]] = (0, ())
+        self._interim: tuple[Prediction, ...] = ()
+        self._interim_lock = threading.Lock()
 
         self._changed = threading.Condition()
         self._pushes = self._busy = self._pushing = 0
@@ -118,7 +119,7 @@ class ScanSession:
         self._result: ScanResult | None = None
         self._token = CancellationToken()
         self._stream = model.service.open(
-            preprocess.tile_px, model.options.batch, self._token, self._encoded
+            preprocess.tile_px, model.options.batch, self._token, self._bag.add
         )
         self._token.on_cancel(self._wake)
         self._began = time.perf_counter()
@@ -265,15 +266,16 @@ class ScanSession:
         return overview_level(info, overview_mpp(info, self._options.tissue))[1]
 
     def _interim_predictions(self) -> tuple[Prediction, ...]:
-        done = self._anytime.done
-        if done > self._interim[0]:
-            predictions = self._anytime.predictions()
-            if len(predictions) < len(self._model.bundle.heads):
-                bag = self._feature_bag(*self._bag.so_far())
-                whole, _ = self._model.heads.predict(bag)
-                predictions = self._anytime.with_intervals(whole, bag)
-            self._interim = (done, predictions)
-        return self._interim[1]
+        with self._interim_lock:
+            rows, places, features = self._bag.news()
+            if len(rows):
+                self._anytime.add(rows, features, places)
+                self._interim = self._anytime.predictions()
+                if len(self._interim) < len(self._model.bundle.heads):
+                    bag = self._feature_bag(*self._bag.told())
+                    whole, _ = self._model.heads.predict(bag)
+                    self._interim = self._anytime.with_intervals(whole, bag)
+            return self._interim
 
     def _feature_bag(self, places: Int64Array, features: Float32Array) -> FeatureBag:
         tile_px = self._model.bundle.preprocess.tile_px
@@ -308,12 +310,6 @@ class ScanSession:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
-
-    # In the encoder's thread.
-
-    def _encoded(self, first: int, count: int, features: Float32Array) -> None:
-        places = self._bag.add(first, count, features)
-        self._anytime.add(np.arange(first, first + count), features, places)
 
     # In the session's own thread.
 

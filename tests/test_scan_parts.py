@@ -185,11 +185,16 @@ def test_rows_of_a_bag_whose_tiles_are_not_known_beforehand() -> None:
         bag.send(place)
     features = np.random.default_rng(0).random((3000, 2), dtype=np.float32)
     bag.add(1000, 2000, features[1000:])
-    assert bag.encoded == 2000
-    found, so_far = bag.so_far()
+    assert (bag.sent, bag.encoded) == (3000, 2000)
+    rows, found, news = bag.news()
+    np.testing.assert_array_equal(rows, np.arange(1000, 3000))
     np.testing.assert_array_equal(found, places[1000:])
-    np.testing.assert_array_equal(so_far, features[1000:])
-    np.testing.assert_array_equal(bag.add(0, 1000, features[:1000]), places[:1000])
+    np.testing.assert_array_equal(news, features[1000:])
+    bag.add(0, 1000, features[:1000])
+    np.testing.assert_array_equal(bag.told()[1], features[1000:])
+    np.testing.assert_array_equal(bag.news()[1], places[:1000])
+    assert len(bag.news()[0]) == 0
+    np.testing.assert_array_equal(bag.told()[0], places)
     np.testing.assert_array_equal(bag.rows(places[::-7]), features[::-7])
     bag.send((9, 99))
     with pytest.raises(EngineError, match=r"\(9, 99\)"):
