@@ -191,6 +191,19 @@ def test_tiles_in_a_hole_wait_for_the_end(predictor: Predictor, from_file) -> No
     assert len(early - grid) < 0.1 * len(grid)
 
 
+def test_an_idle_encoder_takes_pale_tiles_too(predictor: Predictor) -> None:
+    """They would be tissue on a slide where nothing is darker."""
+    pixels = np.full((640, 640, 3), 255, np.uint8)
+    pixels[:, :256] = (200, 150, 190)
+    pixels[:, 384:] = (185, 170, 183)
+    with predictor.open_scan(MPP) as session:
+        session.push(pixels, 0, 0)
+        wait_until(lambda: session._bag.sent == 10 * (4 + 4))
+        report = session.finish(30)
+        assert report.provenance.tiles == 10 * 4
+        assert session.poll().aside == 0
+
+
 def test_no_room_to_set_tiles_aside_only_costs_time(predictor: Predictor, from_file) -> None:
     pixels, bag, expected = from_file[MPP]
     options = ScanOptions(aside_bytes=0)
