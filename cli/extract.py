@@ -79,7 +79,13 @@ def extract(
 
         def one(slide: Path, progress: Progress) -> dict[str, object]:
             features = folder / f"{slide.stem}.h5"
-            bag, stats = predictor.extract(slide, options, out=features, progress=progress.update)
+            bag, stats = predictor.extract(
+                slide,
+                options,
+                out=features,
+                progress=progress.update,
+                warn=lambda text: console.warn(f"{slide.name}: {text}"),
+            )
             return {
                 "tiles": len(bag),
                 "tiles_per_second": round(stats.tiles_per_second, 1),

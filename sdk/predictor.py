@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -140,9 +141,11 @@ class Predictor:
         out: Path | None = None,
         token: CancellationToken | None = None,
         progress: TileProgress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> tuple[FeatureBag, EncodeStats]:
         """Only the encoder's features of the slide's tiles, also to the file ``out`` if given.
 
+        ``warn`` is called with what would stand in a report's warnings, such as damaged tiles.
         Raises as :meth:`predict` does; ``options.resume`` then goes on where this was.
         """
         options = options or PredictOptions()
@@ -152,6 +155,9 @@ class Predictor:
             )
             if out is not None:
                 encoded.write_features(out)
+            if warn is not None:
+                for warning in encoded.warnings:
+                    warn(warning)
             return encoded.bag, encoded.stats
 
     def open_scan(

@@ -84,7 +84,9 @@ def test_a_damaged_stored_tile_is_white_counted_and_told(
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert warning in document["warnings"]
     reference, _ = predictor.extract(sound)
-    found, _ = predictor.extract(path)
+    told: list[str] = []
+    found, _ = predictor.extract(path, warn=told.append)
+    assert told == [warning]
     np.testing.assert_array_equal(found.xy, reference.xy)
     inside = (reference.xy // STORED_PX == (column, row)).all(axis=1)
     assert inside.sum() == TILES_A_STORED

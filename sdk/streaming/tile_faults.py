@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from itertools import islice
 
 from pathgene_rt.errors import SlideReadError, TileDecodeError
 
@@ -20,7 +19,7 @@ class TileFaults:
         self._slide_id = slide_id
         self._total = total
         self._lock = threading.Lock()
-        self._xy: dict[tuple[int, int], None] = {}
+        self._xy: set[tuple[int, int]] = set()
 
     @property
     def count(self) -> int:
@@ -43,7 +42,7 @@ class TileFaults:
         Raises SlideReadError from ``error`` when that makes more than MAX_DAMAGED_SHARE of all.
         """
         with self._lock:
-            self._xy[xy] = None
+            self._xy.add(xy)
             if self.count > MAX_DAMAGED_SHARE * self._total:
                 raise SlideReadError(
                     f"{self._slide_id}: {self.count} of its {self._total} tissue tiles cannot be "
@@ -52,6 +51,7 @@ class TileFaults:
                 ) from error
 
     def _places(self) -> str:
-        """Where the first of them lie, in words."""
-        named = ", ".join(f"x {x} y {y}" for x, y in islice(self._xy, _NAMED))
+        """Where the first of them lie, in reading order, in words."""
+        first = sorted(self._xy, key=lambda xy: (xy[1], xy[0]))[:_NAMED]
+        named = ", ".join(f"x {x} y {y}" for x, y in first)
         return f"at {named}{' and more' if self.count > _NAMED else ''}"
