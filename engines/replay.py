@@ -14,7 +14,7 @@ from pathgene_rt.engines.compare import Fidelity, fidelity_error
 from pathgene_rt.engines.registry import HEAD_PRECISION, EngineFactory
 from pathgene_rt.errors import BundleError, VerificationError
 from pathgene_rt.geometry import Float32Array, UInt8Array
-from pathgene_rt.model_spec import HeadSpec
+from pathgene_rt.model_spec import FoldSpec, HeadSpec, no_tiles_yet
 
 WORST_TILE = 2
 """OpenVINO's bfloat16 of a seeded CTransPath was measured with median 0.037 and maximum 0.058 on 48
@@ -26,7 +26,8 @@ tiles of real tissue, 0.047 and 0.067 on generated tissue; float32 with 0.000002
 class HeadCheck:
     """Largest difference of any class's probability from torch's, for one head.
 
-    ``golden_features``: on torch's features, the head's own error. ``own_features``: on the
+    ``golden_features``: on torch's features, the head's own error, of its fold graph too if that
+    is larger. ``own_features``: on the
     features that this engine's encoder gives for the same tiles, as a user meets it; None if the
     head's golden bag is not that of the golden tiles.
     """
@@ -124,6 +125,8 @@ def replay(bundle: Bundle, factory: EngineFactory, encoder: Engine, batch: int) 
                     head, engine, {**inputs, "features": features}, bag["logits"]
                 )
             on_golden = probability_change(head, engine, inputs, bag["logits"])
+        if head.fold is not None:
+            on_golden = max(on_golden, _folded_change(head, head.fold, factory, bag))
         heads.append(HeadCheck(head.name, on_golden, own))
     limits = LIMITS[encoder.info.precision]
     return Verification(encoder.info, fidelity, tuple(heads), limits, LIMITS[HEAD_PRECISION])
@@ -142,6 +145,19 @@ def encode_tiles(engine: Engine, tiles: UInt8Array, batch: int) -> Float32Array:
         outstanding += 1
     parts += [np.array(engine.result()["features"]) for _ in range(outstanding)]
     return np.concatenate(parts)
+
+
+def _folded_change(
+    head: HeadSpec, fold: FoldSpec, factory: EngineFactory, bag: dict[str, Array]
+) -> float:
+    """:func:`probability_change` of the golden ``bag`` through the fold graph, as one group."""
+    inputs = {
+        "features": bag["features"],
+        "group": np.zeros(len(bag["features"]), np.int64),
+        **no_tiles_yet(1, *fold.sizes),
+    }
+    with factory.fold(fold) as engine:
+        return probability_change(head, engine, inputs, bag["logits"][None])
 
 
 def probability_change(

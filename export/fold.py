@@ -29,14 +29,18 @@ from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.model_spec import FOLD_STATE, FoldSpec, ModelSpec, TensorSpec
+from pathgene_rt.model_spec import (
+    FOLD_STATE,
+    NO_PEAK,
+    FoldSpec,
+    ModelSpec,
+    TensorSpec,
+    no_tiles_yet,
+)
 from pathgene_rt.training.heads.attention import AttentionHead
 
 FOLD_LIMIT = 1e-5
 """How far a folded bag may be from torch's whole one, in the measures of a head's outputs."""
-
-NO_PEAK = -1e30
-"""The peak of a group without tiles: finite, as the difference of two infinities is no number."""
 
 _EXAMPLE_TILES, _EXAMPLE_GROUPS = 9, 3
 _SPLITS = (1, 7, 16)
@@ -98,7 +102,7 @@ def export_fold(
     example: dict[str, Array] = {
         "features": features[:_EXAMPLE_TILES],
         "group": np.arange(_EXAMPLE_TILES, dtype=np.int64) % _EXAMPLE_GROUPS,
-        **_empty_state(_EXAMPLE_GROUPS, columns, width),
+        **no_tiles_yet(_EXAMPLE_GROUPS, columns, width),
     }
     tensors = {key: torch.from_numpy(value) for key, value in example.items()}
     graph = to_onnx(FoldGraph(head), tensors, _OUTPUTS)
@@ -134,14 +138,6 @@ def export_fold(
     )
 
 
-def _empty_state(groups: int, columns: int, width: int) -> dict[str, Array]:
-    return {
-        "peak": np.full((groups, columns), NO_PEAK, np.float32),
-        "total": np.zeros((groups, columns), np.float32),
-        "pooled": np.zeros((groups, columns, width), np.float32),
-    }
-
-
 def _compare(
     name: str,
     graph: bytes,
@@ -153,7 +149,8 @@ def _compare(
     """The bag in batches of 1, 7, 16 and all its tiles, all in the first of two groups."""
     run = open_graph(graph)
     for batch in (*_SPLITS, len(features)):
-        state, scores, logits = _empty_state(2, columns, width), [], np.zeros((2, 0))
+        state: dict[str, Array] = dict(no_tiles_yet(2, columns, width))
+        scores, logits = [], np.zeros((2, 0))
         for start in range(0, len(features), batch):
             part = features[start : start + batch]
             outputs = run({"features": part, "group": np.zeros(len(part), np.int64), **state})

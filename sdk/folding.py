@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from pathgene_rt.engine import Array, Engine
 from pathgene_rt.errors import BagError
 from pathgene_rt.geometry import Float32Array, Int64Array
-from pathgene_rt.model_spec import FOLD_STATE, FoldSpec, HeadSpec
+from pathgene_rt.model_spec import FOLD_STATE, FoldSpec, HeadSpec, no_tiles_yet
 
 Float64Array = NDArray[np.float64]
-
-NO_PEAK = -1e30
-"""The peak of a group without tiles (:class:`~pathgene_rt.model_spec.FoldSpec`)."""
 
 _MOST_TILES = 1024
 """Of one call: bounds the memory of what a caller gives at once."""
@@ -33,8 +30,7 @@ class FoldEngine:
 
     def __init__(self, head: HeadSpec, fold: FoldSpec, engine: Engine) -> None:
         self.head = head
-        _, columns, width = fold.state_shapes["pooled"]
-        self.columns, self.width = int(columns), int(width)
+        self.columns, self.width = fold.sizes
         self._engine = engine
         self._lock = threading.Lock()
 
@@ -50,8 +46,8 @@ class FoldEngine:
                 f"head {self.head.name} takes {width} features a tile, it was given an array of "
                 f"shape {list(features.shape)}; use the bundle's own encoder"
             )
-        empty = GroupStates.empty(groups, self.columns, self.width)
-        outputs = self._run(features, group, *(part.astype(np.float32) for part in empty.parts))
+        empty = no_tiles_yet(groups, self.columns, self.width)
+        outputs = self._run(features, group, *empty.values())
         return outputs["scores"], GroupStates(
             *(outputs[f"new_{name}"].astype(np.float64) for name in FOLD_STATE)
         )
@@ -89,12 +85,8 @@ class GroupStates:
 
     @classmethod
     def empty(cls, groups: int, columns: int, width: int) -> GroupStates:
-        shape = (groups, columns)
-        return cls(np.full(shape, NO_PEAK), np.zeros(shape), np.zeros((*shape, width)))
-
-    @property
-    def parts(self) -> tuple[Float64Array, Float64Array, Float64Array]:
-        return self.peak, self.total, self.pooled
+        state = no_tiles_yet(groups, columns, width)
+        return cls(*(state[name].astype(np.float64) for name in FOLD_STATE))
 
     def merge(self, groups: Int64Array, new: GroupStates) -> None:
         """Add ``new`` states to those of ``groups`` int64 [g], which are distinct."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -25,6 +27,9 @@ HEAD_INPUTS = ("features", "coords", "edges")
 
 FOLD_STATE = ("peak", "total", "pooled")
 """The tensors that hold what a fold graph has seen of each group of tiles."""
+
+NO_PEAK = -1e30
+"""The peak of a group without tiles: finite, as the difference of two infinities is no number."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -132,6 +137,21 @@ class FoldSpec:
     def state_shapes(self) -> dict[str, tuple[int | str, ...]]:
         """Shapes of the state's tensors by name, groups first."""
         return {item.name: item.shape for item in self.model.inputs if item.name in FOLD_STATE}
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(k, d): attentions a tile has, width of its value."""
+        _, columns, width = self.state_shapes["pooled"]
+        return int(columns), int(width)
+
+
+def no_tiles_yet(groups: int, columns: int, width: int) -> dict[str, NDArray[np.float32]]:
+    """The state by name of ``groups`` groups without tiles, of a head of such sizes (k, d)."""
+    return {
+        "peak": np.full((groups, columns), NO_PEAK, np.float32),
+        "total": np.zeros((groups, columns), np.float32),
+        "pooled": np.zeros((groups, columns, width), np.float32),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pathgene_rt.engine import Engine
 from pathgene_rt.engines.registry import load_backend
@@ -40,7 +41,7 @@ def seeded_head(
     return head
 
 
-def in_torch(head: Head, features: Float32Array) -> Inputs:
+def in_torch(head: Head, features: Float32Array | NDArray[np.float64]) -> Inputs:
     """``logits`` and, where there is one, ``attention`` of a bag."""
     with torch.inference_mode():
         output = head(torch.from_numpy(features))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -41,7 +42,8 @@ def tiles(n: int, seed: int = 0) -> Float32Array:
 
 
 def require_equal(folding: Folding, head: Head, features: Float32Array) -> None:
-    expected = in_torch(head, features)
+    # In float64: over 100,000 tiles torch's own float32 is off by 5e-6, the folded bag by 3e-7.
+    expected = in_torch(deepcopy(head).double(), features.astype(np.float64))
     assert difference("logits", folding.logits(), expected["logits"]) <= FOLD_LIMIT
     assert difference("attention", folding.attention(), expected["attention"]) <= FOLD_LIMIT
 
