@@ -129,14 +129,17 @@ class StormyScans:
 
     def _end(self, session: ScanSession, drawn: random.Random) -> None:
         """Finish the session, whatever others have done to it, and see what became of it."""
+        cancels = threading.Timer(0.02 * drawn.random(), session.cancel)
         with session:
             if drawn.random() < 0.3:
-                threading.Timer(0.02 * drawn.random(), session.cancel).start()
+                cancels.start()
             try:
                 session.finish(PATIENCE_S)
                 outcome = "report"
             except PathGeneError as error:
                 outcome = type(error).__name__
+        if cancels.ident is not None:
+            cancels.join()
         assert not session._thread.is_alive()
         with self._lock:
             self._found.ends[outcome] += 1
