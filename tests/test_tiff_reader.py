@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -220,6 +221,34 @@ def test_threads_read_the_same_pixels(layouts: dict[str, Path]) -> None:
         with open_slide(layouts[name]) as slide, ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda xy: slide.read(xy, 0, (256, 256)), places))
         np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "j2k"])
+def test_other_threads_run_while_a_tile_is_decoded(
+    tmp_path: Path, pixels: np.ndarray, codec: str
+) -> None:
+    """A decoder that held the GIL would leave no moment to this loop between start and end."""
+    side = 4096 if codec == "jpeg" else 1024
+    path = tmp_path / "large.svs"
+    large = np.tile(pixels, (5, 4, 1))[:side, :side]
+    write_layout(path, [large], SlideLayout(tile_px=side, codec=codec, ycbcr=codec == "jpeg"))
+    spans: list[tuple[float, float]] = []
+    with open_slide(path) as slide, ThreadPoolExecutor(1) as pool:
+        out = np.empty((side, side, 3), np.uint8)
+
+        def read() -> None:
+            began = time.perf_counter()
+            slide.read((0, 0), 0, (side, side), out)
+            spans.append((began, time.perf_counter()))
+
+        moments = []
+        reading = pool.submit(read)
+        while not reading.done():
+            moments.append(time.perf_counter())
+        reading.result()
+    ((began, ended),) = spans
+    inner = (ended - began) / 5
+    assert any(began + inner < moment < ended - inner for moment in moments)
 
 
 def test_locality_order_is_a_permutation_in_strips() -> None:

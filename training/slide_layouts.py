@@ -93,7 +93,7 @@ def write_layout(
     if layout.codec == "jpeg" and not layout.ycbcr:
         # tifffile takes it for granted that JPEG is YCbCr.
         with tifffile.TiffFile(path, mode="r+") as tiff:
-            for page in tiff.pages:
+            for page in (page.aspage() for page in tiff.pages):
                 page.tags["PhotometricInterpretation"].overwrite(2)
 
 
