@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pathgene_rt.errors import SlideReadError
+from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
 
 T = TypeVar("T")
-
-# Ctrl-C reaches a waiting main thread only between waits on Windows.
-_INTERRUPTIBLE_S = 0.5
 
 
 class ReadWatch:
@@ -70,7 +68,7 @@ class ReadWatch:
                         f"{slide_id}: {what} for {self.timeout_s:g} s; check the disk or network "
                         "share that it lies on, or give a longer --io-timeout"
                     )
-                self._changed.wait(min(left, _INTERRUPTIBLE_S))
+                self._changed.wait(min(left, INTERRUPTIBLE_S))
 
 
 def run_watched(action: Callable[[], T], watch: ReadWatch, slide_id: str, what: str) -> T:
