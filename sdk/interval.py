@@ -59,7 +59,8 @@ def probability_interval(
     pseudo = inverse * log_odds - (inverse - 1) * without_each
     spread = (pseudo - estimate) ** 2 / (inverse - 1)
     confidence = 1 - (1 - CONFIDENCE) / claims
-    reach = [_reach(column, confidence) * math.sqrt(1 - share) for column in spread.T]
+    unseen = math.sqrt(1 - share)
+    reach = [_reach(column, confidence) * unseen if unseen else 0.0 for column in spread.T]
     return tuple(
         (_probability(centre - half), _probability(centre + half))
         for centre, half in zip(log_odds.tolist(), reach, strict=True)

@@ -104,6 +104,13 @@ def test_nothing_is_claimed_from_too_few_groups_or_from_one_that_decides_alone()
         ) == ((0.0, 1.0),)
 
 
+def test_a_whole_slide_is_certain_even_if_one_group_decides_alone() -> None:
+    alone = np.zeros((32, 1))
+    alone[7] = 1.0
+    ((low, high),) = probability_interval(np.array([0.3]), alone, np.ones(32), share=1.0, claims=1)
+    assert low == high == pytest.approx(1 / (1 + math.exp(-0.3)))
+
+
 def test_a_prediction_that_no_group_moves_is_certain() -> None:
     still = np.full((12, 1), 0.4)
     ((low, high),) = probability_interval(np.array([0.4]), still, np.ones(12), share=0.1, claims=1)
