@@ -1,5 +1,5 @@
 /* Slide after slide through one process; one CSV line each with what the process holds after it.
- * capi_soak HOME BUNDLE SLIDE.rgb SIDE_PX SLIDES */
+ * capi_soak HOME BUNDLE SLIDE.rgb SIDE_PX SLIDES POLLS */
 #define _POSIX_C_SOURCE 200809L
 #include "pathgene_rt.h"
 
@@ -63,7 +63,8 @@ static void push_slide(pgrt_scan *scan, const uint8_t *pixels, int32_t side_px) 
 }
 
 /* Two of ten slides do not end well: one is cancelled, one is freed as it is. */
-static void run_slide(pgrt_predictor *predictor, const uint8_t *pixels, int32_t side_px, int slide) {
+static void run_slide(pgrt_predictor *predictor, const uint8_t *pixels, int32_t side_px, int slide,
+                      int polls) {
     pgrt_scan *scan = NULL;
     pgrt_report *interim = NULL, *report = NULL;
     pgrt_scan_options options = {.struct_size = sizeof options,
@@ -72,8 +73,10 @@ static void run_slide(pgrt_predictor *predictor, const uint8_t *pixels, int32_t 
                                  .mpp = 0.5};
     require(pgrt_scan_begin(predictor, &options, &scan), "scan");
     push_slide(scan, pixels, side_px);
-    require(pgrt_poll(scan, &interim), "poll");
-    pgrt_report_free(interim);
+    for (int number = 0; number < polls; number++) {
+        require(pgrt_poll(scan, &interim), "poll");
+        pgrt_report_free(interim);
+    }
     if (slide % 10 == 4) {
         require(pgrt_cancel(scan), "cancel");
     } else if (slide % 10 != 9) {
@@ -112,7 +115,7 @@ static int open_files(void) {
 
 int main(int count, char **arguments) {
     pgrt_predictor *predictor = NULL;
-    if (count != 6) {
+    if (count != 7) {
         return 2;
     }
     int32_t side_px = atoi(arguments[4]);
@@ -127,7 +130,7 @@ int main(int count, char **arguments) {
     require(pgrt_open(arguments[2], NULL, &predictor), "open");
     printf("slide,rss_kb,threads,files\n");
     for (int slide = 1; slide <= atoi(arguments[5]); slide++) {
-        run_slide(predictor, pixels, side_px, slide);
+        run_slide(predictor, pixels, side_px, slide, atoi(arguments[6]));
         printf("%d,%ld,%ld,%d\n", slide, status_field("VmRSS"), status_field("Threads"),
                open_files());
         fflush(stdout);

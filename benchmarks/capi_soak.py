@@ -1,6 +1,6 @@
 """What one C process holds after slide upon slide: memory, threads and open files.
 
-    python -m benchmarks.capi_soak [--slides 200] [--out FOLDER] [--bundle BUNDLE]
+    python -m benchmarks.capi_soak [--slides 200] [--polls 1] [--out FOLDER] [--bundle BUNDLE]
 
 Writes soak.csv and soak.png (resident memory by slide) to FOLDER and prints the growth from the
 20th slide to the last. Two of ten slides are cancelled or freed unfinished.
@@ -32,6 +32,7 @@ SETTLED = 20
 def main(
     slides: int = 200,
     side_px: int = 1024,
+    polls: Annotated[int, typer.Option(help="Interim predictions a slide asks for.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of soak.csv and soak.png.")] = Path("soak"),
     bundle: Annotated[Path | None, typer.Option(help="Else the tests' tiny one.")] = None,
 ) -> None:
@@ -40,7 +41,7 @@ def main(
         raise typer.BadParameter(f"give more than {SETTLED + 1} slides")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        lines = soak(Path(name), bundle, slides, side_px)
+        lines = soak(Path(name), bundle, slides, side_px, polls)
     (out / "soak.csv").write_text("\n".join(lines) + "\n")
     rows = [{key: int(value) for key, value in row.items()} for row in csv.DictReader(lines)]
     plot([row["rss_kb"] / 1024 for row in rows], out / "soak.png")
@@ -49,6 +50,7 @@ def main(
     slope = np.polyfit(np.arange(len(rss)), rss, 1)[0]
     result = {
         "slides": slides,
+        "polls": polls,
         "rss_mb_settled": round(rss[0] / 1024, 1),
         "rss_mb_last": round(rss[-1] / 1024, 1),
         "growth": round(rss[-1] / rss[0] - 1, 5),
@@ -65,7 +67,7 @@ def main(
     )
 
 
-def soak(work: Path, bundle: Path | None, slides: int, side_px: int) -> list[str]:
+def soak(work: Path, bundle: Path | None, slides: int, side_px: int, polls: int) -> list[str]:
     """The program's CSV lines."""
     slide = work / "slide.svs"
     write_slide(slide, (side_px, side_px), seed=5)
@@ -73,7 +75,7 @@ def soak(work: Path, bundle: Path | None, slides: int, side_px: int) -> list[str
         (work / "slide.rgb").write_bytes(source.read((0, 0), 0, (side_px, side_px)).tobytes())
     program = compiled(Path(__file__).with_suffix(".c"), work)
     bundle = bundle or tiny_models.tiny_bundle(work / "tiny.pgrt")
-    arguments = [sys.prefix, bundle, work / "slide.rgb", str(side_px), str(slides)]
+    arguments = [sys.prefix, bundle, work / "slide.rgb", str(side_px), str(slides), str(polls)]
     with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().strip()]
