@@ -152,9 +152,7 @@ def test_what_is_never_pushed_is_background(
 
 @pytest.mark.parametrize("tile_px", [64, 256])
 def test_a_real_slide(cmu_slide: Path, tmp_path: Path, tile_px: int) -> None:
-    """Beside its pixels in a file without loss; in tiles of 256 px also beside the scanner's file,
-    whose tissue is found on an overview that is decoded at reduced size.
-    """
+    """Beside its pixels in a file without loss, and beside the scanner's file."""
     with open_slide(cmu_slide) as slide:
         info = slide.info
         pixels = slide.read((0, 0), 0, info.size_px)
@@ -169,12 +167,11 @@ def test_a_real_slide(cmu_slide: Path, tmp_path: Path, tile_px: int) -> None:
             push_all(session, pixels, rectangles(info.size_px, 512, 8))
             report = session.finish(30)
             assert_same(report, session, bag, expected)
-        if tile_px == 256:
-            np.testing.assert_array_equal(predictor.extract(cmu_slide)[0].xy, bag.xy)
-            for ours, theirs in zip(
-                report.predictions, predictor.predict(cmu_slide).predictions, strict=True
-            ):
-                np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(predictor.extract(cmu_slide)[0].xy, bag.xy)
+        for ours, theirs in zip(
+            report.predictions, predictor.predict(cmu_slide).predictions, strict=True
+        ):
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
 
 
 def test_tiles_in_a_hole_wait_for_the_end(predictor: Predictor, from_file) -> None:

@@ -14,15 +14,12 @@ from PIL import Image
 
 from pathgene_rt.errors import SlideOpenError, SlideReadError, SlideScaleError
 from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
 from pathgene_rt.slides.overview import BLOCK_PX, MAX_OVERVIEW_PX, read_overview
 from pathgene_rt.slides.scale import declared_mpp
-from pathgene_rt.tiling import plan_grid
 from pathgene_rt.tissue import find_tissue
-from pathgene_rt.training.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic_slides import write_slide
 
 
@@ -118,39 +115,13 @@ def test_threads_read_the_same_pixels(slide_path: Path) -> None:
 
 
 def test_overview_is_the_mean_of_level_0(cmu_slide: Path) -> None:
-    with open_with_openslide(cmu_slide, None) as slide:
+    with open_slide(cmu_slide) as slide:
         overview = slide.overview(8.0)
         whole = slide.read((0, 0), 0, slide.info.size_px).astype(np.float64)
     assert overview.downsample == 16.0
     assert overview.rgb.shape == (186, 139, 3)
     means = whole[: 185 * 16, : 138 * 16].reshape(185, 16, 138, 16, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(overview.rgb[:185, :138], means, atol=0.51)
-
-
-def test_tissue_is_the_same_on_an_overview_decoded_at_reduced_size(
-    cmu_slide: Path, tmp_path: Path
-) -> None:
-    drawn = tmp_path / "drawn.svs"
-    write_slide(drawn, (4096, 3072), seed=2)
-    with open_slide(drawn) as slide:
-        pixels = slide.read((0, 0), 0, slide.info.size_px)
-    for name, layout in (
-        ("420", SlideLayout(shared_tables=True)),
-        ("422", SlideLayout(subsampling="4:2:2", tile_px=240)),
-        ("rgb", SlideLayout(ycbcr=False, shared_tables=True, quality=30)),
-    ):
-        write_layout(tmp_path / f"{name}.svs", [pixels], layout)
-    for path in (cmu_slide, *(tmp_path / f"{name}.svs" for name in ("420", "422", "rgb"))):
-        with open_slide(path) as direct, open_with_openslide(path, None) as exact:
-            assert direct.storage(0)
-            fast, _ = find_tissue(direct, TissueOptions())
-            mask, _ = find_tissue(exact, TissueOptions())
-            tiles = [
-                set(map(tuple, plan_grid(slide.info, Preprocess(), mask, TissueOptions()).xy))
-                for slide, mask in ((direct, fast), (exact, mask))
-            ]
-        assert np.count_nonzero(fast.mask != mask.mask) <= 0.01 * np.count_nonzero(mask.mask)
-        assert tiles[0] == tiles[1]
 
 
 @pytest.mark.parametrize("reader", [open_slide, open_with_openslide])
