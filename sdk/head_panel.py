@@ -7,18 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
+import numpy as np
+
 from pathgene_rt.anytime import Anytime
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import Engine, EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BagError
 from pathgene_rt.features import FeatureBag
-from pathgene_rt.folding import FoldEngine
+from pathgene_rt.folding import FoldEngine, Folding
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads import HeadResult, run_heads
 from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.options import Budget
 from pathgene_rt.prediction import Prediction, make_prediction
+
+FOLDED_FROM = 16_384
+"""Tiles; a whole-bag graph needs some 4 KB a tile beside the features (ABMIL, 100,000 tiles)."""
 
 
 class HeadPanel:
@@ -71,9 +76,22 @@ class HeadPanel:
         return {one.head: one.probabilities for one in self.predict(bag)[0]}
 
     def run(self, heads: Sequence[HeadSpec], bag: FeatureBag) -> Mapping[str, HeadResult]:
-        """What ``heads`` give for ``bag``, by head name. Raises BagError, EngineError."""
+        """What ``heads`` give for ``bag``, by head name. Raises BagError, EngineError.
+
+        Heads that can be folded take a bag of more than FOLDED_FROM tiles block by block, so that
+        their memory does not grow with it.
+        """
+        folds = self._fold_engines() if len(bag) > FOLDED_FROM else {}
+        whole = [(head, self._engines[head.name]) for head in heads if head.name not in folds]
         with self._lock:
-            return run_heads([(head, self._engines[head.name]) for head in heads], bag)
+            results = run_heads(whole, bag)
+        for head in heads:
+            if head.name in folds:
+                folding = Folding(folds[head.name])
+                folding.add(np.arange(len(bag)), bag.features)
+                attention = folding.attention() if head.model.has_attention else None
+                results[head.name] = HeadResult(folding.logits(), attention)
+        return results
 
     def anytime(
         self,

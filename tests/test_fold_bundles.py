@@ -12,12 +12,14 @@ import pytest
 
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.errors import BundleError, VerificationError
+from pathgene_rt.errors import BagError, BundleError, VerificationError
 from pathgene_rt.export import encoder as encoder_module
 from pathgene_rt.export import export_bundle, fold
 from pathgene_rt.export.check import difference
 from pathgene_rt.export.request import ExportRequest, HeadRequest
+from pathgene_rt.features import FeatureBag
 from pathgene_rt.folding import FoldEngine, Folding
+from pathgene_rt.head_panel import HeadPanel
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import EngineOptions
 from tests.exported_models import TinyEncoder, write_head, write_tiny_encoder
@@ -70,6 +72,31 @@ def test_the_bundle_folds_its_golden_bag(folder: Path) -> None:
                     ("attention", folding.attention()),
                 ):
                     assert difference(output, actual, golden[output]) <= fold.FOLD_LIMIT
+
+
+def test_a_large_bag_is_folded_with_the_same_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    with Bundle.open(folder) as bundle:
+        factory = EngineFactory(bundle, EngineOptions(cache_dir=None))
+        width = bundle.encoder.feature_dim
+        features = rng.standard_normal((3000, width)).astype(np.float32)
+        xy = np.arange(6000, dtype=np.int32).reshape(3000, 2) * 64
+        bag = FeatureBag("slide", features, xy, 64, 0.5, 64.0, None)
+        with HeadPanel(bundle, factory) as panel:
+            whole, whole_attention = panel.predict(bag)
+            monkeypatch.setattr("pathgene_rt.head_panel.FOLDED_FROM", 2999)
+            monkeypatch.setattr(panel._engines["egfr"], "submit", None)  # its graph is not asked
+            folded, folded_attention = panel.predict(bag)
+            bag.features[77] = np.nan
+            with pytest.raises(BagError, match="tile 77"):
+                panel.predict(bag)
+    assert folded_attention.keys() == whole_attention.keys()
+    for name, attention in whole_attention.items():
+        assert difference("attention", folded_attention[name], attention) <= fold.FOLD_LIMIT
+    for one, other in zip(whole, folded, strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
