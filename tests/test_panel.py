@@ -16,7 +16,7 @@ from pathgene_rt import EngineOptions, FeatureBag, PredictOptions, Predictor
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.calibration import probabilities
 from pathgene_rt.errors import BagError, BundleError, EngineError, FeatureFileError
-from pathgene_rt.heads import place_warnings, run_heads
+from pathgene_rt.heads import place_warnings
 from pathgene_rt.training.synthetic_slides import write_slide
 
 from . import tiny_models as tiny
@@ -71,7 +71,7 @@ def test_every_head_answers_as_its_model_does(predictor: Predictor) -> None:
 def test_one_pass_of_the_encoder_and_all_heads_in_the_report(
     predictor: Predictor, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = predictor._encoder
+    encoder = predictor.service.engine
     tiles: list[int] = []
     submit = encoder.submit
     monkeypatch.setattr(
@@ -136,8 +136,8 @@ def test_a_bag_without_places_serves_heads_that_need_none(predictor: Predictor) 
     unplaced = Unplaced(**vars(bag))
     with pytest.raises(FeatureFileError, match="without coordinates"):
         predictor.predict_bag(unplaced)
-    others = [entry for entry in predictor._heads if entry[0].name != "tmb"]
-    assert set(run_heads(others, unplaced)) == set(tiny.PANEL) - {"tmb"}
+    others = [head for head in predictor.bundle.heads if head.name != "tmb"]
+    assert set(predictor.heads.run(others, unplaced)) == set(tiny.PANEL) - {"tmb"}
 
 
 def test_tiles_in_one_place_are_warned_of_if_a_head_uses_places(predictor: Predictor) -> None:
