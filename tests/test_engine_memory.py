@@ -1,4 +1,4 @@
-"""What an engine holds between runs: of heads, nothing that grew with the bag."""
+"""What an engine holds between runs: of heads, nothing that grew with the bag or their number."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ def test_a_head_gives_back_the_memory_of_a_bag(backend: str) -> None:
         engine.submit({"features": bag})
         engine.result()
         assert resident_mb() - before < ARRAY_MB / 2
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_head_keeps_nothing_of_each_size_of_bag(backend: str) -> None:
+    """OpenVINO and its oneDNN each kept 0.3 MB a size of this small head."""
+    model = tiny.tiny_head_onnx()
+    spec = tiny.head_spec("egfr", model).model
+    bag = np.zeros((500, tiny.DIM), np.float32)
+    options = EngineOptions(cache_dir=None, in_flight=1)
+    with load_backend(backend).create(model, spec, options, "float32", None) as engine:
+        for tiles in range(100, 500):
+            if tiles == 150:
+                before = resident_mb()
+            engine.submit({"features": bag[:tiles]})
+            engine.result()
+        assert resident_mb() - before < 20

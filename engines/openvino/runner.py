@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,6 +17,9 @@ from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
+
+_PRIMITIVES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+_KEPT_PRIMITIVES = "16"
 
 _NOT_TELLING = ("Exception from ", "Check 'false' failed at ")
 _MESSAGE_LENGTH = 300
@@ -40,7 +44,28 @@ def core() -> Any:
     """The process's ``openvino.Core``: making one loads plug-ins."""
     import openvino
 
-    return openvino.Core()
+    made = openvino.Core()
+    if _PRIMITIVES not in os.environ:
+        _keep_few_primitives(made)
+    return made
+
+
+def _keep_few_primitives(core: Any) -> None:
+    """Bound what oneDNN keeps for the process: of 1,024 shapes, a megabyte for each size of bag.
+
+    It reads the variable when it makes its first primitive, here that of a graph of no use. The
+    environment is left as it was: it is the host's.
+    """
+    import openvino
+    from openvino import opset13 as ops
+
+    os.environ[_PRIMITIVES] = _KEPT_PRIMITIVES
+    try:
+        factors = [ops.parameter([2, 2], np.float32) for _ in range(2)]
+        graph = openvino.Model([ops.matmul(*factors, False, False)], factors)
+        core.compile_model(graph, "CPU")
+    finally:
+        del os.environ[_PRIMITIVES]
 
 
 def compile_graph(graph: Any, spec: ModelSpec, options: EngineOptions, computed_in: str) -> Any:
@@ -62,7 +87,8 @@ def _settings(spec: ModelSpec, options: EngineOptions, computed_in: str) -> dict
         # batch on all of them waits for its slowest thread at every operation.
         settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.in_flight}
     else:
-        settings |= {"PERFORMANCE_HINT": "LATENCY"}
+        # Of 5,000 shapes by default, so of every bag: it is for shapes that come again.
+        settings |= {"PERFORMANCE_HINT": "LATENCY", "CPU_RUNTIME_CACHE_CAPACITY": 0}
     if options.threads:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     return settings
@@ -77,7 +103,8 @@ class OpenVinoRunner(RunnerBase[Any]):
     """Inputs are read in place; outputs are copied, so that a request is free for the next.
 
     An encoder keeps a run's memory for the next batch, which is as large. A head gives it back:
-    bags differ in size, and each head of a panel would keep the memory of the largest.
+    bags differ in size, and each head of a panel would keep the memory of the largest. Nor does it
+    keep what was compiled for a size of bag (:func:`_settings`, :func:`core`).
     """
 
     def __init__(self, compiled: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
