@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := sdk engines export training cli tests benchmarks
 
-.PHONY: demo test test-slow lint format link wheel clean
+.PHONY: demo test test-slow lint format link wheel capi-wheel clean
 
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
@@ -40,6 +40,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 wheel: link
 	$(BIN)/python -m build --wheel --no-isolation
+
+# For machines without a C compiler (docs/c-api.md).
+capi-wheel: link
+	$(BIN)/pathgene-rt capi wheel --out dist
 
 clean:
 	rm -rf $(VENV) build dist demo-out *.egg-info

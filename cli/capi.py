@@ -1,4 +1,4 @@
-"""``pathgene-rt capi build``: the C library for hosts that embed the runtime."""
+"""``pathgene-rt capi``: the C library for hosts that embed the runtime."""
 
 from __future__ import annotations
 
@@ -23,14 +23,37 @@ def build(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compile libpathgene_rt.so for this Python environment into OUT, with its header."""
-    from pathgene_rt.capi.library import build_library
+    """Put libpathgene_rt.so for this Python environment into OUT, with its header.
+
+    It is compiled; without a compiler it is that of the installed wheel pathgene-rt-capi.
+    """
+    from pathgene_rt.capi.ready_made import provide_library
 
     console = Console(json=json, quiet=quiet)
-    built = build_library(out)
-    console.say(f"library: {built.library}")
+    built = provide_library(out)
+    console.say(f"library, {'compiled' if built.compiled else 'ready-made'}: {built.library}")
     console.say(f"header: {built.header}")
     console.say(f"environment, for pgrt_init or PGRT_HOME: {built.home}")
     console.emit(
-        {"library": str(built.library), "header": str(built.header), "home": str(built.home)}
+        {
+            "library": str(built.library),
+            "header": str(built.header),
+            "home": str(built.home),
+            "compiled": built.compiled,
+        }
     )
+
+
+@capi.command()
+def wheel(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the wheel.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compile the library into a wheel, pathgene-rt-capi, for machines without a compiler."""
+    from pathgene_rt.capi.ready_made import write_wheel
+
+    console = Console(json=json, quiet=quiet)
+    written = write_wheel(out)
+    console.say(f"wheel: {written}")
+    console.emit({"wheel": str(written)})

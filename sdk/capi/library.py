@@ -37,23 +37,34 @@ _EXPORTS = "{ global: pgrt_*; local: *; };\n"
 
 @dataclass(frozen=True)
 class BuiltLibrary:
-    """Where the two files for a host are, and the environment that it names to ``pgrt_init``."""
+    """Where the two files for a host are, and the environment that it names to ``pgrt_init``.
+
+    ``compiled``: here, not on the machine that an installed wheel was made on.
+    """
 
     library: Path
     header: Path
     home: Path
+    compiled: bool = True
 
 
 def build_library(out: Path, flags: tuple[str, ...] = ()) -> BuiltLibrary:
     """Compile the library into the folder ``out`` and put the header beside it.
 
-    The compiler is ``$CC``, else gcc or clang; ``flags`` are added to its own. Raises
+    The compiler is :func:`find_compiler`'s; ``flags`` are added to its own. Raises
     MissingExtraError without cffi; UsageError without a compiler or a shared libpython, or where
     compiling fails; OutputError.
     """
     if find_spec("cffi") is None:
         raise MissingExtraError("the C library needs cffi; run pip install 'pathgene-rt[capi]'")
-    compiler = _compiler()
+    if sys.platform != "linux":
+        raise UsageError(f"the C library is built on Linux; {sys.platform} is not supported yet")
+    compiler = find_compiler()
+    if compiler is None:
+        raise UsageError(
+            "there is no C compiler; install gcc or clang, name one in $CC, or install the wheel "
+            "that pathgene-rt capi wheel makes on a machine that has one"
+        )
     libpython = _libpython()
     folder = Path(__file__).parent
     out = writable_folder(out)
@@ -104,17 +115,13 @@ def _generate(folder: Path, out: Path) -> None:
     ffi.emit_c_code(str(out))
 
 
-def _compiler() -> list[str]:
-    if sys.platform != "linux":
-        raise UsageError(f"the C library is built on Linux; {sys.platform} is not supported yet")
+def find_compiler() -> list[str] | None:
+    """The command of ``$CC``, else of gcc or clang, None if there is none."""
     chosen = os.environ.get("CC")
     if chosen:
         return shlex.split(chosen)
-    for name in ("gcc", "clang"):
-        found = shutil.which(name)
-        if found is not None:
-            return [found]
-    raise UsageError("there is no C compiler; install gcc or clang, or name one in $CC")
+    found = shutil.which("gcc") or shutil.which("clang")
+    return None if found is None else [found]
 
 
 def _libpython() -> Path:
