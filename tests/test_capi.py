@@ -191,17 +191,13 @@ def run_python_host(what: str, library: Path, bundle: Path, raw: Path, folder: P
     return json.loads(done.stdout)
 
 
-def test_in_a_host_that_runs_python_and_equal_to_a_session(
-    capi_library: Path, bundle: Path, raw: Path, tmp_path: Path
+def test_in_a_host_that_runs_python_and_equal_to_the_file(
+    capi_library: Path, bundle: Path, slide: Path, raw: Path, tmp_path: Path
 ) -> None:
     pushed = run_python_host("scan", capi_library, bundle, raw, tmp_path)
-    pixels = np.fromfile(raw, np.uint8).reshape(SIDE_PX, SIDE_PX, 3)
-    with (
-        Predictor.open(bundle, EngineOptions(precision="float32", threads=1)) as predictor,
-        predictor.open_scan(0.5, (SIDE_PX, SIDE_PX)) as session,
-    ):
-        assert session.push(pixels, 0, 0)
-        expected = session.finish(60)
+    options = EngineOptions(precision="float32", threads=1)
+    with Predictor.open(bundle, options) as predictor:
+        expected = predictor.predict(slide)
     assert pushed["slide"] == "slide"
     assert pushed["provenance"]["tiles"]["count"] == expected.provenance.tiles > 50
     for one, other in zip(pushed["predictions"], expected.predictions, strict=True):

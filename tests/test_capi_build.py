@@ -51,6 +51,7 @@ def test_the_command_says_what_it_made(capi_library: Path, tmp_path: Path) -> No
         "library": str(tmp_path / "new" / LIBRARY),
         "header": str(tmp_path / "new" / HEADER),
         "home": sys.prefix,
+        "compiled": True,
     }
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [LIBRARY, HEADER]
     assert (tmp_path / "new" / HEADER).read_text() == (SOURCES / HEADER).read_text()
@@ -102,15 +103,13 @@ def test_the_example_builds_with_cmake(capi_library: Path, tmp_path: Path) -> No
     assert (done.returncode, done.stderr[:7]) == (2, "usage: ")
 
 
-def test_the_example_says_what_a_session_says(scanner: Path, tmp_path: Path) -> None:
+def test_the_example_says_what_predict_says(scanner: Path, tmp_path: Path) -> None:
     slide, bundle = tmp_path / "slide.svs", tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     write_slide(slide, (1500, 1100), seed=8)
     with open_slide(slide) as source:
-        pixels = source.read((0, 0), 0, (1500, 1100))
-    Image.fromarray(pixels).save(tmp_path / "slide.ppm")
-    with Predictor.open(bundle) as predictor, predictor.open_scan(0.5, (1500, 1100)) as session:
-        assert session.push(pixels, 0, 0)
-        expected = session.finish(60)
+        Image.fromarray(source.read((0, 0), 0, (1500, 1100))).save(tmp_path / "slide.ppm")
+    with Predictor.open(bundle) as predictor:
+        expected = predictor.predict(slide)
     done = subprocess.run(
         [scanner, bundle, tmp_path / "slide.ppm", "0.5"],
         capture_output=True,

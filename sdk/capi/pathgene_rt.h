@@ -187,11 +187,13 @@ PGRT_API pgrt_status pgrt_push_tile(pgrt_scan *scan, const uint8_t *pixels, int3
                                     int64_t x_px, int64_t y_px);
 
 /* Where the scan stands, with what the heads say of the tiles encoded so far: no predictions as
- * long as there are none. */
+ * long as there are none. Takes the time of the heads: milliseconds, seconds for some. */
 PGRT_API pgrt_status pgrt_poll(pgrt_scan *scan, pgrt_report **report);
 
-/* All was pushed: wait up to timeout_s seconds (negative: as long as it takes) for the report.
- * After PGRT_E_SCAN_TIMEOUT call it again to wait on; nothing can be pushed any more. */
+/* All was pushed: wait up to timeout_s seconds (negative: as long as it takes) for the report, which
+ * is that of pgrt_predict_file for a file with these pixels (docs/scanner.md says where a file's
+ * lower levels make a difference). After PGRT_E_SCAN_TIMEOUT call it again to wait on; nothing can
+ * be pushed any more. */
 PGRT_API pgrt_status pgrt_finish(pgrt_scan *scan, double timeout_s, pgrt_report **report);
 
 /* Stop the slide; what waits in pgrt_finish returns PGRT_E_CANCELLED. */
