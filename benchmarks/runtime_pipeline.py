@@ -25,7 +25,7 @@ from pathgene_rt.engine import Engine
 from pathgene_rt.options import PrecisionChoice
 from pathgene_rt.report import Report
 
-BEFORE_ENCODING = ("open", "tissue_and_grid", "decode_check")
+BEFORE_ENCODING = ("open", "tissue_and_grid")
 """Stages of a report that pass before the first batch is awaited."""
 
 

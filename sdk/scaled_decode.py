@@ -2,8 +2,9 @@
 
 Reduced-size decoding keeps the lowest DCT coefficients of each 8 x 8 block, which costs far less
 than all of them and is close to means over pixels, but not the same. So it is tried: some tiles of
-this slide go through the encoder both ways, and must stay within the limits of DESIGN.md section
-4. The verdict is kept for slides that are stored alike, so that the first one of a scanner pays.
+a slide go through the encoder both ways, and must stay within the limits of DESIGN.md section 4.
+The first slide of a kind is decoded in full and tried afterwards, so that it need not wait for its
+first batch; the verdict is kept for slides that are stored alike.
 
 The encoder runs in float32 for that: bfloat16 turns any two inputs that differ at all into features
 that are 0.02 to 0.03 apart (real tissue: `e` of decoding alone 0.018, as seen in bfloat16 0.027).
@@ -45,11 +46,12 @@ Probabilities = Callable[[TileGrid, Float32Array], Mapping[str, Sequence[float]]
 @dataclass(frozen=True)
 class DecodeChoice:
     """How tiles are to be decoded, and ``why`` in words for the report, e.g. "scaled by 2 (e 0.021
-    on 48 tiles)" or "exact (as asked for)".
+    on 48 tiles)" or "exact (as asked for)". ``untried``: reduced size may do, nobody has tried.
     """
 
     approximate: bool
     why: str
+    untried: bool = False
 
 
 EXACT = DecodeChoice(False, "exact")
@@ -87,7 +89,7 @@ def choose_decode(
     grid: TileGrid,
     reduction: Reduction,
     precision: Precision,
-    open_encoder: OpenEncoder,
+    open_encoder: OpenEncoder | None,
     probabilities: Probabilities,
     *,
     exact: bool,
@@ -98,7 +100,8 @@ def choose_decode(
 
     Exact without a check: where the level is not 2, 4 or 8 times finer, tiles are not box means,
     ``exact`` was asked for, the encoder runs in float32, the slide cannot be decoded at reduced
-    size, or it has fewer than 48 tiles. ``key`` says which bundle on which engine here;
+    size, or it has fewer than 48 tiles. Without ``open_encoder`` nothing is tried: a kind of slide
+    that was not tried before is exact, and ``untried``. ``key`` says which bundle on which engine;
     ``cache`` None measures anew each time. ``precision`` is the one that slides are encoded in.
     Raises what ``open_encoder`` and ``probabilities`` raise.
     """
@@ -119,6 +122,8 @@ def choose_decode(
     known = None if cache is None else _known(cache.decision(full_key))
     if known is not None:
         return known.choice(factor, "measured on an earlier slide")
+    if open_encoder is None:
+        return DecodeChoice(False, "exact (reduced size was not tried before)", untried=True)
     sample = _spread(grid)
     with open_encoder() as encode:
         full, scaled = encode(sample, False), encode(sample, True)

@@ -12,14 +12,14 @@ import numpy as np
 
 from pathgene_rt.encode import TileOrder, TileProgress, encode_slide
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.errors import EngineError
+from pathgene_rt.errors import CancelledError, EngineError, SlideError
 from pathgene_rt.feature_journal import FeatureJournal
 from pathgene_rt.features import FeatureBag, write_features
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array, TileGrid
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.run_identity import RunIdentity
-from pathgene_rt.scaled_decode import DecodeChoice, Encode, choose_decode
+from pathgene_rt.scaled_decode import DecodeChoice, Encode, OpenEncoder, choose_decode
 from pathgene_rt.slide_work import SlideWork
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -83,7 +83,7 @@ class SlideEncoder:
         self._options = options
         self._judge = judge
         self._engines = engines
-        self._choosing = threading.Lock()
+        self._trying = threading.Lock()
 
     def encode(
         self,
@@ -103,8 +103,7 @@ class SlideEncoder:
         earlier run of the same kind kept are taken over with ``options.resume``. Raises SlideError,
         EngineError, OutputError, CancelledError.
         """
-        with work.timed("decode_check"):
-            decode = self._choose_decode(work, options, token)
+        decode = self._choose_decode(work, options)
         if rows is None:
             rows = locality_order(work.grid)
         order = TileOrder(rows, self._options.batch)
@@ -156,11 +155,19 @@ class SlideEncoder:
         notes = (journal.note,) if journal is not None and journal.note else ()
         if not done.all():
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
-        return EncodedSlide(bag, stats, decode.why, (*notes, *faults.warnings), journal)
+        why = decode.why
+        if decode.untried and done.all() and self._engines.cache is not None:
+            why = f"exact; from now on {self._try_reduced_size(work, options, token)}"
+        return EncodedSlide(bag, stats, why, (*notes, *faults.warnings), journal)
 
-    def _choose_decode(
+    def _try_reduced_size(
         self, work: SlideWork, options: PredictOptions, token: CancellationToken | None
-    ) -> DecodeChoice:
+    ) -> str:
+        """How slides stored like this one will be decoded from now on, in words.
+
+        Nothing that goes wrong here may cost the slide its features. Raises CancelledError.
+        """
+
         @contextmanager
         def float32_encoder() -> Iterator[Encode]:
             with self._engines.encoder("float32") as engine, EncoderService(engine) as service:
@@ -185,21 +192,32 @@ class SlideEncoder:
 
                 yield encode
 
+        # So that of several slides at once, too, only the first pays.
+        with self._trying, work.timed("decode_check"):
+            try:
+                return self._choose_decode(work, options, float32_encoder).why
+            except CancelledError:
+                raise
+            except (EngineError, SlideError) as error:
+                return f"exact (reduced size could not be tried: {error})"
+
+    def _choose_decode(
+        self, work: SlideWork, options: PredictOptions, open_encoder: OpenEncoder | None = None
+    ) -> DecodeChoice:
         def probabilities(grid: TileGrid, features: Float32Array) -> Mapping[str, Sequence[float]]:
             return self._judge(replace(self._empty_bag(work, grid), features=features))
 
-        with self._choosing:  # so that of several slides at once, too, only the first pays
-            return choose_decode(
-                work.slide,
-                work.grid,
-                self._preprocess.reduction,
-                self._info.precision,
-                float32_encoder,
-                probabilities,
-                exact=options.exact,
-                key=self._engines.key,
-                cache=self._engines.cache,
-            )
+        return choose_decode(
+            work.slide,
+            work.grid,
+            self._preprocess.reduction,
+            self._info.precision,
+            open_encoder,
+            probabilities,
+            exact=options.exact,
+            key=self._engines.key,
+            cache=self._engines.cache,
+        )
 
     def _empty_bag(self, work: SlideWork, grid: TileGrid) -> FeatureBag:
         """The bag of ``grid``, its features not yet filled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
 from pathgene_rt.engines.registry import load_backend
+from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.scaled_decode import CHECKED_TILES, EXACT, DecodeChoice, choose_decode
 from pathgene_rt.training.synthetic_slides import write_slide
@@ -74,10 +76,10 @@ def decide(model: Model, slide: StoredSlide | None = None, **changed) -> DecodeC
         "exact": False,
         "key": KEY,
         "cache": None,
+        "open_encoder": lambda: nullcontext(model.encode),
     } | changed
     return choose_decode(
         slide or StoredSlide(),
-        open_encoder=lambda: nullcontext(model.encode),
         probabilities=model.probabilities,
         **options,
     )
@@ -137,6 +139,32 @@ def test_where_nothing_is_tried(changed: dict[str, object], why: str) -> None:
     model = Model()
     assert decide(model, **changed) == DecodeChoice(False, why)
     assert not model.encoded
+
+
+def test_without_an_encoder_to_try_it_in_an_unknown_kind_is_exact(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    choice = decide(Model(), cache=cache, open_encoder=None)
+    assert not choice.approximate and choice.untried
+    decide(Model(), cache=cache)
+    known = decide(Model(), cache=cache, open_encoder=None)
+    assert known.approximate and not known.untried
+
+
+def test_trouble_while_reduced_size_is_tried_costs_the_slide_nothing(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = EngineOptions(backend="openvino", precision="bfloat16", cache_dir=tmp_path / "cache")
+    if "bfloat16" not in load_backend("openvino").probe().precisions:
+        pytest.skip("this processor has no bfloat16")
+    with Predictor.open(bundle, engines) as predictor:
+
+        def no_memory(precision: object = None) -> NoReturn:
+            raise EngineError("no memory for another engine")
+
+        monkeypatch.setattr(predictor.engines, "encoder", no_memory)
+        report = predictor.predict(fine_slide(tmp_path / "1.svs", 1))
+    assert report.provenance.tiles > CHECKED_TILES
+    assert "could not be tried: no memory" in report.provenance.decode
 
 
 def test_tiles_that_are_all_alike_prove_nothing() -> None:
@@ -207,7 +235,7 @@ def test_a_bundle_decides_once_for_slides_stored_alike(bundle: Path, tmp_path: P
         exact = predictor.predict(first, PredictOptions(exact=True)).provenance.decode
         scaled_bag, _ = predictor.extract(first)
         exact_bag, _ = predictor.extract(first, PredictOptions(exact=True))
-    assert tried.startswith("scaled by 2 (e 0.0") and "of this slide" in tried
+    assert tried.startswith("exact; from now on scaled by 2 (e 0.0") and "of this slide" in tried
     assert kept.startswith("scaled by 2 (e 0.0") and "earlier slide" in kept
     assert exact == "exact (as asked for)"
     assert (scaled_bag.features != exact_bag.features).any()
