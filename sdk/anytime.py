@@ -56,7 +56,7 @@ class Anytime:
     have, None where it is not known: nothing is then taken off the intervals for tiles that are
     done. ``began`` is when the time of ``budget`` started to count (``time.monotonic``; default
     now). ``bag`` gives the tiles added so far, in any order, for heads that are not folded in;
-    without it those do not count towards stability.
+    without it those do not count towards stability and have no interim predictions.
 
     :meth:`add` is for one thread, everything else for any.
     """
@@ -119,11 +119,19 @@ class Anytime:
             return self._why is not None
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """What the heads that are folded in say of the tiles so far, with intervals; empty before
-        the first tile. Costs milliseconds, whatever the number of tiles. Raises EngineError.
+        """What the heads say of the tiles so far, with intervals; empty before the first tile.
+
+        Heads that are folded in take milliseconds, whatever the number of tiles. Each of the others
+        is run on all tiles and, from LEAST_TILES tiles on, without each of WHOLE_BAG_GROUPS groups.
+        Raises BagError, EngineError.
         """
         with self._lock:
-            return tuple(self._folded()) if self._done else ()
+            if not self._done:
+                return ()
+            found = {one.head: one for one in self._folded()}
+        if self._whole and self._bag is not None:
+            found |= {one.head: one for one in self._unfolded(self._bag())}
+        return tuple(found[head.name] for head in self._heads if head.name in found)
 
     def with_intervals(
         self, predictions: Sequence[Prediction], bag: FeatureBag
@@ -185,8 +193,10 @@ class Anytime:
         group = block_groups(bag.coords, WHOLE_BAG_GROUPS)
         present, sizes = np.unique(group, return_counts=True)
         results = self._run_heads(self._whole, bag)
-        parts = [_part(bag, group != one) for one in present] if len(present) > 1 else [bag]
-        without = [self._run_heads(self._whole, part) for part in parts]
+        without = [results]
+        if len(present) > 1 and len(bag) >= LEAST_TILES:
+            parts = (_part(bag, group != one) for one in present)
+            without = [self._run_heads(self._whole, part) for part in parts]
         return [
             self._judged(
                 head,

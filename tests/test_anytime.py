@@ -89,6 +89,21 @@ def test_interim_predictions_are_those_of_the_tiles_so_far() -> None:
         assert 0 < low < chance < high < 1
 
 
+@pytest.mark.parametrize(("tiles", "runs"), [(190, 1), (300, 1 + WHOLE_BAG_GROUPS)])
+def test_with_their_tiles_all_heads_answer(tiles: int, runs: int) -> None:
+    bag, heads = slides(2)[0], panel()
+    part = taken(bag, even_order(bag.coords).rows[:tiles])
+    anytime = Anytime(heads.heads, heads.folds, heads.run, total=None, bag=lambda: part)
+    anytime.add(np.arange(tiles), part.features, part.coords)
+    before = heads.runs
+    found = anytime.predictions()
+    assert heads.runs - before == runs
+    expected = anytime.with_intervals(heads.predictions(part), part)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.head, one.interval) == (other.head, other.interval)
+        np.testing.assert_allclose(one.logits, other.logits, rtol=0, atol=1e-5)
+
+
 def test_before_the_first_tile_nothing_is_predicted() -> None:
     heads = panel()
     assert Anytime(heads.heads, heads.folds, heads.run, total=100).predictions() == ()
