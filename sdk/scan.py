@@ -109,8 +109,10 @@ class ScanSession:
         )
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
+        # Not of self: a session that nobody needs any more is freed at once.
+        bag, info, span = self._bag, self._info, self._span
         self._anytime = model.heads.anytime(
-            total=None, bag=lambda: self._feature_bag(*self._bag.told())
+            total=None, bag=lambda: _feature_bag(model, info, span, *bag.told())
         )
         self._interim: tuple[Prediction, ...] = ()
         self._interim_lock = threading.Lock()
@@ -233,7 +235,7 @@ class ScanSession:
         self.cancel()
         self._thread.join()
         self._token.drop_traceback()
-        # A session is part of cycles that are collected some day: what is large goes now.
+        # Whoever still holds the session does not hold what is large.
         self._result = None
         self._bag.clear()
 
@@ -275,18 +277,6 @@ class ScanSession:
                 self._anytime.add(rows, features, places)
                 self._interim = self._anytime.predictions()
             return self._interim
-
-    def _feature_bag(self, places: Int64Array, features: Float32Array) -> FeatureBag:
-        tile_px = self._model.bundle.preprocess.tile_px
-        return FeatureBag(
-            slide_id=self._info.slide_id,
-            features=features,
-            xy=(places * self._span).astype(np.int32),
-            tile_px=tile_px,
-            mpp=self._span * slide_mpp(self._info) / tile_px,
-            span_px=float(self._span),
-            encoder_sha256=self._model.bundle.encoder.weights_sha256,
-        )
 
     def _wait_for_result(self, timeout: float | None) -> ScanResult:
         until = math.inf if timeout is None else time.monotonic() + timeout
@@ -365,7 +355,7 @@ class ScanSession:
             places = self._send_missing(grid)
             self._stream.finish()
             stats = self._stream.wait()
-        bag = self._feature_bag(grid.coords, self._bag.rows(places))
+        bag = _feature_bag(self._model, self._info, self._span, grid.coords, self._bag.rows(places))
         slide = ScannedSlide(info, grid, bag, overview, mask.quality, stats, never_pushed)
         return scan_result(self._model, slide, seconds)
 
@@ -377,3 +367,19 @@ class ScanSession:
             if place not in self._bag:
                 self._send(place, waiting.get(place))
         return places
+
+
+def _feature_bag(
+    model: ScanModel, info: SlideInfo, span: int, places: Int64Array, features: Float32Array
+) -> FeatureBag:
+    """``features`` float32 [n, D] of tiles at ``places`` int64 [n, 2] (column, row)."""
+    tile_px = model.bundle.preprocess.tile_px
+    return FeatureBag(
+        slide_id=info.slide_id,
+        features=features,
+        xy=(places * span).astype(np.int32),
+        tile_px=tile_px,
+        mpp=span * slide_mpp(info) / tile_px,
+        span_px=float(span),
+        encoder_sha256=model.bundle.encoder.weights_sha256,
+    )

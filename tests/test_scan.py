@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -488,6 +490,23 @@ def test_sessions_leave_no_thread(predictor: Predictor, pixels: np.ndarray) -> N
             if number % 2:
                 session.finish(30)
     assert threading.active_count() == before
+
+
+def test_a_session_that_nobody_holds_is_freed_at_once(
+    predictor: Predictor, pixels: np.ndarray
+) -> None:
+    def scanned() -> weakref.ref[ScanSession]:
+        with predictor.open_scan(MPP, SIZE_PX) as session:
+            session.push(pixels, 0, 0)
+            wait_until(lambda: session.poll().interim)
+            session.finish(30)
+        return weakref.ref(session)
+
+    gc.disable()
+    try:
+        assert scanned()() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_the_predictor_ends_its_sessions(bundle: Path, pixels: np.ndarray) -> None:
