@@ -31,7 +31,7 @@ SETTLED = 20
 
 def main(
     slides: int = 200,
-    side_px: int = 1024,
+    side_px: Annotated[int, typer.Option(help="Of the square slide.")] = 1536,
     polls: Annotated[int, typer.Option(help="Interim predictions a slide asks for.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of soak.csv and soak.png.")] = Path("soak"),
     bundle: Annotated[Path | None, typer.Option(help="Else the tests' tiny one.")] = None,
