@@ -95,9 +95,10 @@ def build(bundle: Bundle, options: EngineOptions, step: Step | None = None) -> B
         best = _fastest(tried)
         if options.precision == "auto" and availability.available:
             if best is not None and best.precision is not None:
-                tell(f"{backend.name} {best.precision}: measuring how many tiles at once")
                 chosen[backend.name] = best.precision
-                best = _tuned(bundle, best, options)
+                if len(chosen) == 1:  # the one that runs unless another is named
+                    tell(f"{backend.name} {best.precision}: measuring how many tiles at once")
+                    best = _tuned(bundle, best, options)
             if cache is not None:
                 # Also that none passed: an older decision must not outlive this one.
                 decision = {"precision": None} if best is None else best.to_dict()
