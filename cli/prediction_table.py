@@ -17,24 +17,9 @@ def show_report(report: Report, console: Console) -> None:
         [prediction.head, _about(prediction), prediction.call, _chances(prediction)]
         for prediction in report.predictions
     ]
-    columns = ["head", "gene", "call", "probabilities"]
-    if report.partial is None:
-        console.table(report.slide_id, columns, rows)
-    else:
-        console.table(
-            report.slide_id,
-            [*columns, "95 % interval"],
-            [
-                [*row, _interval(prediction)]
-                for row, prediction in zip(rows, report.predictions, strict=True)
-            ],
-        )
-        console.warn(f"{report.slide_id}: {report.partial.describe()}")
+    console.table(report.slide_id, ["head", "gene", "call", "probabilities"], rows)
     if report.partial is not None:
-        console.warn(
-            f"{report.slide_id}: partial, {report.partial.tiles_done} of "
-            f"{report.partial.tiles_total} tiles: {report.partial.why}"
-        )
+        console.warn(f"{report.slide_id}: {report.partial.describe()}")
     for warning in report.warnings:
         console.warn(f"{report.slide_id}: {warning}")
 
@@ -55,10 +40,6 @@ def show_case(report: CaseReport, console: Console) -> None:
 
 def _about(prediction: Prediction) -> str:
     return prediction.gene or prediction.kind
-
-
-def _interval(prediction: Prediction) -> str:
-    return ", ".join(f"{low:.3f} to {high:.3f}" for low, high in prediction.interval or ())
 
 
 def _chances(prediction: Prediction) -> str:

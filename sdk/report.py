@@ -111,7 +111,7 @@ class Partial:
     def describe(self) -> str:
         """One line for a person."""
         total = "" if self.tiles_total is None else f" of {self.tiles_total:,}"
-        return f"partial, from {self.tiles_done:,}{total} tiles: {self.why}"
+        return f"partial, {self.tiles_done:,}{total} tiles: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)
