@@ -43,7 +43,7 @@ def simulate_scan(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
-    batch: BatchOption = 16,
+    batch: BatchOption = 0,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
