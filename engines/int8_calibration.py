@@ -16,7 +16,7 @@ from pathgene_rt.engine import LIMITS, Array, Engine
 from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.openvino.backend import BACKEND
 from pathgene_rt.engines.openvino.int8 import int8_key, quantise, recipes_for
-from pathgene_rt.engines.registry import HEAD_PRECISION, EngineFactory
+from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.engines.replay import (
     HeadCheck,
     Verification,
@@ -131,13 +131,13 @@ class _Judge:
         for head in self._bundle.heads:
             with self._factory.head(head.name) as runner:
                 # Both bags go through the same engine, so that it adds no difference of its own.
-                heads.append(HeadCheck(head.name, 0.0, self._moved(head, runner, features)))
+                moved = self._moved(head, runner, features)
+                heads.append(HeadCheck(head.name, runner.info.precision, 0.0, moved))
         return Verification(
             engine.info,
             fidelity_error(features, self._reference),
             tuple(heads),
             LIMITS[engine.info.precision],
-            LIMITS[HEAD_PRECISION],
         )
 
     def _features(self, engine: Engine) -> Float32Array:

@@ -13,7 +13,7 @@ from pathgene_rt.engines.backend import Availability, Backend
 from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
-from pathgene_rt.model_spec import FoldSpec, ModelSpec
+from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.options import DEFAULT_BATCH, DEFAULT_IN_FLIGHT, EngineOptions
 
 BACKENDS: tuple[tuple[str, str], ...] = (
@@ -21,9 +21,6 @@ BACKENDS: tuple[tuple[str, str], ...] = (
     ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend"),
 )
 """(name, module) in the order in which ``auto`` prefers them (DESIGN.md section 4)."""
-
-HEAD_PRECISION: Precision = "float32"
-"""Heads cost microseconds a tile and turn features into the answer: they are never reduced."""
 
 
 @dataclass(frozen=True)
@@ -113,25 +110,42 @@ class EngineFactory:
 
     def encoder(self, precision: Precision | None = None) -> Engine:
         """Compile the encoder, in another precision than the chosen one if need be. The caller
-        closes it. Raises EngineError.
+        closes it. Raises EngineError, also if the bundle has no graph for float16.
         """
-        model, spec = self._bundle.read(ENCODER_FILE), self._bundle.encoder
-        return self._create(model, spec, precision or self.precision)
+        return self._create(ENCODER_FILE, self._bundle.encoder, precision or self.precision)
 
     def head(self, name: str) -> Engine:
-        """Compile the head called ``name``, always in float32. The caller closes it."""
+        """Compile the head called ``name``, in :meth:`head_precision`. The caller closes it."""
         for head in self._bundle.heads:
             if head.name == name:
-                return self._create(self._bundle.read(head.file), head.model, HEAD_PRECISION)
+                return self._create(head.file, head.model, self.head_precision(head))
         known = ", ".join(head.name for head in self._bundle.heads) or "none"
         raise UsageError(f"bundle {self._bundle.path} has no head {name!r}; it has {known}")
 
+    def head_precision(self, head: HeadSpec) -> Precision:
+        """float16 beside an encoder in float16 if the bundle has such a graph, else float32.
+
+        Heads cost microseconds a tile and turn features into the answer: no engine reduces their
+        float32 graph further.
+        """
+        reduced = self.precision == "float16" and head.model.float16 is not None
+        return "float16" if reduced else "float32"
+
     def fold(self, fold: FoldSpec) -> Engine:
         """Compile a head's fold graph, in float32. The caller closes it. Raises EngineError."""
-        return self._create(self._bundle.read(fold.file), fold.model, HEAD_PRECISION)
+        return self._create(fold.file, fold.model, "float32")
 
-    def _create(self, model: bytes, spec: ModelSpec, precision: Precision) -> Engine:
-        backend = self.selection.backend
+    def _create(self, file: str, spec: ModelSpec, precision: Precision) -> Engine:
+        """The engine of the float32 graph ``file``, or of its half-precision form, whose hash the
+        engine's spec then carries."""
+        if precision == "float16":
+            if spec.float16 is None:
+                raise EngineUnavailableError(
+                    f"the bundle {self._bundle.path} has no float16 graph of {spec.name}; use "
+                    "another --precision, or export it again (MODEL_CARD.md says if it cannot be)"
+                )
+            file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
+        backend, model = self.selection.backend, self._bundle.read(file)
         return backend.create(model, spec, self.options, precision, self.cache)
 
     def _choose_precision(self) -> tuple[Precision, str]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.calibration import probabilities
-from pathgene_rt.engine import LIMITS, Array, Engine, EngineInfo, FidelityLimits
+from pathgene_rt.engine import LIMITS, Array, Engine, EngineInfo, FidelityLimits, Precision
 from pathgene_rt.engines.compare import Fidelity, fidelity_error
-from pathgene_rt.engines.registry import HEAD_PRECISION, EngineFactory
+from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BundleError, VerificationError
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.model_spec import FoldSpec, HeadSpec, no_tiles_yet
@@ -29,12 +29,18 @@ class HeadCheck:
     ``golden_features``: on torch's features, the head's own error, of its fold graph too if that
     is larger. ``own_features``: on the
     features that this engine's encoder gives for the same tiles, as a user meets it; None if the
-    head's golden bag is not that of the golden tiles.
+    head's golden bag is not that of the golden tiles. ``precision`` is what the head ran in.
     """
 
     name: str
+    precision: Precision
     golden_features: float
     own_features: float | None
+
+    @property
+    def limit(self) -> float:
+        """What ``golden_features`` may be, by the head's own precision."""
+        return LIMITS[self.precision].probabilities
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,6 @@ class Verification:
     features: Fidelity
     heads: tuple[HeadCheck, ...]
     limits: FidelityLimits
-    head_limits: FidelityLimits
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -63,7 +68,7 @@ class Verification:
                 found.append(f"fidelity error {error:.4f} of the {which} tile is over {limit:g}")
         for head in self.heads:
             for what, moved, limit in (
-                ("torch's features", head.golden_features, self.head_limits.probabilities),
+                ("torch's features", head.golden_features, head.limit),
                 ("its own features", head.own_features, self.limits.probabilities),
             ):
                 if moved is not None and not moved <= limit:
@@ -125,11 +130,11 @@ def replay(bundle: Bundle, factory: EngineFactory, encoder: Engine, batch: int) 
                     head, engine, {**inputs, "features": features}, bag["logits"]
                 )
             on_golden = probability_change(head, engine, inputs, bag["logits"])
+            precision = engine.info.precision
         if head.fold is not None:
             on_golden = max(on_golden, _folded_change(head, head.fold, factory, bag))
-        heads.append(HeadCheck(head.name, on_golden, own))
-    limits = LIMITS[encoder.info.precision]
-    return Verification(encoder.info, fidelity, tuple(heads), limits, LIMITS[HEAD_PRECISION])
+        heads.append(HeadCheck(head.name, precision, on_golden, own))
+    return Verification(encoder.info, fidelity, tuple(heads), LIMITS[encoder.info.precision])
 
 
 def encode_tiles(engine: Engine, tiles: UInt8Array, batch: int) -> Float32Array:

@@ -81,6 +81,11 @@ def fold_file(name: str) -> str:
     return f"folds/{name}.onnx"
 
 
+def float16_file(file: str) -> str:
+    """Where the half-precision form of the graph ``file`` lies in the bundle."""
+    return f"float16/{file}"
+
+
 def head_golden(name: str) -> str:
     """Where a head's golden inputs and outputs lie in the bundle."""
     return f"golden/heads/{name}.npz"
@@ -198,14 +203,18 @@ def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
     names = [head.name for head in manifest.heads]
     if len({name.casefold() for name in names}) != len(names):
         yield "two heads have the same name"
-    graphs = [(ENCODER_FILE, manifest.encoder)]
-    graphs += [(head.file, head.model) for head in manifest.heads]
-    graphs += [(head.fold.file, head.fold.model) for head in manifest.heads if head.fold]
-    for file, model in graphs:
-        if file not in manifest.files:
-            yield f"the model file {file} is not in the file list"
-        elif manifest.files[file].sha256 != model.onnx_sha256:
-            yield f"the hash of {file} differs between its model and the file list"
+    models = [(ENCODER_FILE, manifest.encoder)]
+    models += [(head.file, head.model) for head in manifest.heads]
+    models += [(head.fold.file, head.fold.model) for head in manifest.heads if head.fold]
+    for file, model in models:
+        graphs = [(file, model.onnx_sha256)]
+        if model.float16 is not None:
+            graphs.append((model.float16.file, model.float16.onnx_sha256))
+        for name, digest in graphs:
+            if name not in manifest.files:
+                yield f"the model file {name} is not in the file list"
+            elif manifest.files[name].sha256 != digest:
+                yield f"the hash of {name} differs between its model and the file list"
         if model.feature_dim is None:
             yield f"model {model.name} declares no features tensor of known width"
     for head in manifest.heads:
@@ -274,11 +283,12 @@ def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) ->
         if name.endswith(".onnx"):
             require_self_contained(store.read(name, record.size), f"{name} in {path}")
     for head in manifest.heads:
-        size = manifest.files[head.file].size
-        stated = output_sizes(store.read(head.file, size)).get("logits")
         classes = len(head.model.classes)
-        if stated is not None and stated not in ((classes,), (None,)):
-            raise BundleError(
-                f"head {head.name} in {path} has {classes} classes, its graph gives logits of the "
-                f"shape {list(stated)}; export it again"
-            )
+        half = head.model.float16
+        for file in (head.file, *(() if half is None else (half.file,))):
+            stated = output_sizes(store.read(file, manifest.files[file].size)).get("logits")
+            if stated is not None and stated not in ((classes,), (None,)):
+                raise BundleError(
+                    f"head {head.name} in {path} has {classes} classes, its graph {file} gives "
+                    f"logits of the shape {list(stated)}; export it again"
+                )

@@ -61,12 +61,30 @@ class Preprocess:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Float16Graph:
+    """The same model with half-precision arithmetic inside, for devices that compute in it.
+
+    Inputs and outputs are those of the float32 graph, also their dtypes. Of its ``nodes``, those
+    that compute with real numbers, ``kept_float32`` do so in float32. ``errors`` are the largest
+    differences from the float32 graph that the export found, by measure: "fidelity error" of an
+    encoder, "probability" and "attention rank" (1 - Spearman's rho) of a head.
+    """
+
+    file: str
+    onnx_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    nodes: int = Field(ge=1)
+    kept_float32: int = Field(ge=0)
+    errors: dict[str, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSpec:
     """One graph of a bundle.
 
     ``onnx_sha256`` is the file's hash. ``weights_sha256`` names the weights themselves (and, for an
     encoder, the preprocessing), independent of how and when they were exported: it is the
-    ``encoder_sha256`` of feature files and head checkpoints.
+    ``encoder_sha256`` of feature files and head checkpoints. ``float16`` is None where half
+    precision was not exported or moves the outputs too far.
     """
 
     name: str = Field(min_length=1, max_length=120)
@@ -78,6 +96,7 @@ class ModelSpec:
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()
     activation: Activation | None = None
+    float16: Float16Graph | None = None
 
     @property
     def feature_dim(self) -> int | None:

@@ -244,12 +244,12 @@ def test_what_is_not_within_the_limits_fails(moved):
     limits = LIMITS["float32"]
     info = EngineInfo("openvino", "1", "a CPU", "float32", 1)
     good = Fidelity(0.0, 0.0)
-    heads = (HeadCheck("egfr", 0.0, moved),)
-    assert not Verification(info, good, heads, limits, limits).passed
-    assert not Verification(info, Fidelity(moved * 2, moved * 2), (), limits, limits).passed
-    assert not Verification(info, Fidelity(0.0, moved * 4), (), limits, limits).passed
-    assert Verification(info, Fidelity(0.002, 0.004), (), limits, limits).passed
-    assert Verification(info, good, (HeadCheck("egfr", 0.001, None),), limits, limits).passed
+    heads = (HeadCheck("egfr", "float32", 0.0, moved),)
+    assert not Verification(info, good, heads, limits).passed
+    assert not Verification(info, Fidelity(moved * 2, moved * 2), (), limits).passed
+    assert not Verification(info, Fidelity(0.0, moved * 4), (), limits).passed
+    assert Verification(info, Fidelity(0.002, 0.004), (), limits).passed
+    assert Verification(info, good, (HeadCheck("egfr", "float32", 0.001, None),), limits).passed
 
 
 def run(*arguments: object):
