@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, Self, TypeVar
 
 import numpy as np
 
-from pathgene_rt.engine import Array, BusyClock, EngineInfo
+from pathgene_rt.engine import Array, BusyClock, EngineInfo, StoredTileDecoder
 from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec, TensorSpec
+from pathgene_rt.stored_region import StoredBatch
 
 ALIGNMENT = 64
 """Bytes: a cache line, and what OpenVINO asks of memory that it reads in place."""
@@ -45,6 +46,8 @@ class RunnerBase(ABC, Generic[Ticket]):
     stay valid longer than the contract asks.
     """
 
+    decoder: StoredTileDecoder | None = None
+
     def __init__(self, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         self.spec = spec
         self.info = info
@@ -68,6 +71,12 @@ class RunnerBase(ABC, Generic[Ticket]):
 
     def submit(self, inputs: Mapping[str, Array]) -> None:
         self._check(inputs)
+        self._launch(lambda span: self._start({name: inputs[name] for name in self._inputs}, span))
+
+    def submit_stored(self, batch: StoredBatch) -> None:
+        self._launch(lambda span: self._start_stored(batch, span))
+
+    def _launch(self, start: Callable[[BusySpan], Ticket]) -> None:
         with self._lock:
             self._require_open()
             if len(self._outstanding) >= self.in_flight:
@@ -77,7 +86,7 @@ class RunnerBase(ABC, Generic[Ticket]):
                 )
             span = BusySpan(self.busy)
             try:
-                ticket = self._start({name: inputs[name] for name in self._inputs}, span)
+                ticket = start(span)
             except BaseException:
                 span.end()
                 raise
@@ -115,6 +124,10 @@ class RunnerBase(ABC, Generic[Ticket]):
     @abstractmethod
     def _start(self, inputs: dict[str, Array], span: BusySpan) -> Ticket:
         """Start computing; ``span.end()`` is due when the computation ends."""
+
+    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Ticket:  # noqa: ARG002
+        """As :meth:`_start`, of tiles that ``decoder`` decodes. Only called where there is one."""
+        raise EngineError(f"{self._named} decodes no stored tiles; give it pixels")
 
     @abstractmethod
     def _wait(self, ticket: Ticket) -> dict[str, Array]:

@@ -14,7 +14,9 @@ from typing import Any, Literal, Protocol, Self
 
 from numpy.typing import NDArray
 
+from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.stored_region import StoredBatch, StoredLevel
 
 Array = NDArray[Any]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
@@ -80,6 +82,23 @@ class BusyClock:
             return self._seconds + running
 
 
+class StoredTileDecoder(Protocol):
+    """The part of an encoder's engine that decodes stored tiles on the engine's own device."""
+
+    @property
+    def name(self) -> str:
+        """What decodes, with its version, for the report: e.g. "nvImageCodec 0.9.0"."""
+
+    def refusal(self, level: StoredLevel) -> str:
+        """Why tiles that are stored so cannot be decoded here, in words, or an empty string."""
+
+    def pixels(self, batch: StoredBatch) -> UInt8Array:
+        """What :meth:`Engine.submit_stored` would encode, uint8 [n, tile_px, tile_px, 3]; waits.
+
+        Raises StoredTileError, EngineError.
+        """
+
+
 class Engine(Protocol):
     """A compiled graph. One thread submits and takes results; ``close`` may come from any.
 
@@ -105,11 +124,21 @@ class Engine(Protocol):
     @property
     def busy(self) -> BusyClock: ...
 
+    @property
+    def decoder(self) -> StoredTileDecoder | None:
+        """None: this engine takes pixels only."""
+
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype, in memory that this engine reads fastest."""
 
     def submit(self, inputs: Mapping[str, Array]) -> None:
         """Start computing. Raises EngineError, also when ``in_flight`` are outstanding already."""
+
+    def submit_stored(self, batch: StoredBatch) -> None:
+        """As :meth:`submit` of an encoder's tiles, which this engine's ``decoder`` decodes.
+
+        Raises StoredTileError where one cannot be decoded: nothing was submitted then.
+        """
 
     def result(self) -> Mapping[str, Array]:
         """Outputs by name of the oldest outstanding submission; waits. Raises EngineError."""

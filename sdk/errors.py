@@ -105,6 +105,10 @@ class EngineUnavailableError(EngineError):
     code = 41
 
 
+class StoredTileError(EngineError):
+    """The engine cannot decode these stored tiles itself; whoever reads their pixels may."""
+
+
 class MissingExtraError(EngineUnavailableError, ImportError):
     """A command needs a package that this installation lacks; the message names the extra."""
 
