@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -9,6 +10,13 @@ from pathgene_rt.engine import Engine, Precision
 from pathgene_rt.errors import EngineUnavailableError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
+
+Tell = Callable[[str, float | None], None]
+"""Called with what is being done and which share of it is done, None where that is not known."""
+
+CPU_BATCHES = (4, 8, 16, 32)
+GPU_BATCHES = (32, 64, 128, 256, 512)
+"""Tiles a call: a GPU computes far more at once, and a small call does not fill it."""
 
 if TYPE_CHECKING:
     from pathgene_rt.engines.engine_cache import EngineCache
@@ -20,6 +28,7 @@ class Availability:
 
     ``reason`` says why not and what to do, or is empty. ``devices`` are names for people, the one
     that computes first. ``precisions`` are those the device computes natively, float32 first.
+    ``batches`` are the numbers of tiles a call that `build` tries, ascending.
     """
 
     available: bool
@@ -27,6 +36,7 @@ class Availability:
     version: str = ""
     devices: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
+    batches: tuple[int, ...] = CPU_BATCHES
 
     def refusal(self, precision: Precision | Literal["auto"]) -> str:
         """Why this backend cannot run in ``precision`` here, or an empty string."""
@@ -59,9 +69,12 @@ class Backend(Protocol):
         options: EngineOptions,
         precision: Precision,
         cache: EngineCache | None,
+        *,
+        tell: Tell | None = None,
     ) -> Engine:
         """Compile ``model``, a self-contained ONNX file, or load it compiled from ``cache``.
 
         ``spec.preprocess`` tells an encoder, whose calls take ``options.batch`` tiles, from a head,
-        whose bags are of any size. Raises EngineError, NotCalibratedError.
+        whose bags are of any size. ``tell`` hears, from any thread, of what takes minutes; whatever
+        it raises ends the work. Raises EngineError, NotCalibratedError.
         """

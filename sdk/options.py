@@ -15,6 +15,11 @@ DEFAULT_BATCH, DEFAULT_IN_FLIGHT = 8, 2
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
+HardwareCompatible = Literal["none", "ampere_plus"]
+
+MAX_BATCH = 4096
+"""Tiles of one encoder call."""
+
 IO_TIMEOUT_S = 60.0
 """Far longer than a sound disk takes, also one that must spin up."""
 
@@ -36,6 +41,37 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class TensorRtOptions:
+    """How TensorRT builds engines for this machine's card.
+
+    ``workspace_mb`` bounds the scratch memory of a layer; 0 is a quarter of the card's memory, at
+    most 4 GB. ``max_batch`` is the largest batch an encoder's engine takes; 0 suits the card.
+    ``version_compatible`` engines also run with later versions of TensorRT, those that are
+    ``hardware_compatible`` on other cards from Ampere on; both are slower. ``strip_weights`` keeps
+    engines without weights, which are then read from the bundle at each start.
+    """
+
+    workspace_mb: int = 0
+    max_batch: int = 0
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatible = "none"
+    strip_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workspace_mb <= 1 << 20:
+            raise UsageError(
+                f"workspace {self.workspace_mb} MB is out of range; choose 0 (automatic) to 1048576"
+            )
+        if not 0 <= self.max_batch <= MAX_BATCH:
+            raise UsageError(f"max_batch {self.max_batch} is out of range; choose 0 to {MAX_BATCH}")
+        if self.hardware_compatible not in ("none", "ampere_plus"):
+            raise UsageError(
+                f"hardware compatibility {self.hardware_compatible!r} is unknown; choose none or "
+                "ampere_plus"
+            )
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How graphs are run.
 
@@ -43,7 +79,7 @@ class EngineOptions:
     within the limits on this machine, else float32. ``threads`` 0 means all cores. ``batch`` is the
     number of tiles an encoder call takes, ``in_flight`` the number of calls at once; 0 is what
     `build` found fastest here, else DEFAULT_BATCH and DEFAULT_IN_FLIGHT. ``cache_dir`` None turns
-    the engine cache off.
+    the engine cache off. ``tensorrt`` None: as `build` was told for this bundle, else the defaults.
     """
 
     backend: str = "auto"
@@ -52,12 +88,13 @@ class EngineOptions:
     batch: int = 0
     in_flight: int = 0
     cache_dir: Path | None = field(default_factory=default_cache_dir)
+    tensorrt: TensorRtOptions | None = None
 
     def __post_init__(self) -> None:
         if self.precision != "auto" and self.precision not in PRECISIONS:
             known = ", ".join(("auto", *PRECISIONS))
             raise UsageError(f"precision {self.precision!r} is unknown; choose one of {known}")
-        for name, low, high in (("threads", 0, 1024), ("batch", 0, 4096), ("in_flight", 0, 64)):
+        for name, low, high in (("threads", 0, 1024), ("batch", 0, MAX_BATCH), ("in_flight", 0, 64)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} {value} is out of range; choose {low} to {high}")

@@ -6,7 +6,7 @@ import importlib.util
 import os
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability
+from pathgene_rt.engines.backend import Availability, Tell
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
@@ -43,6 +43,8 @@ class OnnxRuntimeBackend:
         options: EngineOptions,
         precision: Precision,
         cache: EngineCache | None,  # noqa: ARG002 - see the class
+        *,
+        tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
         found = self.probe()
         if why := found.refusal(precision):

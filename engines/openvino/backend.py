@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, NotCalibratedError
+from pathgene_rt.engines.backend import Availability, NotCalibratedError, Tell
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.openvino.int8 import int8_key, read_quantised
@@ -57,6 +57,8 @@ class OpenVinoBackend:
         options: EngineOptions,
         precision: Precision,
         cache: EngineCache | None,
+        *,
+        tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
         found = self.probe()
         if why := found.refusal(precision):

@@ -1,0 +1,126 @@
+"""TensorRT itself: the only place that imports it, asks its version and knows how versions differ.
+
+Everything else says ``api.trt.Builder(...)``: the library is loaded at the first such access, so
+that importing this package costs nothing and needs no GPU. Facts are those of TensorRT 10.3 (which
+JetPack 6 has), 10.13 and 11.4; types are checked against the bindings of all three.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
+
+from pathgene_rt.engines.tensorrt.errors import LOG, failure, native_errors
+from pathgene_rt.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+else:
+
+    def __getattr__(name: str) -> object:
+        """``trt``, the library. Raises EngineError if it cannot be loaded."""
+        if name != "trt":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with native_errors("be loaded"):
+            import tensorrt
+
+            return tensorrt
+
+
+__all__ = ["installed", "logger", "strongly_typed", "trt", "unusable", "version"]
+
+FIRST, BEYOND = (10, 3), (12, 0)
+"""The versions that were looked at, the second excluded: 12 may rename anything."""
+
+INSTALL = "pip install 'pathgene-rt[tensorrt]'"
+
+_CUDA_WHEELS = {13: "tensorrt-cu13", 12: "tensorrt-cu12", 11: "tensorrt-cu11"}
+"""Distributions by the CUDA they are made for; the driver's CUDA must be as new."""
+
+
+def installed() -> bool:
+    """Whether TensorRT is installed, without loading it."""
+    return importlib.util.find_spec("tensorrt") is not None
+
+
+def version() -> str:
+    """TensorRT's version, e.g. "10.13.3.9". Loads it; raises EngineError."""
+    with native_errors("be loaded"):
+        import tensorrt
+
+        return str(tensorrt.__version__)
+
+
+def unusable(cuda_driver: tuple[int, int]) -> str:
+    """Why TensorRT cannot be used with a driver for CUDA ``cuda_driver``, or an empty string."""
+    if not installed():
+        return f"not installed; {INSTALL}"
+    try:
+        found = version()
+    except EngineError as error:
+        return f"{error}; {INSTALL}"
+    if not FIRST <= _numbers(found) < BEYOND:
+        return (
+            f"TensorRT {found} is installed, this pathgene-rt runs {FIRST[0]}.{FIRST[1]} to "
+            f"{BEYOND[0] - 1}.x; {INSTALL}"
+        )
+    for major, wheel in _CUDA_WHEELS.items():
+        if _has_distribution(wheel):
+            if major > cuda_driver[0]:
+                return (
+                    f"TensorRT {found} ({wheel}) needs a driver for CUDA {major}, this one is for "
+                    f"{cuda_driver[0]}.{cuda_driver[1]}; install a newer NVIDIA driver or "
+                    f"pip install tensorrt-cu{cuda_driver[0]}"
+                )
+            break
+    return ""
+
+
+@cache
+def logger() -> trt.ILogger:
+    """The process's logger, with the plugins that some operators need registered to it.
+
+    TensorRT keeps the first logger it is given and warns of every other. Nothing is printed;
+    :func:`~pathgene_rt.engines.tensorrt.errors.native_errors` hears it. Raises EngineError.
+    """
+    with native_errors("register its plugins") as said:
+        import tensorrt
+
+        class Listening(tensorrt.ILogger):
+            def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+                if severity in (tensorrt.ILogger.INTERNAL_ERROR, tensorrt.ILogger.ERROR):
+                    LOG.error(msg)
+                elif severity == tensorrt.ILogger.WARNING:
+                    LOG.warning(msg)
+
+        made = Listening()
+        if not tensorrt.init_libnvinfer_plugins(made, ""):
+            raise failure("register its plugins", said)
+        return made
+
+
+def strongly_typed() -> int:
+    """Creation flags of a network whose types are those of its ONNX graph.
+
+    By name: the flag's bit is 1 in TensorRT 10 and 0 in 11, which makes no other networks.
+    """
+    import tensorrt
+
+    return 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def _numbers(found: str) -> tuple[int, int]:
+    """Major and minor version; (0, 0) of what is none."""
+    match = re.match(r"(\d+)\.(\d+)", found)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

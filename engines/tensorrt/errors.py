@@ -1,0 +1,144 @@
+"""What TensorRT says, and the one line that becomes of it.
+
+TensorRT answers most failures with None or False and tells its logger why, from any thread.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from textwrap import shorten
+
+from pathgene_rt.errors import EngineError, PathGeneError
+
+_MESSAGE_LENGTH = 300
+_KEPT = 64
+"""Messages of each kind that one call keeps: an error in a loop must not fill the memory."""
+
+
+@dataclass
+class Messages:
+    """What TensorRT logged during one call, oldest first."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def telling(self) -> str:
+        """The message that says most of why the call failed, or an empty string.
+
+        What follows the first error is mostly its consequence, except that being out of memory and
+        lacking a kernel are told after the failures of single tactics.
+        """
+        for cause in _CAUSES:
+            for text in self.errors:
+                if cause.pattern.search(text):
+                    return text
+        return next(iter(self.errors), "") or next(reversed(self.warnings), "")
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """How a kind of failure is recognised, and what a user can do about it."""
+
+    pattern: re.Pattern[str]
+    advice: str
+
+
+OTHER_ENGINE = "use --engine onnxruntime-cuda"
+
+_CAUSES = (
+    _Cause(
+        re.compile(r"out of memory|OutOfMemory|Requested size was|insufficient memory", re.I),
+        "free GPU memory (nvidia-smi lists who uses it), or build with a smaller --batch",
+    ),
+    _Cause(
+        re.compile(r"driver version is insufficient|CUDA initialization failure with error: 35\b"),
+        "install a newer NVIDIA driver",
+    ),
+    _Cause(
+        re.compile(r"no kernel image|architecture is not supported|unsupported SM", re.I),
+        f"this TensorRT does not know this GPU: {OTHER_ENGINE}",
+    ),
+    _Cause(
+        re.compile(r"Could not find any implementation", re.I),
+        f"build with a larger --workspace, or {OTHER_ENGINE}",
+    ),
+)
+
+
+def advice(text: str) -> str:
+    """What to do about the failure that ``text`` tells of."""
+    return next((cause.advice for cause in _CAUSES if cause.pattern.search(text)), OTHER_ENGINE)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether ``text`` tells that GPU memory ran out."""
+    return _CAUSES[0].pattern.search(text) is not None
+
+
+class MessageLog:
+    """Hands what TensorRT logs to those who listen: it has one logger a process. Thread-safe.
+
+    Messages carry no call, so a listener also gets those of calls in other threads meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: list[Messages] = []
+
+    def error(self, text: str) -> None:
+        with self._lock:
+            for messages in self._listeners:
+                _keep(messages.errors, text)
+
+    def warning(self, text: str) -> None:
+        with self._lock:
+            for messages in self._listeners:
+                _keep(messages.warnings, text)
+
+    @contextmanager
+    def listening(self) -> Iterator[Messages]:
+        """What is logged from now until the block ends."""
+        messages = Messages()
+        with self._lock:
+            self._listeners.append(messages)
+        try:
+            yield messages
+        finally:
+            with self._lock:
+                # By identity: two listeners that heard the same are equal.
+                self._listeners = [other for other in self._listeners if other is not messages]
+
+
+LOG = MessageLog()
+
+
+def _keep(texts: list[str], text: str) -> None:
+    if len(texts) < _KEPT:
+        texts.append(" ".join(text.split()))
+
+
+@contextmanager
+def native_errors(doing: str) -> Iterator[Messages]:
+    """Turn whatever TensorRT raises into an EngineError of one line; yields what it logs.
+
+    For an answer that means failure, raise :func:`failure` inside the block.
+    """
+    with LOG.listening() as said:
+        try:
+            yield said
+        except (PathGeneError, MemoryError):
+            raise
+        except Exception as error:
+            raise failure(doing, said, str(error) or type(error).__name__) from error
+
+
+def failure(doing: str, said: Messages, otherwise: str = "it gave no reason") -> EngineError:
+    """The error of a call that failed while TensorRT ``said`` something; else ``otherwise``."""
+    text = said.telling or " ".join(otherwise.split())
+    told = shorten(text, _MESSAGE_LENGTH, placeholder=" ...")
+    return EngineError(f"tensorrt cannot {doing}: {told}; {advice(text)}")
