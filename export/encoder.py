@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from pathgene_rt.bundle import ENCODER_FILE, SUFFIX, Bundle
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
-from pathgene_rt.export.golden import generated_tiles, tiles_from_slides
+from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
 from pathgene_rt.export.to_onnx import to_onnx
@@ -56,17 +56,13 @@ def export_encoder(
     Raises :class:`CheckpointError`, what the slides raise, and :class:`VerificationError` if the
     graph does not agree with torch.
     """
-    if preprocess.resize_px != IMAGE_PX:
+    if preprocess.image_px != IMAGE_PX:
+        key = "resize_px" if preprocess.crop_px is None else "crop_px"
         raise UsageError(
-            f"CTransPath takes {IMAGE_PX} px, not resize_px = {preprocess.resize_px}; leave it out"
+            f"CTransPath takes {IMAGE_PX} px, not {key} = {preprocess.image_px}; leave it out"
         )
     encoder = CTransPath.from_checkpoint(checkpoint)
-    if golden_slides:
-        tiles = tiles_from_slides(golden_slides, preprocess)
-        count = len(golden_slides)
-        source = f"{count} slide{'s' if count > 1 else ''} that the exporter named"
-    else:
-        tiles, source = generated_tiles(preprocess), "generated tissue"
+    tiles, source = golden_tiles(golden_slides, preprocess)
     features = encoder_features(encoder, tiles, preprocess)
     example = torch.from_numpy(tiles[:_EXAMPLE_TILES])
     graph = to_onnx(
@@ -79,10 +75,10 @@ def export_encoder(
         inputs=(TensorSpec(name="tiles", dtype="uint8", shape=("n", side, side, 3)),),
         outputs=(TensorSpec(name="features", dtype="float32", shape=("n", features.shape[1])),),
         onnx_sha256=sha256(graph),
-        weights_sha256=weights_sha256(encoder.state_dict(), asdict(preprocess)),
+        weights_sha256=weights_sha256(encoder.state_dict(), preprocess.identity),
         preprocess=preprocess,
     )
-    return _checked(spec, graph, tiles, features, source)
+    return checked_encoder(spec, graph, tiles, features, source)
 
 
 def reuse_encoder(path: Path) -> ExportedEncoder:
@@ -98,12 +94,16 @@ def reuse_encoder(path: Path) -> ExportedEncoder:
             )
         spec, graph = bundle.encoder, bundle.read(ENCODER_FILE)
         source = f"the bundle {bundle.manifest.name} {bundle.manifest.version}"
-    return _checked(spec, graph, golden["tiles"], golden["features"], source)
+    return checked_encoder(spec, graph, golden["tiles"], golden["features"], source)
 
 
-def _checked(
+def checked_encoder(
     spec: ModelSpec, graph: bytes, tiles: UInt8Array, features: Float32Array, source: str
 ) -> ExportedEncoder:
+    """``graph`` compared with the reference ``features`` [n, D] of the golden ``tiles``.
+
+    Raises :class:`VerificationError` if it does not agree.
+    """
     check_graph("the encoder", graph)
     comparisons = compare_encoder("the encoder", graph, tiles, features)
     require_passed(comparisons)

@@ -19,6 +19,17 @@ GOLDEN_TILES = 48
 _COLUMNS = 8
 
 
+def golden_tiles(slides: Sequence[Path], preprocess: Preprocess) -> tuple[UInt8Array, str]:
+    """Tiles of ``slides``, or generated ones if there are none, and where they are from.
+
+    uint8 [48, tile_px, tile_px, 3]. Raises what :func:`tiles_from_slides` raises.
+    """
+    if not slides:
+        return generated_tiles(preprocess), "generated tissue"
+    source = f"{len(slides)} slide{'s' if len(slides) > 1 else ''} that the exporter named"
+    return tiles_from_slides(slides, preprocess), source
+
+
 def generated_tiles(preprocess: Preprocess) -> UInt8Array:
     """Tiles of generated tissue, uint8 [48, tile_px, tile_px, 3], the same each time."""
     return tissue_tiles(GOLDEN_TILES, tile_px=preprocess.tile_px, seed=0)

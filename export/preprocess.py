@@ -1,11 +1,12 @@
 """Tiles as bytes -> what the encoder was trained on, inside the graph.
 
 Every engine then sees uint8 and nobody preprocesses twice. The resize gives the pixels that
-Pillow's antialiased bilinear filter gives, which CLAM and TRIDENT feed their encoders with.
+Pillow's antialiased filters give, which CLAM and TRIDENT feed their encoders with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -13,54 +14,78 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pathgene_rt.model_spec import Preprocess
+from pathgene_rt.model_spec import Interpolation, Preprocess
+
+Weights = NDArray[np.float64]
 
 _BLOCK_PX = 32
 """Of 256 to 224 pixels, where blocks of 224, 112, 56 and 32 were tried, it is the fastest."""
 
 
-def bilinear_coefficients(source_px: int, target_px: int) -> NDArray[np.float64]:
-    """Antialiased bilinear weights, float64 [target_px, source_px]; each row sums to one.
+def _triangle(distance: Weights) -> Weights:
+    return np.maximum(1.0 - distance, 0.0)
 
-    A triangle whose half-width is one output pixel (one input pixel when enlarging), sampled at
-    the centres of the input pixels: the method of Pillow's ``Resample.c``, whose window limits and
+
+def _cubic(distance: Weights) -> Weights:
+    """R. Keys, "Cubic convolution interpolation" (1981), with the free parameter a = -0.5."""
+    a, x = -0.5, distance
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+_FILTERS: dict[Interpolation, tuple[Callable[[Weights], Weights], float]] = {
+    "bilinear": (_triangle, 1.0),
+    "bicubic": (_cubic, 2.0),
+}
+"""Of each, the weight by distance and half its width."""
+
+
+def resize_coefficients(source_px: int, target_px: int, interpolation: Interpolation) -> Weights:
+    """Antialiased weights, float64 [target_px, source_px]; each row sums to one.
+
+    The filter in units of an output pixel (of an input pixel when enlarging), sampled at the
+    centres of the input pixels: the method of Pillow's ``Resample.c``, whose window limits and
     coefficients are reproduced.
     """
+    kernel, width = _FILTERS[interpolation]
     scale = source_px / target_px
-    support = max(scale, 1.0)
+    unit = max(scale, 1.0)
     weights = np.zeros((target_px, source_px))
     for target in range(target_px):
         centre = (target + 0.5) * scale
-        first = max(int(centre - support + 0.5), 0)
-        last = min(int(centre + support + 0.5), source_px)
-        distance = np.abs(np.arange(first, last) + 0.5 - centre) / support
-        window = np.maximum(1.0 - distance, 0.0)
+        first = max(int(centre - width * unit + 0.5), 0)
+        last = min(int(centre + width * unit + 0.5), source_px)
+        window = kernel(np.abs(np.arange(first, last) + 0.5 - centre) / unit)
         weights[target, first:last] = window / window.sum()
     return weights
 
 
-def coefficient_parts(source_px: int, target_px: int) -> list[NDArray[np.float32]]:
-    """:func:`bilinear_coefficients` such that products with bytes are exact in float32.
+def coefficient_parts(
+    source_px: int, target_px: int, interpolation: Interpolation = "bilinear"
+) -> list[NDArray[np.float32]]:
+    """:func:`resize_coefficients` such that products with bytes are exact in float32.
 
     One or two float32 [target_px, source_px], for :func:`_to_levels`. Pillow keeps coefficients as
     multiples of 2**-22; times a byte that needs 30 bits, and float32 has 24. So there are two
     parts, multiples of 2**-11 and what is left in units of 2**-11, whose products are exact
     whatever the order of summation: every engine in float32 rounds as Pillow does.
 
-    From 8 to 7 pixels (256 to 224) multiples of 2**-16 give the same levels in one part, at half
-    the cost: weights there are whole parts of 18 or 19; halves, where a rounding could turn, occur
-    only with 18 parts; and since 2**6 leaves 1 when divided by 9, the error that decides a half has
-    the same sign with 16 and with 22 bits.
+    Bilinear from 8 to 7 pixels (256 to 224), multiples of 2**-16 give the same levels in one part,
+    at half the cost: weights there are whole parts of 18 or 19; halves, where a rounding could
+    turn, occur only with 18 parts; and since 2**6 leaves 1 when divided by 9, the error that
+    decides a half has the same sign with 16 and with 22 bits.
     """
-    exact = bilinear_coefficients(source_px, target_px)
-    if Fraction(source_px, target_px) == Fraction(8, 7):
+    exact = resize_coefficients(source_px, target_px, interpolation)
+    if interpolation == "bilinear" and Fraction(source_px, target_px) == Fraction(8, 7):
         return [_whole(exact, 16).astype(np.float32) / np.float32(1 << 16)]
     coarse, fine = np.divmod(_whole(exact, 22), 1 << 11)
     return [part.astype(np.float32) / np.float32(1 << 11) for part in (coarse, fine)]
 
 
-def _whole(weights: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
-    return np.floor(weights * (1 << bits) + 0.5).astype(np.int64)
+def _whole(weights: Weights, bits: int) -> NDArray[np.int64]:
+    """The nearest multiples, halves away from zero."""
+    return np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int64)
 
 
 def _to_levels(coarse: Tensor, *fine: Tensor) -> Tensor:
@@ -98,44 +123,86 @@ class _Bands(nn.Module):
 
 
 class TileResize(nn.Module):
-    """Levels 0..255 as float32 [n, 3, p, p] -> resized levels, float32 [n, 3, r, r].
+    """Levels 0..255 as float32 [n, 3, p, p] -> the middle ``crop_px`` of the levels resized to
+    ``target_px``, float32 [n, 3, crop_px, crop_px].
 
     Along the rows first, then down the columns, rounded to the nearest level after each, as Pillow
     does.
     """
 
-    def __init__(self, source_px: int, target_px: int) -> None:
+    def __init__(
+        self,
+        source_px: int,
+        target_px: int,
+        interpolation: Interpolation = "bilinear",
+        crop_px: int | None = None,
+    ) -> None:
         super().__init__()
-        parts = coefficient_parts(source_px, target_px)
-        self.parts = nn.ModuleList(_Bands(torch.from_numpy(part)) for part in parts)
+        middle = middle_of(target_px, crop_px or target_px)
+        parts = coefficient_parts(source_px, target_px, interpolation)
+        self.parts = nn.ModuleList(_Bands(torch.from_numpy(part[middle])) for part in parts)
+        self.overshoots = interpolation == "bicubic"
 
     def forward(self, levels: Tensor) -> Tensor:
-        narrow = _to_levels(*(part(levels, -1) for part in self.parts))
-        return _to_levels(*(part(narrow, -2) for part in self.parts))
+        for axis in (-1, -2):
+            levels = _to_levels(*(part(levels, axis) for part in self.parts))
+            if self.overshoots:
+                levels = levels.clamp(0, 255)
+        return levels
 
 
-class TileEncoder(nn.Module):
-    """An encoder that takes bytes: uint8 [n, tile_px, tile_px, 3] -> features float32 [n, D].
+def middle_of(side_px: int, crop_px: int) -> slice:
+    """The span of a centre crop, halves to the even pixel as torchvision's ``center_crop``."""
+    first = round((side_px - crop_px) / 2)
+    return slice(first, first + crop_px)
 
-    ``encoder`` maps normalised float32 [n, 3, resize_px, resize_px] to float32 [n, D].
+
+class TilePixels(nn.Module):
+    """Tiles uint8 [n, tile_px, tile_px, 3] -> what an encoder takes, float32 [n, 3, i, i] with
+    i = ``preprocess.image_px``: resized, cropped and normalised.
     """
 
     gain: Tensor
     offset: Tensor
 
-    def __init__(self, encoder: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
-        same = preprocess.resize_px == preprocess.tile_px
-        self.resize = None if same else TileResize(preprocess.tile_px, preprocess.resize_px)
+        tile_px, resize_px, image_px = (
+            preprocess.tile_px,
+            preprocess.resize_px,
+            preprocess.image_px,
+        )
+        self.resize = (
+            None
+            if resize_px == tile_px
+            else TileResize(tile_px, resize_px, preprocess.interpolation, image_px)
+        )
+        self.middle = None if image_px == resize_px else middle_of(resize_px, image_px)
         mean = torch.tensor(preprocess.mean).reshape(3, 1, 1)
         std = torch.tensor(preprocess.std).reshape(3, 1, 1)
         self.register_buffer("gain", 1.0 / (255.0 * std), persistent=False)
         self.register_buffer("offset", -mean / std, persistent=False)
-        self.encoder = encoder
 
     def forward(self, tiles: Tensor) -> Tensor:
+        if self.resize is None and self.middle is not None:
+            tiles = tiles[:, self.middle, self.middle]
         levels = tiles.permute(0, 3, 1, 2).to(torch.float32)
         if self.resize is not None:
             levels = self.resize(levels)
-        features: Tensor = self.encoder(levels * self.gain + self.offset)
+        return levels * self.gain + self.offset
+
+
+class TileEncoder(nn.Module):
+    """An encoder that takes bytes: uint8 [n, tile_px, tile_px, 3] -> features float32 [n, D].
+
+    ``encoder`` maps the pixels of :class:`TilePixels` to float32 [n, D].
+    """
+
+    def __init__(self, encoder: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.pixels = TilePixels(preprocess)
+        self.encoder = encoder
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        features: Tensor = self.encoder(self.pixels(tiles))
         return features

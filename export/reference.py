@@ -11,21 +11,27 @@ from PIL import Image
 from torch import nn
 
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
-from pathgene_rt.model_spec import Preprocess
+from pathgene_rt.model_spec import Interpolation, Preprocess
 
 _BATCH = 16
+_RESAMPLING: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 def pillow_pixels(tiles: UInt8Array, preprocess: Preprocess) -> Float32Array:
-    """Tiles uint8 [n, tile_px, tile_px, 3] as CLAM feeds them: float32 [n, 3, r, r]."""
+    """Tiles uint8 [n, tile_px, tile_px, 3] as CLAM and TRIDENT feed them: float32 [n, 3, i, i] with
+    i = ``preprocess.image_px``.
+    """
     size = (preprocess.resize_px, preprocess.resize_px)
-    resized = np.stack(
-        [
-            np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR))
-            for tile in tiles
-        ]
+    edge = round((preprocess.resize_px - preprocess.image_px) / 2)
+    box = (edge, edge, edge + preprocess.image_px, edge + preprocess.image_px)
+    how = _RESAMPLING[preprocess.interpolation]
+    images = np.stack(
+        [np.asarray(Image.fromarray(tile).resize(size, how).crop(box)) for tile in tiles]
     )
-    unit = resized.astype(np.float32) / np.float32(255)
+    unit = images.astype(np.float32) / np.float32(255)
     normalised = (unit - np.array(preprocess.mean, np.float32)) / np.array(
         preprocess.std, np.float32
     )

@@ -7,11 +7,12 @@ a manifest that does not fit is refused before any graph is parsed.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
@@ -20,6 +21,7 @@ DType = Literal["uint8", "int64", "float32"]
 Activation = Literal["softmax", "sigmoid"]
 TaskKind = Literal["mutation", "subtype", "exon", "tmb", "other"]
 Reduction = Literal["box", "bilinear"]
+Interpolation = Literal["bilinear", "bicubic"]
 ScalePolicy = Literal["resample", "refuse"]
 
 HEAD_INPUTS = ("features", "coords", "edges")
@@ -43,7 +45,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Preprocess:
-    """How pixels become tiles. Resize to ``resize_px`` and normalisation are inside the graph.
+    """How pixels become tiles. Resize to ``resize_px`` with the antialiased filter
+    ``interpolation``, centre crop to ``crop_px`` (None: none) and normalisation are inside the
+    graph; ``mean`` and ``std`` are of pixels from 0 to 1.
 
     Tiles are ``tile_px`` square at ``mpp`` micrometres per pixel. A slide level whose scale, times
     a whole factor, lies within ``mpp_tolerance`` (relative) of ``mpp`` is used as it is; any other
@@ -56,8 +60,28 @@ class Preprocess:
     scale_policy: ScalePolicy = "resample"
     reduction: Reduction = "box"
     resize_px: int = Field(default=224, ge=16, le=4096)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+    crop_px: int | None = Field(default=None, ge=16, le=4096)
+
+    @property
+    def image_px(self) -> int:
+        """Side of the square image that the encoder proper sees."""
+        return self.crop_px or self.resize_px
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What of it is hashed into an encoder's ``weights_sha256``.
+
+        The last two fields came later; left out at their default, they keep the hashes of before.
+        """
+        stated = asdict(self)
+        if self.interpolation == "bilinear":
+            del stated["interpolation"]
+        if self.crop_px is None:
+            del stated["crop_px"]
+        return stated
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
