@@ -17,10 +17,15 @@ from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.options import DEFAULT_BATCH, DEFAULT_IN_FLIGHT, EngineOptions
 
 BACKENDS: tuple[tuple[str, str], ...] = (
+    ("onnxruntime-cuda", "pathgene_rt.engines.onnxruntime.cuda_backend"),
+    ("onnxruntime-tensorrt", "pathgene_rt.engines.onnxruntime.tensorrt_backend"),
     ("openvino", "pathgene_rt.engines.openvino.backend"),
     ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend"),
 )
 """(name, module) in the order in which ``auto`` prefers them (DESIGN.md section 4)."""
+
+GPU_BACKENDS = frozenset({"tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"})
+"""Those that compute on an NVIDIA card."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,25 @@ class EngineFactory:
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
         trouble = () if self.cache is None else self.cache.warnings
         return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A card in this machine that ``auto`` does not compute on, and why. Empty if all is well,
+        and where an engine was named: then it runs, or it was an error.
+        """
+        from pathgene_rt.engines.cuda.driver import cuda_devices
+
+        if self._asked.backend != "auto" or self.selection.backend.name in GPU_BACKENDS:
+            return ()
+        cards = " and ".join(device.name for device in cuda_devices())
+        if not cards:
+            return ()
+        why = "; ".join(
+            f"{entry.name}: {entry.why}"
+            for entry in self.selection.skipped
+            if entry.name in GPU_BACKENDS
+        )
+        return (f"{cards} is not used, the encoder runs on the CPU ({why})",)
 
     def encoder(self, precision: Precision | None = None) -> Engine:
         """Compile the encoder, in another precision than the chosen one if need be. The caller

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
 import numpy as np
@@ -343,13 +344,13 @@ def test_an_engine_that_cannot_run_names_what_to_install(fakes):
 
 
 def test_an_unknown_engine_is_a_usage_error_that_lists_the_known():
-    with pytest.raises(UsageError, match="'cuda' is unknown; choose one of auto, openvino"):
+    with pytest.raises(UsageError, match=r"'cuda' is unknown; choose one of auto, .*openvino"):
         choose(EngineOptions(backend="cuda"))
 
 
-@pytest.mark.parametrize("missing", BACKENDS)
+@pytest.mark.parametrize("missing", ["openvino", "onnxruntime"])
 def test_a_backend_whose_package_is_missing_says_so(monkeypatch, missing):
-    module = __import__(f"pathgene_rt.engines.{missing}.backend", fromlist=["backend"])
+    module = importlib.import_module(f"pathgene_rt.engines.{missing}.backend")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
     backend = load_backend(missing)
     assert backend.probe() == Availability(False, "not installed; pip install 'pathgene-rt[cpu]'")

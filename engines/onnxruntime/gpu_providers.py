@@ -1,0 +1,171 @@
+"""Whether ONNX Runtime can compute on an NVIDIA card here, found out by letting it do so.
+
+``get_available_providers()`` lists what a wheel was built with, whether or not the CUDA and
+TensorRT libraries that it needs are on the machine. Asked for a provider that it cannot load, ONNX
+Runtime logs so and makes a session on the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import io
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
+from pathgene_rt.engines.onnxruntime.runner import native_errors
+from pathgene_rt.errors import EngineError
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+_FIRST = (1, 24)
+"""The first version that tells which nodes of a graph run where."""
+
+_INSTALL = "pip install 'pathgene-rt[gpu]'"
+_LOG_FATAL, _LOG_WARNING = 4, 2
+
+_LIBRARIES = {CUDA: "onnxruntime_providers_cuda", TENSORRT: "onnxruntime_providers_tensorrt"}
+
+_RELU = (
+    b'\x08\t:7\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x05probeZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
+    b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+"""An ONNX graph (opset 18) of one operator: x float32 [1] to y = max(x, 0)."""
+
+
+def probe(provider: str) -> Availability:
+    """Whether ``provider`` computes on the first card here. Never raises."""
+    if problem := driver_problem():
+        return Availability(False, problem)
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Availability(False, f"not installed; {_INSTALL}")
+    try:
+        with native_errors("be loaded"):
+            import onnxruntime
+
+            version, offered = onnxruntime.__version__, onnxruntime.get_available_providers()
+    except EngineError as error:
+        return Availability(False, f"{error}; pip install --force-reinstall onnxruntime-gpu")
+    if provider not in offered:
+        why = (
+            f"the onnxruntime {version} installed is without {provider}; "
+            f"pip uninstall onnxruntime, then {_INSTALL}"
+        )
+    elif _numbers(version) < _FIRST:
+        first = ".".join(map(str, _FIRST))
+        why = f"onnxruntime-gpu {version} is too old, {first} or newer is needed; {_INSTALL}"
+    else:
+        why = _trial(provider)
+    if why:
+        return Availability(False, why, version)
+    names = tuple(device.name for device in cuda_devices())
+    return Availability(True, "", version, names, ("float32", "float16"), GPU_BATCHES)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+@cache
+def _trial(provider: str) -> str:
+    """Why a session on ``provider`` cannot be opened and run, or an empty string.
+
+    Once a process: it loads libraries of hundreds of megabytes and makes a CUDA context.
+    """
+    import onnxruntime
+
+    with quiet():
+        preload(provider)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _LOG_FATAL
+        try:
+            with native_errors("compute on the GPU"):
+                session = onnxruntime.InferenceSession(
+                    _RELU, options, providers=[provider], enable_fallback=0
+                )
+                if provider in session.get_providers():
+                    # The wheel holds machine code for some generations of cards only.
+                    session.run(["y"], {"x": np.ones(1, np.float32)})
+                    return ""
+        except EngineError as error:
+            return _unloadable(provider) or str(error)
+        return _unloadable(provider) or (
+            f"ONNX Runtime made a session without {provider} and does not say why; {_INSTALL}"
+        )
+
+
+def _unloadable(provider: str) -> str:
+    """Why the library of ``provider`` cannot be loaded and what to do, or an empty string.
+
+    For a provider that failed: registering its library fails with the reason that making a session
+    only logs.
+    """
+    import onnxruntime
+
+    pattern = "{}.dll" if platform.system() == "Windows" else "lib{}.so"
+    file = Path(onnxruntime.__file__).parent / "capi" / pattern.format(_LIBRARIES[provider])
+    try:
+        onnxruntime.register_execution_provider_library(provider, str(file))
+    except Exception as error:  # noqa: BLE001 - its classes have no base that can be named
+        reason = str(error).rpartition("error: ")[2].splitlines()[0]
+        hint = _INSTALL if provider == CUDA else f"{_INSTALL} 'tensorrt-cu13<11'"
+        return f"{provider} cannot be loaded ({reason}); {hint}"
+    return ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep ONNX Runtime from printing what this package says itself, as one line.
+
+    Its Python part prints to the standard output, its process-wide log to the standard error. The
+    log's level cannot be asked for; afterwards it is ONNX Runtime's own default again.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_LOG_FATAL)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(_LOG_WARNING)
+
+
+def preload(provider: str) -> None:
+    """Load the libraries of NVIDIA's wheels, so that the provider finds them where no path leads.
+
+    What is not there is left to the loader's own search. Without effect if loaded already.
+    """
+    import onnxruntime
+
+    for folder in ("", *_folders("nvidia", "*/lib", "*/bin", "*/bin/x86_64")):
+        onnxruntime.preload_dlls(msvc=False, directory=folder)
+    if provider == TENSORRT:
+        # In this order: the parser needs the builder.
+        patterns = ("nvinfer_10.dll", "nvinfer_plugin_10.dll", "nvonnxparser_10.dll")
+        if platform.system() != "Windows":
+            patterns = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
+        for name in patterns:
+            for folder in _folders("tensorrt_libs", "."):
+                with suppress(OSError):  # then the trial says what is missing
+                    ctypes.CDLL(str(Path(folder) / name))
+
+
+def _folders(package: str, *patterns: str) -> list[str]:
+    """The folders of an installed package that match; none if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    roots = (spec.submodule_search_locations if spec else None) or ()
+    return [
+        str(folder)
+        for root in roots
+        for pattern in patterns
+        for folder in sorted(Path(root).glob(pattern))
+        if folder.is_dir()
+    ]
