@@ -53,6 +53,7 @@ class RunnerBase(ABC, Generic[Ticket]):
         self.info = info
         self.in_flight = in_flight
         self.busy = BusyClock()
+        self._warnings: list[str] = []
         self._inputs = {tensor.name: tensor for tensor in spec.inputs}
         self._outstanding: deque[tuple[Ticket, BusySpan]] = deque()
         self._closed = False
@@ -62,6 +63,10 @@ class RunnerBase(ABC, Generic[Ticket]):
     @property
     def device(self) -> str:
         return self.info.device
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self._warnings)
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype whose first byte lies on a cache line."""

@@ -125,6 +125,10 @@ class Engine(Protocol):
     def busy(self) -> BusyClock: ...
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the report should know of how it has run so far, e.g. smaller calls."""
+
+    @property
     def decoder(self) -> StoredTileDecoder | None:
         """None: this engine takes pixels only."""
 

@@ -21,6 +21,7 @@ class NumpyEngine:
 
     in_flight = 2
     device = "numpy"
+    warnings: tuple[str, ...] = ()
     info = EngineInfo("numpy", np.__version__, "numpy", "float32", 1)
 
     def __init__(

@@ -1,0 +1,1 @@
+"""CUDA as the engines need it: the driver, one device, memory that is shared out, GPU decoding."""

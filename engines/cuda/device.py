@@ -1,0 +1,181 @@
+"""One GPU behind one small interface, whichever package drives it.
+
+cuda.core where it is installed, because it captures CUDA graphs; else pycuda. Both use the GPU's
+primary context, which TensorRT, ONNX Runtime and torch share. Contexts, streams, events and graphs
+are the package's; memory and copies are the driver's own calls (:mod:`~pathgene_rt.engines.cuda.
+device_memory`), because the pool behind cuda.core keeps what is freed, where TensorRT cannot have
+it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pathgene_rt.engine import Array
+from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
+from pathgene_rt.errors import EngineUnavailableError
+
+INSTALL = "pip install 'pathgene-rt[tensorrt]'"
+
+
+class Event(Protocol):
+    """A point in a stream's work. Waiting for it leaves the processor to other threads."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before it is done."""
+
+    def close(self) -> None: ...
+
+
+class Stream(Protocol):
+    """Work in order, beside that of other streams; never CUDA's default stream."""
+
+    @property
+    def handle(self) -> int:
+        """The ``CUstream``, as native libraries take it; not 0."""
+
+    def record(self, event: Event) -> None:
+        """Make ``event`` the point that the stream's work has now reached."""
+
+    def synchronize(self) -> None:
+        """Wait until all its work is done."""
+
+    def close(self) -> None: ...
+
+
+class Graph(Protocol):
+    """Work that was captured once and is started in one call."""
+
+    def launch(self) -> None:
+        """Enqueue it on the stream that it was captured from."""
+
+    def close(self) -> None: ...
+
+
+class DeviceMemory(Protocol):
+    """``size`` bytes at ``address``, a multiple of 256."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def close(self) -> None:
+        """Free it; no work that uses it may be outstanding. Idempotent."""
+
+
+class PinnedMemory(Protocol):
+    """``bytes`` uint8 [size], page-locked: copied by the GPU itself, while others compute.
+
+    Once closed it is ordinary memory, so arrays made of it stay valid as long as they are held.
+    """
+
+    @property
+    def bytes(self) -> Array: ...
+
+    @property
+    def address(self) -> int:
+        """Where the GPU finds it, a multiple of 256; valid until closed."""
+
+    def close(self) -> None:
+        """Let go of the pages; no work that uses them may be outstanding. Idempotent."""
+
+
+class CudaDevice(Protocol):
+    """A GPU's primary context. Shared by all engines on it, from any thread; never closed.
+
+    Everything else of this interface, and whatever native libraries do on the GPU, happens within
+    :meth:`current`; what was made is closed within it, too.
+    """
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. "NVIDIA RTX A2000 12GB"."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether :meth:`capture` is there."""
+
+    def current(self, doing: str) -> AbstractContextManager[None]:
+        """Make the context the calling thread's for the block, which does ``doing`` (for errors).
+
+        What is raised in the block leaves it as EngineError: DeviceMemoryError, DeviceLostError.
+        """
+
+    def memory_info(self) -> tuple[int, int]:
+        """(free, total) bytes, other processes counted."""
+
+    def stream(self) -> Stream: ...
+
+    def event(self) -> Event: ...
+
+    def allocate(self, size: int) -> DeviceMemory:
+        """``size`` > 0 bytes on the device. Raises DeviceMemoryError."""
+
+    def pin(self, size: int) -> PinnedMemory:
+        """``size`` > 0 bytes of page-locked memory of the computer."""
+
+    def upload(self, address: int, array: Array, stream: Stream) -> None:
+        """Enqueue a copy of ``array``, C-contiguous, to the device.
+
+        It must live unmodified until the copy is done. Unless it is pinned, the call waits.
+        """
+
+    def download(self, array: Array, address: int, stream: Stream) -> None:
+        """Enqueue a copy into ``array``, C-contiguous; as :meth:`upload`."""
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
+        """What ``enqueue`` puts into ``stream``, as a graph; nothing of it runs.
+
+        Work of other threads goes on. Raises what ``enqueue`` raises, or what CUDA refuses.
+        """
+
+
+_devices: dict[int, CudaDevice] = {}
+_opening = threading.Lock()
+
+
+def device_package() -> str:
+    """The package that GPUs are driven with here: "cuda.core", "pycuda", or "" if neither is."""
+    for package in ("cuda.core", "pycuda"):
+        top = package.partition(".")[0]
+        if importlib.util.find_spec(top) is not None and importlib.util.find_spec(package):
+            return package
+    return ""
+
+
+def open_device(index: int = 0) -> CudaDevice:
+    """The GPU number ``index``, as CUDA counts; the same object for all who ask.
+
+    Raises EngineUnavailableError if there is none or no package to drive it with, EngineError.
+    """
+    with _opening:
+        if index not in _devices:
+            _devices[index] = _open(index)
+        return _devices[index]
+
+
+def _open(index: int) -> CudaDevice:
+    if why := driver_problem():
+        raise EngineUnavailableError(why)
+    found = cuda_devices()
+    if not 0 <= index < len(found):
+        raise EngineUnavailableError(f"there is no GPU number {index}; CUDA counts {len(found)}")
+    package = device_package()
+    if package == "cuda.core":
+        from pathgene_rt.engines.cuda.cuda_core_device import CudaCoreDevice
+
+        return CudaCoreDevice(index, found[index].name)
+    if package == "pycuda":
+        from pathgene_rt.engines.cuda.pycuda_device import PyCudaDevice
+
+        return PyCudaDevice(index, found[index].name)
+    raise EngineUnavailableError(f"neither cuda.core nor pycuda is installed; {INSTALL}")

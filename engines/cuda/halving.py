@@ -1,0 +1,134 @@
+"""Out of GPU memory in the middle of a slide: go on with half as many tiles a call.
+
+The pipeline does not notice: a submission is computed in parts and its result put together.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
+from pathgene_rt.model_spec import ModelSpec
+from pathgene_rt.stored_region import StoredBatch
+
+Call = TypeVar("Call")
+
+Work = dict[str, Array] | StoredBatch
+"""What a call computes: inputs by name, or an encoder's tiles as they are stored."""
+
+
+@dataclass
+class Submission(Generic[Call]):
+    """Parts of one submission in their order: ``done``, the one that is ``running``, ``waiting``.
+
+    ``span`` is that of a submission in one part; one in several ends with its result.
+    """
+
+    waiting: deque[Work]
+    span: BusySpan | None
+    running: tuple[Work, Call] | None = None
+    done: list[dict[str, Array]] = field(default_factory=list)
+
+
+class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
+    """A runner whose calls may raise DeviceMemoryError, when started or when waited for.
+
+    The first time, calls are halved from then on, with a warning; the second time it is raised, and
+    so it is for a head, whose bag is one call. Of each submission one call is running at a time.
+    """
+
+    def __init__(self, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
+        super().__init__(spec, info, in_flight)
+        self._halved_to: int | None = None
+        self._most_tiles: int | None = None
+
+    def take_at_most(self, tiles: int, why: str) -> None:
+        """Compute encoders' submissions in calls of at most ``tiles``, which a warning tells."""
+        self._most_tiles = tiles
+        self._warnings.append(f"{self._named}: {why}; it takes {tiles} tiles a call from then on")
+
+    @abstractmethod
+    def _start_call(self, work: Work, span: BusySpan | None) -> Call:
+        """As :meth:`RunnerBase._start` of what ``work`` holds, as one call."""
+
+    @abstractmethod
+    def _wait_call(self, call: Call) -> dict[str, Array]:
+        """As :meth:`RunnerBase._wait` for one call."""
+
+    @abstractmethod
+    def _free_calls(self, running: list[Call]) -> None:
+        """As :meth:`RunnerBase._free` where these calls run."""
+
+    def _start(self, inputs: dict[str, Array], span: BusySpan) -> Submission[Call]:
+        return self._begin(inputs, span)
+
+    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Submission[Call]:
+        return self._begin(batch, span)
+
+    def _begin(self, work: Work, span: BusySpan) -> Submission[Call]:
+        whole = self._most_tiles is None or _tiles(work) <= self._most_tiles
+        parts = [work] if whole else _split(work, self._most_tiles or 1)
+        submission: Submission[Call] = Submission(deque(parts), span if whole else None)
+        self._start_next(submission)
+        return submission
+
+    def _wait(self, ticket: Submission[Call]) -> dict[str, Array]:
+        while ticket.running is not None:
+            (work, call), ticket.running = ticket.running, None
+            try:
+                ticket.done.append(self._wait_call(call))
+            except DeviceMemoryError as error:
+                self._halve(ticket, work, error)
+            self._start_next(ticket)
+        if len(ticket.done) == 1:
+            return ticket.done[0]
+        return {
+            name: np.concatenate([part[name] for part in ticket.done]) for name in ticket.done[0]
+        }
+
+    def _free(self, outstanding: list[Submission[Call]]) -> None:
+        self._free_calls([one.running[1] for one in outstanding if one.running is not None])
+
+    def _start_next(self, submission: Submission[Call]) -> None:
+        while submission.running is None and submission.waiting:
+            work = submission.waiting.popleft()
+            try:
+                submission.running = work, self._start_call(work, submission.span)
+            except DeviceMemoryError as error:
+                self._halve(submission, work, error)
+
+    def _halve(self, submission: Submission[Call], work: Work, error: DeviceMemoryError) -> None:
+        """Put ``work`` back in halves, or raise if that is no way out."""
+        tiles = _tiles(work)
+        if self.spec.preprocess is None or tiles == 1:
+            raise DeviceMemoryError(f"{error}; close what else uses the GPU") from error
+        if self._halved_to is None:
+            self._halved_to = (tiles + 1) // 2
+            self.take_at_most(self._halved_to, f"out of GPU memory with {tiles} tiles ({error})")
+        elif tiles <= self._halved_to:
+            raise DeviceMemoryError(
+                f"{error}, with {tiles} tiles a call, halved already; close what else uses the GPU "
+                f"or give --batch {tiles // 2}"
+            ) from error
+        submission.span = None
+        submission.waiting.extendleft(reversed(_split(work, self._halved_to)))
+
+
+def _tiles(work: Work) -> int:
+    """Of an encoder's call; of a head's, the length of its first input."""
+    return len(work) if isinstance(work, StoredBatch) else len(next(iter(work.values())))
+
+
+def _split(work: Work, tiles: int) -> list[Work]:
+    starts: Iterable[int] = range(0, _tiles(work), tiles)
+    if isinstance(work, StoredBatch):
+        return [replace(work, regions=work.regions[at : at + tiles]) for at in starts]
+    return [{name: array[at : at + tiles] for name, array in work.items()} for at in starts]

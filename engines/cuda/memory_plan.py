@@ -1,0 +1,82 @@
+"""How a card's memory is shared out: tiles a call, calls at once, where a slide's bag lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pathgene_rt.errors import EngineError
+
+MB = 1 << 20
+
+BagPlacement = Literal["device", "host"]
+
+SHARE = 0.75
+"""Of the free memory, for the encoder. The rest is for heads, their bag, and other programs."""
+
+TILE_BYTES = 16 * MB
+"""What a tile of 256 px takes in an engine that nothing is known of yet: three of the largest
+activations of a Swin-T in float32 (56 x 56 tokens of 4 x 96 values each), and a ViT-H has less."""
+
+LARGEST_BATCH = 512
+"""From where on throughput no longer grows, but the time to the first result does."""
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """``batch`` tiles a call, ``contexts`` calls that compute at once, each with memory of its own
+    of ``activation`` bytes."""
+
+    batch: int
+    contexts: int
+    activation: int
+
+
+def largest_batch(memory_total: int) -> int:
+    """The most tiles that engines for a card of ``memory_total`` bytes should take in a call.
+
+    For building, before anything is measured: 4 GB give 64, 8 GB 128, 12 GB 256, 24 GB 512.
+    """
+    fitting = int(memory_total * SHARE) // (2 * TILE_BYTES)
+    return max(1, min(LARGEST_BATCH, _power_of_two(fitting)))
+
+
+def plan_encoder(
+    free: int, batch: int, contexts: int, activation: Callable[[int], int], tile_bytes: int
+) -> EncoderPlan:
+    """Share ``free`` bytes out for calls of up to ``batch`` tiles, ``contexts`` of them at once.
+
+    ``activation(n)`` is what the engine needs for a call of n tiles, as it measures itself;
+    ``tile_bytes`` is one tile's input and output on the device. The engine's weights are there
+    already. The batch is halved before calls stop overlapping, and only as often as needed. Raises
+    EngineError if not even one tile fits.
+    """
+    budget = int(free * SHARE)
+    tiles = batch
+    while True:
+        one = activation(tiles) + tiles * tile_bytes
+        for count in (contexts, 1) if tiles == 1 else (contexts,):
+            if count * one <= budget:
+                return EncoderPlan(tiles, count, activation(tiles))
+        if tiles == 1:
+            break
+        tiles = (tiles + 1) // 2
+    raise EngineError(
+        f"one tile needs {one / MB:,.0f} MB of GPU memory, {budget / MB:,.0f} MB may be used (of "
+        f"{free / MB:,.0f} MB free); close what else uses the GPU, or use --engine openvino"
+    )
+
+
+def place_bag(free: int, bag: int, head: int) -> BagPlacement:
+    """Where a bag of ``bag`` bytes goes for heads of which the next needs ``head`` bytes itself.
+
+    On the device unless that would not leave room for the head: then it stays in the computer's
+    memory, where the GPU reads it over the bus.
+    """
+    return "device" if bag + head <= free else "host"
+
+
+def _power_of_two(number: int) -> int:
+    """The largest that is not above ``number``; 0 for 0."""
+    return 1 << (number.bit_length() - 1) if number > 0 else 0
