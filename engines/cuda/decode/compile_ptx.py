@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("assemble.cu")
 PTX = SOURCE.with_suffix(".ptx")
 
 ARCHITECTURE = "compute_75"
-"""Turing, the oldest that TensorRT 10 and ONNX Runtime support; drivers compile it for all newer."""
+"""Turing, the oldest that ONNX Runtime supports; drivers compile it for all newer ones."""
 
 
 class NvrtcMissingError(Exception):
@@ -30,9 +30,7 @@ def compile_ptx(source: bytes, name: str) -> bytes:
     """
     nvrtc = ctypes.CDLL(str(_library()))
     program = ctypes.c_void_p()
-    _checked(
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), 0, None, None)
-    )
+    _checked(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), 0, None, None))
     try:
         options = (ctypes.c_char_p * 2)(f"-arch={ARCHITECTURE}".encode(), b"-std=c++03")
         if nvrtc.nvrtcCompileProgram(program, len(options), options):

@@ -83,15 +83,12 @@ def table_size(batch: StoredBatch) -> tuple[int, int]:
     return columns, rows
 
 
-def _words(
-    region: StoredRegion, places: dict[int, int], columns: int, rows: int
-) -> Int32Array:
+def _words(region: StoredRegion, places: dict[int, int], columns: int, rows: int) -> Int32Array:
     level = region.level
     words = np.full(_CORNER_WORDS + columns * rows, MISSING, dtype=np.int32)
     words[:_CORNER_WORDS] = region.corner_px
     first_column, first_row = (
-        max(0, corner) // tile
-        for corner, tile in zip(region.corner_px, level.tile_px, strict=True)
+        max(0, corner) // tile for corner, tile in zip(region.corner_px, level.tile_px, strict=True)
     )
     for number in region.streams:
         row, column = divmod(number, level.across)
