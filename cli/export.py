@@ -1,4 +1,4 @@
-"""``pathgene-rt export``: checkpoints become one bundle."""
+"""``pathgene-rt export``: weights become one bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pathgene_rt.errors import UsageError
 
 if TYPE_CHECKING:
     from pathgene_rt.export.check import Comparison
+    from pathgene_rt.export.config import ExportConfig
     from pathgene_rt.export.export_bundle import ExportReport
+    from pathgene_rt.export.request import OnnxEncoder
 
 
 def export(
@@ -24,6 +26,14 @@ def export(
     encoder: Annotated[
         Path | None,
         typer.Option(help="A CTransPath checkpoint, or a bundle whose encoder to take over."),
+    ] = None,
+    encoder_onnx: Annotated[
+        Path | None,
+        typer.Option(help="Instead: the ONNX file of another encoder, float images to features."),
+    ] = None,
+    preprocess: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file: what the encoder of --encoder-onnx was trained on."),
     ] = None,
     head: Annotated[
         list[str] | None,
@@ -55,7 +65,7 @@ def export(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Export an encoder and its heads, compare them with torch, and write one bundle."""
+    """Export an encoder and its heads, compare them with what they came from, write one bundle."""
     from pathgene_rt.cli.head_options import described_heads, head_request
     from pathgene_rt.export.config import ExportConfig, load_config
     from pathgene_rt.export.export_bundle import export_bundle
@@ -65,12 +75,11 @@ def export(
     require_export()
     console = Console(json=json, quiet=quiet)
     panel = load_config(config) if config else ExportConfig()
-    encoder, out = encoder or panel.encoder, out or panel.out
-    if encoder is None or out is None:
-        missing = "--encoder" if encoder is None else "--out"
-        raise UsageError(f"{missing} is missing; give it, or write it into the TOML file")
+    chosen, out = _chosen_encoder(encoder, encoder_onnx, preprocess, panel), out or panel.out
+    if out is None:
+        raise UsageError("--out is missing; give it, or write it into the TOML file")
     request = ExportRequest(
-        encoder=encoder,
+        encoder=chosen,
         out=out,
         heads=described_heads(
             (*panel.head, *(head_request(text) for text in head or ())), task or (), classes or ()
@@ -90,6 +99,32 @@ def export(
     _print(report, console)
 
 
+def _chosen_encoder(
+    encoder: Path | None, model: Path | None, spec: Path | None, panel: ExportConfig
+) -> Path | OnnxEncoder:
+    """That of the command line, else of the panel."""
+    from pathgene_rt.export.encoder_spec import load_encoder_spec
+    from pathgene_rt.export.request import OnnxEncoder
+
+    if encoder is None and model is None and spec is None:
+        encoder, onnx = panel.encoder, panel.encoder_onnx
+        model, spec = (onnx.path, onnx.preprocess) if onnx else (None, None)
+    if encoder is not None and model is not None:
+        raise UsageError(f"{encoder} and {model} are two encoders; give one")
+    if encoder is not None and spec is None:
+        return encoder
+    if model is not None and spec is not None:
+        return OnnxEncoder(model, load_encoder_spec(spec))
+    if model is not None:
+        raise UsageError(
+            f"--encoder-onnx {model} needs --preprocess FILE.toml, which says what the encoder was "
+            "trained on"
+        )
+    if spec is not None:
+        raise UsageError(f"--preprocess {spec} describes an --encoder-onnx; give that too")
+    raise UsageError("--encoder is missing; give it, or write it into the TOML file")
+
+
 def _print(report: ExportReport, console: Console) -> None:
     outputs: dict[tuple[str, str], list[Comparison]] = {}
     for item in report.comparisons:
@@ -101,7 +136,7 @@ def _print(report: ExportReport, console: Console) -> None:
         difference = f"{worst.difference:.1e}"
         rows.append([model, output, sizes, worst.measure, difference, f"{worst.limit:.0e}"])
     columns = ("graph", "output", "tiles", "largest difference of", "is", "limit")
-    console.table("Graphs against torch float32", columns, rows)
+    console.table("Graphs against the originals in float32", columns, rows)
     console.say(
         f"{report.path}: {report.size / 1e6:.1f} MB, encoder {report.encoder_sha256[:12]}, "
         f"heads: {', '.join(report.heads) or 'none'}; {report.seconds:.0f} s"

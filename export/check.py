@@ -1,9 +1,12 @@
-"""An exported graph against the torch module it came from. What differs is not written."""
+"""An exported graph against what it came from: a torch module, or somebody's ONNX file. What
+differs is not written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +26,17 @@ weights shrink as bags grow."""
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
+Run = Callable[[Inputs], dict[str, Array]]
+"""A graph as a function of named arrays."""
+
 _TILE_COUNTS = (1, 2, 17)
 _BAG_SIZES = (1, 2, 17, 300)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output of one graph at ``n`` tiles: ``difference`` from torch, and what is allowed.
+    """One output of one graph at ``n`` tiles: ``difference`` from the original in float32, and what
+    is allowed.
 
     ``measure`` says what the difference is of: "fidelity error", "logits" or "attention".
     """
@@ -47,7 +54,7 @@ class Comparison:
 
     def describe(self) -> str:
         return (
-            f"output {self.output} of {self.model} differs from torch by "
+            f"output {self.output} of {self.model} differs from the original by "
             f"{self.difference:.1e} (limit {self.limit:.0e}) at n={self.n}"
         )
 
@@ -76,7 +83,7 @@ def compare_encoder(
 ) -> list[Comparison]:
     """Run the golden tiles in batches of 1, 2, 17 and the rest; compare with ``reference``.
 
-    ``tiles`` uint8 [n, p, p, 3] and their torch features float32 [n, D]. One figure is returned:
+    ``tiles`` uint8 [n, p, p, 3] and their true features float32 [n, D]. One figure is returned:
     the largest fidelity error, with the batch in which the features moved most.
     """
     run = open_graph(model)
@@ -87,7 +94,7 @@ def compare_encoder(
     try:
         difference = fidelity_error(features, reference).maximum
     except ValueError as error:
-        raise VerificationError(f"{name} cannot be compared with torch: {error}") from error
+        raise VerificationError(f"{name} cannot be compared: {error}") from error
     worst = int(np.argmax(np.nan_to_num(np.abs(features - reference), nan=np.inf).max(axis=1)))
     ends = np.cumsum([len(part) for part in parts])
     batch = len(parts[int(np.searchsorted(ends, worst, side="right"))])
@@ -141,13 +148,14 @@ def difference(output: str, actual: Array, expected: Array) -> float:
     return float((distance / np.maximum(1.0, np.abs(expected))).max())
 
 
-def open_graph(model: bytes) -> Callable[[Inputs], dict[str, Array]]:
-    """``model`` in ONNX Runtime on the CPU in float32, as a function of named arrays."""
+def open_graph(model: bytes | Path) -> Run:
+    """``model``, or the file of one, in ONNX Runtime on the CPU in float32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    source = os.fspath(model) if isinstance(model, Path) else model
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Inputs) -> dict[str, Array]:

@@ -22,24 +22,33 @@ from pathlib import Path
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pathgene_rt.export.request import INTENDED_USE, LICENCE, HeadRequest
+from pathgene_rt.export.request import INTENDED_USE, HeadRequest
 from pathgene_rt.model_spec import STRICT, Preprocess
 from pathgene_rt.training.toml_config import read_toml
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OnnxEncoderConfig:
+    """The ONNX file of an encoder and the TOML that says what it was trained on."""
+
+    path: Path
+    preprocess: Path
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExportConfig:
     """The keys of the file, as in :class:`~pathgene_rt.export.request.ExportRequest`.
 
-    ``encoder`` and ``out`` may come from the command line instead.
+    ``encoder`` (or ``encoder_onnx``) and ``out`` may come from the command line instead.
     """
 
     encoder: Path | None = None
+    encoder_onnx: OnnxEncoderConfig | None = None
     out: Path | None = None
     head: tuple[HeadRequest, ...] = ()
     name: str | None = Field(default=None, min_length=1, max_length=120)
     version: str = Field(default="1", min_length=1, max_length=40)
-    licence: str = Field(default=LICENCE, min_length=1)
+    licence: str | None = Field(default=None, min_length=1)
     intended_use: str = Field(default=INTENDED_USE, min_length=1)
     preprocess: Preprocess | None = None
     golden: tuple[Path, ...] = ()
@@ -53,9 +62,13 @@ def load_config(path: Path) -> ExportConfig:
     """
     config = read_toml(path, ExportConfig)
     folder = path.parent
+    onnx = config.encoder_onnx
+    if onnx is not None:
+        onnx = replace(onnx, path=folder / onnx.path, preprocess=folder / onnx.preprocess)
     return replace(
         config,
         encoder=folder / config.encoder if config.encoder else None,
+        encoder_onnx=onnx,
         out=folder / config.out if config.out else None,
         golden=tuple(folder / slide for slide in config.golden),
         head=tuple(replace(head, path=folder / head.path) for head in config.head),

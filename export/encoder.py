@@ -12,8 +12,10 @@ from pathgene_rt.bundle import ENCODER_FILE, SUFFIX, Bundle
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
 from pathgene_rt.export.golden import golden_tiles
+from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
+from pathgene_rt.export.request import LICENCE
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array, UInt8Array
@@ -27,8 +29,9 @@ _EXAMPLE_TILES = 3
 
 @dataclass(frozen=True)
 class ExportedEncoder:
-    """A graph that agrees with torch, with the golden ``tiles`` uint8 [n, p, p, 3] and torch's
-    ``features`` float32 [n, D] that show it. ``golden_source`` says where the tiles are from.
+    """A graph that agrees with its original, with the golden ``tiles`` uint8 [n, p, p, 3] and the
+    original's ``features`` float32 [n, D] that show it. ``golden_source`` says where the tiles are
+    from, ``licence`` under what the weights may be used.
     """
 
     spec: ModelSpec
@@ -37,6 +40,8 @@ class ExportedEncoder:
     features: Float32Array
     golden_source: str
     comparisons: tuple[Comparison, ...]
+    licence: str = LICENCE
+    warnings: tuple[str, ...] = ()
 
     @property
     def feature_dim(self) -> int:
@@ -94,11 +99,17 @@ def reuse_encoder(path: Path) -> ExportedEncoder:
             )
         spec, graph = bundle.encoder, bundle.read(ENCODER_FILE)
         source = f"the bundle {bundle.manifest.name} {bundle.manifest.version}"
-    return checked_encoder(spec, graph, golden["tiles"], golden["features"], source)
+        licence = bundle.manifest.licence
+    return checked_encoder(spec, graph, golden["tiles"], golden["features"], source, licence)
 
 
 def checked_encoder(
-    spec: ModelSpec, graph: bytes, tiles: UInt8Array, features: Float32Array, source: str
+    spec: ModelSpec,
+    graph: bytes,
+    tiles: UInt8Array,
+    features: Float32Array,
+    source: str,
+    licence: str = LICENCE,
 ) -> ExportedEncoder:
     """``graph`` compared with the reference ``features`` [n, D] of the golden ``tiles``.
 
@@ -107,4 +118,7 @@ def checked_encoder(
     check_graph("the encoder", graph)
     comparisons = compare_encoder("the encoder", graph, tiles, features)
     require_passed(comparisons)
-    return ExportedEncoder(spec, graph, tiles, features, source, tuple(comparisons))
+    warnings = tensorrt_warnings("the encoder", graph)
+    return ExportedEncoder(
+        spec, graph, tiles, features, source, tuple(comparisons), licence, warnings
+    )

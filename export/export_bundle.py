@@ -1,4 +1,5 @@
-"""From checkpoints to one bundle, every graph compared with torch before anything is written."""
+"""From checkpoints to one bundle, every graph compared with what it came from before anything is
+written."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from pathgene_rt.bundle import (
 )
 from pathgene_rt.bundle_store import is_safe_name
 from pathgene_rt.errors import CheckpointError, UsageError
-from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest
+from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
 from pathgene_rt.export.requirements import require_export
 from pathgene_rt.model_spec import Preprocess
 
@@ -57,7 +58,7 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
     Raises :class:`MissingExtraError` without torch, onnx, onnxscript or onnxruntime,
     :class:`UsageError` for a request that makes no sense, :class:`OutputError` if ``out`` cannot be
     written, :class:`CheckpointError` for weights that do not fit, :class:`VerificationError` if a
-    graph does not agree with torch. In every case nothing is left at ``out``.
+    graph does not agree with its original. In every case nothing is left at ``out``.
     """
     require_export()
     from pathgene_rt.export.write_bundle import require_free_target
@@ -78,7 +79,7 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
         encoder_sha256=encoder.spec.weights_sha256,
         heads=tuple(head.spec.name for head in heads),
         comparisons=_comparisons(encoder, heads),
-        warnings=tuple(warning for head in heads for warning in head.warnings),
+        warnings=(*encoder.warnings, *(warning for head in heads for warning in head.warnings)),
         seconds=time.monotonic() - began,
     )
 
@@ -104,6 +105,16 @@ def _require_sensible(request: ExportRequest) -> None:
 def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
     from pathgene_rt.export.encoder import export_encoder, is_bundle, reuse_encoder
 
+    if isinstance(request.encoder, OnnxEncoder):
+        if request.preprocess is not None:
+            raise UsageError(
+                f"[preprocess] is for a checkpoint; that of {request.encoder.path} is in the file "
+                "of --preprocess"
+            )
+        from pathgene_rt.export.foreign_encoder import adopt_encoder
+
+        announce("taking over and comparing the encoder")
+        return adopt_encoder(request.encoder, request.golden)
     if is_bundle(request.encoder):
         if request.golden or request.preprocess is not None:
             raise UsageError(
@@ -146,7 +157,7 @@ def _write(
         version=request.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         intended_use=request.intended_use,
-        licence=request.licence,
+        licence=request.licence or encoder.licence,
         encoder=encoder.spec,
         heads=tuple(head.spec for head in heads),
         files={},

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pathgene_rt.bundle import BundleManifest
 from pathgene_rt.export.check import Comparison
-from pathgene_rt.model_spec import HeadSpec
+from pathgene_rt.model_spec import HeadSpec, Preprocess
 
 Figure = float | int | str | list[float]
 _INTERVAL = "_interval"
@@ -45,7 +45,7 @@ def model_card(
         f"weights `{encoder.weights_sha256[:12]}`",
         f"- tiles of {preprocess.tile_px} px at {preprocess.mpp:g} um/px "
         f"(tolerance {preprocess.mpp_tolerance:.0%}; other scales: {preprocess.scale_policy}; "
-        f"reduction: {preprocess.reduction}), resized to {preprocess.resize_px} px in the graph",
+        f"reduction: {preprocess.reduction}), {_resizing(preprocess)} in the graph",
         "",
         "## Heads",
         "",
@@ -63,7 +63,7 @@ def model_card(
         "",
         "## Fidelity",
         "",
-        f"The graphs in ONNX Runtime (CPU, float32) against torch, on golden tiles from "
+        f"The graphs in ONNX Runtime (CPU, float32) against the originals, on golden tiles from "
         f"{golden_source}; `pathgene-rt verify` repeats this on any machine.",
         "",
         "| graph | output | tiles | measure | difference | limit |",
@@ -80,6 +80,15 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _resizing(preprocess: Preprocess) -> str:
+    resized = f"resized to {preprocess.resize_px} px ({preprocess.interpolation})"
+    if preprocess.resize_px == preprocess.tile_px:
+        resized = "not resized"
+    if preprocess.crop_px is None:
+        return resized
+    return f"{resized}, cropped to the middle {preprocess.crop_px} px"
 
 
 def _head_section(head: HeadSpec) -> list[str]:

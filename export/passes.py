@@ -83,11 +83,15 @@ def _annotated(model: ir.Model) -> Iterator[ir.Model | ir.Graph | ir.Node | ir.V
             yield from node.outputs
 
 
-def clean_up() -> Sequential:
-    """The passes that every exported graph goes through, in order."""
+def clean_up(*, fold: bool = True) -> Sequential:
+    """The passes that every exported graph goes through, in order.
+
+    Without ``fold`` constants stay as they are: of a graph that is not ours, whose compressed
+    weights would grow.
+    """
     return Sequential(
         common_passes.InlinePass(),
-        FoldConstants(),
+        *([FoldConstants()] if fold else []),
         common_passes.IdentityEliminationPass(),
         common_passes.CommonSubexpressionEliminationPass(),
         common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

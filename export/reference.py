@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pathgene_rt.export.encoder_spec import Pooling
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
 from pathgene_rt.model_spec import Interpolation, Preprocess
 
@@ -48,6 +49,14 @@ def encoder_features(encoder: nn.Module, tiles: UInt8Array, preprocess: Preproce
         ]
     features: Float32Array = torch.cat(batches).numpy()
     return features
+
+
+def pooled_features(outputs: Float32Array, pooling: Pooling, prefix_tokens: int) -> Float32Array:
+    """Features [n, D] as they are; tokens [n, t, D] pooled to [n, D], or [n, 2D] of both kinds."""
+    if pooling == "none":
+        return outputs
+    first, mean = outputs[:, 0], outputs[:, prefix_tokens:].mean(axis=1)
+    return {"cls": first, "mean": mean, "cls+mean": np.concatenate([first, mean], axis=1)}[pooling]
 
 
 def head_inputs(

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from pathgene_rt.export.encoder_spec import EncoderSpec
 from pathgene_rt.model_spec import STRICT, Activation, Preprocess, TaskKind
 
 INTENDED_USE = "Research use only. Not for use in diagnostic procedures."
@@ -46,22 +47,33 @@ class HeadRequest:
         return self.name or self.path.stem
 
 
+@dataclass(frozen=True)
+class OnnxEncoder:
+    """An encoder of somebody else, normalised pixels [n, 3, i, i] to features or tokens, in the
+    ONNX file ``path``; ``spec`` says what it was trained on.
+    """
+
+    path: Path
+    spec: EncoderSpec
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """One bundle to write.
 
-    ``encoder`` is a CTransPath state dict, or a bundle whose encoder and golden tiles are taken
-    over as they are (then without ``preprocess`` and ``golden``). ``golden`` are slides to take
-    golden tiles from; without any, tissue is generated. ``directory`` writes a folder instead of
-    one file. ``name`` is None for the stem of ``out``.
+    ``encoder`` is a CTransPath state dict; an :class:`OnnxEncoder` (then without ``preprocess``);
+    or a bundle whose encoder and golden tiles are taken over as they are (then without
+    ``preprocess`` and ``golden``). ``golden`` are slides to take golden tiles from; without any,
+    tissue is generated. ``directory`` writes a folder instead of one file. ``name`` is None for the
+    stem of ``out``, ``licence`` None for that of the encoder.
     """
 
-    encoder: Path
+    encoder: Path | OnnxEncoder
     out: Path
     heads: tuple[HeadRequest, ...] = ()
     name: str | None = None
     version: str = "1"
-    licence: str = LICENCE
+    licence: str | None = None
     intended_use: str = INTENDED_USE
     preprocess: Preprocess | None = None
     golden: tuple[Path, ...] = ()

@@ -20,6 +20,7 @@ OPSET = 20
 
 _DYNAMIC_AXIS: dict[str, tuple[int, str]] = {
     "tiles": (0, "n"),
+    "tokens": (0, "n"),
     "features": (0, "n"),
     "coords": (0, "n"),
     "edges": (1, "e"),

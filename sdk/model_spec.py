@@ -12,7 +12,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
@@ -64,6 +71,14 @@ class Preprocess:
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_px: int | None = Field(default=None, ge=16, le=4096)
+
+    @field_validator("crop_px")
+    @classmethod
+    def _crop_fits(cls, crop_px: int | None, info: ValidationInfo) -> int | None:
+        resize_px = info.data.get("resize_px")
+        if crop_px is not None and resize_px is not None and crop_px > resize_px:
+            raise ValueError(f"no more than resize_px = {resize_px} can be cropped")
+        return crop_px
 
     @property
     def image_px(self) -> int:

@@ -224,7 +224,9 @@ def test_a_head_that_differs_from_torch_is_named_and_nothing_is_written(request_
     with pytest.raises(VerificationError) as caught:
         export_bundle(request_)
     message = str(caught.value)
-    assert "output logits of head egfr differs from torch by 3.2e-03 (limit 1e-04)" in message
+    assert (
+        "output logits of head egfr differs from the original by 3.2e-03 (limit 1e-04)" in message
+    )
     assert "at n=17" in message
     assert "attention" not in message
     assert caught.value.exit_code == 6

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
+from typing_extensions import Buffer
 
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.files import atomic_path, reason
@@ -215,11 +216,25 @@ def weights_sha256(state: Mapping[str, Tensor], extra: Mapping[str, object]) -> 
     ``extra`` is what else makes these weights what they are, as JSON can say it: an encoder's
     preprocessing, a head's options.
     """
+    tensors = ((name, state[name].detach().cpu().contiguous()) for name in sorted(state))
+    return tensors_sha256(
+        (
+            (name, str(tensor.dtype), tensor.shape, tensor.reshape(-1).view(torch.uint8).numpy())
+            for name, tensor in tensors
+        ),
+        extra,
+    )
+
+
+def tensors_sha256(
+    tensors: Iterable[tuple[str, str, Sequence[int], Buffer]], extra: Mapping[str, object]
+) -> str:
+    """The digest of :func:`weights_sha256`, of tensors in the order of their names: each its name,
+    dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(extra, sort_keys=True).encode())
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for name, dtype, shape, data in tensors:
+        digest.update(f"\n{name} {dtype} {list(shape)}\n".encode())
+        digest.update(data)
     return digest.hexdigest()
 
 
