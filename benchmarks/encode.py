@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import onnx
 import torch
 import typer
+from graph_cost import graph_cost
 
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engine import Engine, Precision
@@ -117,7 +116,7 @@ def calibrated(bundle: Path, slides: list[str], options: EngineOptions) -> None:
 def run(bundle: Bundle, encoder: CTransPath, options: EngineOptions, rounds: int) -> None:
     golden = bundle.golden("encoder")
     tiles: UInt8Array = golden["tiles"]
-    work = gflop_a_tile(bundle.read(ENCODER_FILE))
+    work = graph_cost(bundle.read(ENCODER_FILE)).gflop
     eager = torch_side(bundle, encoder, tiles)
     ceilings = [ceiling_side(*shape) for shape in PRODUCTS]
     sides = [eager, *ceilings]
@@ -180,23 +179,6 @@ def ceiling_side(rows: int, inner: int, columns: int) -> Side:
 
     rate()
     return Side(f"bfloat16 product {rows} x {inner} x {columns}", rate)
-
-
-def gflop_a_tile(model: bytes) -> float:
-    """Two operations a multiply-add, over all matrix products and convolutions of the graph."""
-    graph = onnx.load_from_string(model).graph
-    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    inferred = onnx.shape_inference.infer_shapes(onnx.helper.make_model(graph), data_prop=True)
-    shapes = {item.name: list(item.dims) for item in graph.initializer}
-    for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-        shapes[value.name] = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-    products = 0
-    for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm"):
-            products += prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-        elif node.op_type == "Conv":
-            products += prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
-    return 2e-9 * products
 
 
 def emit(name: str, figures: dict[str, Any]) -> None:

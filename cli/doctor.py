@@ -1,16 +1,77 @@
-"""``pathgene-rt doctor``: engines, devices, versions, and what to install."""
+"""``pathgene-rt doctor``: engines, devices, versions, what to install; acceptance on a GPU."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.errors import UsageError
 
 
-def doctor(json: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Say which engines can run here, with what, and what is missing."""
+def doctor(
+    gpu_acceptance: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Try every GPU engine with this bundle: builds, compares, provokes, times; one "
+            "report.",
+        ),
+    ] = None,
+    acceptance_engines: Annotated[
+        list[str] | None,
+        typer.Option(help="Try these engines instead, also those of the CPU; once for each."),
+    ] = None,
+    slide: Annotated[
+        Path | None, typer.Option(help="The slide to predict; else one of the golden tiles.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for acceptance.html and acceptance.json.")
+    ] = Path("acceptance"),
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say which engines can run here, with what, and what is missing.
+
+    With --gpu-acceptance, prove on this machine that they are right: exit code 0 if every check
+    passed, 6 if one failed, 5 if no engine could be tried.
+    """
+    console = Console(json=json, quiet=quiet)
+    if gpu_acceptance is not None:
+        _accept(gpu_acceptance, out, slide, acceptance_engines, console)
+    elif slide is not None or acceptance_engines:
+        raise UsageError("--slide and --acceptance-engines belong to --gpu-acceptance BUNDLE")
+    else:
+        _diagnose(console)
+
+
+def _accept(
+    bundle: Path, out: Path, slide: Path | None, engines: list[str] | None, console: Console
+) -> None:
+    from pathgene_rt.acceptance.acceptance import GPU_ENGINES, HTML_FILE, accept
+
+    report = accept(
+        bundle, out, slide=slide, engines=tuple(engines or GPU_ENGINES), tell=console.note
+    )
+    rows = [
+        [f"{one.engine} {one.precision}".strip(), one.check, report.WORDS[one.status], one.detail]
+        for one in report.results
+    ]
+    console.table("", ["engine", "check", "", "found"], rows)
+    executed = sum(bool(call.executed) for call in report.calls)
+    console.say(f"native functions executed: {executed} of {len(report.calls)}")
+    console.say(f"report: {out / HTML_FILE}")
+    console.emit(report.to_dict())
+    report.require_passed()
+    console.say(report.verdict)
+
+
+def _diagnose(console: Console) -> None:
     from pathgene_rt.engines.diagnosis import diagnose
     from pathgene_rt.options import default_cache_dir
 
-    console = Console(json=json, quiet=quiet)
     found = diagnose(default_cache_dir())
     bfloat16 = "yes" if found.bfloat16 else "no"
     console.say(found.system)

@@ -1,0 +1,156 @@
+"""One run of acceptance: which engines there are, their checks, and the report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pathgene_rt.acceptance.checks import CHECKS
+from pathgene_rt.acceptance.golden_slide import write_golden_slide
+from pathgene_rt.acceptance.isolation import Outcome, run_isolated
+from pathgene_rt.acceptance.native_calls import load_table, summary
+from pathgene_rt.acceptance.report_html import write_html
+from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
+from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
+from pathgene_rt.acceptance.worker import REFERENCE
+from pathgene_rt.bundle import Bundle
+from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
+from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
+from pathgene_rt.files import writable_folder, write_json
+
+JSON_FILE, HTML_FILE = "acceptance.json", "acceptance.html"
+REFERENCE_LIMIT_S = 3600.0
+"""A slide of the user's own on the CPU in float32."""
+
+GPU_ENGINES = tuple(name for name, _ in BACKENDS if name in GPU_BACKENDS)
+"""In the order in which `auto` prefers them."""
+
+
+def accept(
+    bundle: Path,
+    out: Path,
+    *,
+    slide: Path | None = None,
+    engines: Sequence[str] = GPU_ENGINES,
+    checks: Sequence[str] = tuple(CHECKS),
+    tell: Callable[[str], None] = lambda _: None,
+) -> AcceptanceReport:
+    """Make ``checks`` on every one of ``engines`` in every precision that it offers here.
+
+    Writes ``acceptance.json`` and ``acceptance.html`` to the folder ``out``. ``slide`` is predicted
+    in place of one made of the golden tiles. ``tell`` is called with what is done next. Raises
+    BundleError, OutputError; what checks find is in the report.
+    """
+    began = time.monotonic()
+    writable_folder(out)
+    with (
+        Bundle.open(bundle) as opened,
+        tempfile.TemporaryDirectory(
+            prefix="pathgene-rt-acceptance-", ignore_cleanup_errors=True
+        ) as name,
+    ):
+        folder = Path(name)
+        if slide is None:
+            slide = folder / "golden-tiles.svs"
+            write_golden_slide(slide, opened.golden("encoder")["tiles"], opened.preprocess.mpp)
+        run = _Run(bundle, slide, folder, tuple(checks), tell)
+        run.all(engines)
+        report = AcceptanceReport(
+            bundle=opened.manifest.name,
+            bundle_sha256=opened.sha256,
+            gpus=tuple(gpu.name for gpu in cuda_devices()),
+            problems=run.problems,
+            results=tuple(run.results),
+            calls=summary(load_table(), run.calls),
+            seconds=time.monotonic() - began,
+        )
+    write_json(out / JSON_FILE, report.to_dict())
+    write_html(out / HTML_FILE, report)
+    return report
+
+
+class _Run:
+    """The jobs of one acceptance and what they said."""
+
+    def __init__(
+        self,
+        bundle: Path,
+        slide: Path,
+        folder: Path,
+        checks: tuple[str, ...],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._bundle, self._slide, self._folder = bundle, slide, folder
+        self._checks = checks
+        self._tell = tell
+        self._reference: Path | None = None
+        self.problems: dict[str, str] = {}
+        self.results: list[CheckResult] = []
+        self.calls: list[dict[str, list[str]]] = []
+
+    def all(self, engines: Sequence[str]) -> None:
+        """Every engine that is here in every precision; the others' checks are not run."""
+        targets: list[Target] = []
+        for name in engines:
+            found = load_backend(name).probe()
+            if found.available:
+                targets += [Target(name, precision) for precision in found.precisions]
+                continue
+            self.problems[name] = _why_not(name, found.reason)
+            self.results += [
+                CheckResult(name, "", check, "not run", self.problems[name])
+                for check in self._checks
+            ]
+        if targets:
+            self._keep_reference()
+        for target in targets:
+            self._one(target)
+
+    def _keep_reference(self) -> None:
+        """What the CPU says, for the engines to be compared with."""
+        name = next((one for one in CPU_ENGINES if load_backend(one).probe().available), None)
+        if name is None:
+            self.problems[REFERENCE] = "no CPU engine is installed; pip install openvino"
+            return
+        reference = self._folder / "reference.npz"
+        job = self._job(Target(name, "float32"), (REFERENCE,), reference, recorded=False)
+        outcome = self._outcome(job)
+        if outcome.results[0].status == "passed":
+            self._reference = reference
+        else:
+            self.problems[REFERENCE] = f"{name}: {outcome.results[0].detail}"
+
+    def _one(self, target: Target) -> None:
+        """First what is recorded, then what is timed: recording takes time."""
+        for timing in (False, True):
+            names = tuple(name for name in self._checks if CHECKS[name].timing == timing)
+            outcome = self._outcome(self._job(target, names, self._reference, recorded=not timing))
+            self.results += outcome.results
+            self.calls += outcome.calls
+        shutil.rmtree(self._folder / "cache", ignore_errors=True)
+
+    def _job(
+        self, target: Target, checks: tuple[str, ...], reference: Path | None, *, recorded: bool
+    ) -> Job:
+        gpu = target.engine in GPU_ENGINES
+        return Job(
+            self._bundle, self._slide, self._folder, target, checks, reference, gpu, recorded
+        )
+
+    def _outcome(self, job: Job) -> Outcome:
+        limits = {name: check.limit_s for name, check in CHECKS.items()}
+        return run_isolated(
+            job,
+            {**limits, REFERENCE: REFERENCE_LIMIT_S},
+            lambda check: self._tell(f"{job.target}: {check}"),
+        )
+
+
+def _why_not(name: str, reason: str) -> str:
+    """Why an engine cannot be tried: no card before anything else."""
+    if name in GPU_ENGINES and (problem := driver_problem()):
+        return f"no NVIDIA GPU ({problem})"
+    return reason

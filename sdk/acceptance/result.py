@@ -1,0 +1,102 @@
+"""What acceptance found: one result a check, one line a native function, one verdict."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pathgene_rt.engine import Precision
+from pathgene_rt.errors import EngineUnavailableError, VerificationError
+from pathgene_rt.report import software_versions, utc_now
+
+SCHEMA_VERSION = 1
+
+Status = Literal["passed", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One engine in one precision: what the checks are made on."""
+
+    engine: str
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """``detail`` is what was found, why it failed, or why it was not run; ``figures`` are what was
+    measured, by name with its unit.
+    """
+
+    engine: str
+    precision: str
+    check: str
+    status: Status
+    detail: str
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NativeCall:
+    """A function of a native library that our source calls.
+
+    ``places`` are where (file and function of ours), ``executed`` those of them that ran, and
+    ``raised`` what it raised there, in its own words; raising may be what a check wanted.
+    """
+
+    function: str
+    places: tuple[str, ...]
+    executed: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AcceptanceReport:
+    """Everything that was tried. ``gpus`` are the cards that the driver names; ``problems`` say why
+    engines could not be tried.
+    """
+
+    bundle: str
+    bundle_sha256: str
+    gpus: tuple[str, ...]
+    problems: dict[str, str]
+    results: tuple[CheckResult, ...]
+    calls: tuple[NativeCall, ...]
+    seconds: float
+    created: str = field(default_factory=utc_now)
+    system: str = field(default_factory=platform.platform)
+    versions: dict[str, str] = field(default_factory=software_versions)
+
+    WORDS: ClassVar[dict[Status, str]] = {
+        "passed": "passed",
+        "failed": "FAILED",
+        "not run": "not run",
+    }
+
+    def count(self, status: Status) -> int:
+        """How many checks ended so."""
+        return sum(result.status == status for result in self.results)
+
+    @property
+    def verdict(self) -> str:
+        """The report in one line."""
+        if self.count("passed") + self.count("failed") == 0:
+            return f"nothing could be run: {'; '.join(self.problems.values()) or 'no engine'}"
+        counts = [f"{self.count(status)} {word}" for status, word in self.WORDS.items()]
+        return f"{'NOT ' if self.count('failed') else ''}accepted: {', '.join(counts)}"
+
+    def require_passed(self) -> None:
+        """Raise VerificationError if a check failed, EngineUnavailableError if none could run."""
+        if self.count("failed"):
+            raise VerificationError(f"{self.verdict}; see the report")
+        if not self.count("passed"):
+            raise EngineUnavailableError(self.verdict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in ``acceptance.json``."""
+        return {"schema_version": SCHEMA_VERSION, "verdict": self.verdict, **asdict(self)}

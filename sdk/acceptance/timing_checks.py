@@ -1,0 +1,107 @@
+"""How long each stage takes here: reading, decoding, copying, the encoder, the heads."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from statistics import median
+
+import numpy as np
+
+from pathgene_rt.acceptance.workbench import Check, Finding, NotRunError, Workbench
+from pathgene_rt.engines.tuning import measure_rate
+from pathgene_rt.head_panel import HeadPanel
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.slide_work import prepared
+from pathgene_rt.tiling import read_tile
+
+ROUNDS = 3
+BAG_TILES = (1024, 10_240)
+
+
+def decode_on_cpu(bench: Workbench) -> Finding:
+    """Tiles a second from the slide's file to pixels, on one thread and on all."""
+    options = PredictOptions(exact=True)
+    figures = {}
+    with prepared(bench.job.slide, bench.bundle.preprocess, options) as work:
+        corners = [(int(x), int(y)) for x, y in work.grid.xy]
+        side = work.grid.tile_px
+        reduction = bench.bundle.preprocess.reduction
+
+        def one(xy: tuple[int, int]) -> None:
+            read_tile(work.slide, work.grid, xy, reduction, np.empty((side, side, 3), np.uint8))
+
+        for threads in sorted({1, os.cpu_count() or 1}):
+            with ThreadPoolExecutor(threads) as pool:
+                seconds = seconds_of(lambda: list(pool.map(one, corners)))
+            figures[f"tiles/s on {threads} threads"] = len(corners) / seconds
+        reader = work.slide.reader
+    return Finding(f"{reader}: {_listed(figures)}", figures)
+
+
+def encoder_rate(bench: Workbench) -> Finding:
+    """Tiles a second of the encoder alone, pixels at hand, and how long one batch takes."""
+    factory = bench.factory()
+    batch = factory.options.batch
+    with factory.encoder() as encoder:
+        rate = median(measure_rate(encoder, bench.tiles, batch) for _ in range(ROUNDS))
+        name = encoder.spec.inputs[0].name
+        tiles = np.ascontiguousarray(np.resize(bench.tiles, (batch, *bench.tiles.shape[1:])))
+
+        def alone() -> None:
+            encoder.submit({name: tiles})
+            encoder.result()
+
+        one_ms = 1000 * seconds_of(alone)
+    figures = {"tiles/s": rate, "batch": batch, "one batch ms": one_ms}
+    return Finding(f"{rate:.0f} tiles/s in batches of {batch}; one takes {one_ms:.2f} ms", figures)
+
+
+def heads_time(bench: Workbench) -> Finding:
+    """Milliseconds of each head, for a biopsy and for a resection."""
+    if not bench.bundle.heads:
+        raise NotRunError("the bundle has no heads")
+    figures = {}
+    with HeadPanel(bench.bundle, bench.factory()) as panel:
+        for n in BAG_TILES:
+            bag = bench.bag(n)
+            for head in bench.bundle.heads:
+                seconds = seconds_of(partial(panel.run, [head], bag))
+                figures[f"{head.name} {n} tiles ms"] = 1000 * seconds
+    return Finding(_listed(figures), figures)
+
+
+def slide_stages(bench: Workbench) -> Finding:
+    """Seconds of each stage of one prediction, engines loaded."""
+    with bench.predictor() as predictor:
+        bench.predict(predictor)
+        ran = bench.predict(predictor).provenance
+    figures = {f"{stage} s": seconds for stage, seconds in ran.seconds.items()}
+    figures |= {"tiles/s": ran.tiles_per_second, "encoder busy share": ran.encoder_busy_share}
+    return Finding(f"{ran.tiles} tiles: {_listed(figures)}", figures)
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Median seconds of ``action``, after one that warms up."""
+    action()
+    found = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - began)
+    return median(found)
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+
+
+TIMING_CHECKS = (
+    Check("time: decode on the CPU", "how fast tiles come", decode_on_cpu, timing=True),
+    Check("time: encoder", "how fast the encoder is alone", encoder_rate, timing=True),
+    Check("time: heads", "what heads cost", heads_time, 600.0, timing=True),
+    Check("time: slide", "where the time of a slide goes", slide_stages, 900.0, timing=True),
+)

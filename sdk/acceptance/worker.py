@@ -1,0 +1,108 @@
+"""The process that makes one target's checks: ``python -m pathgene_rt.acceptance.worker ...``.
+
+It says on a file, line by line, what it begins and what it found, so that whoever started it knows
+where it was if it crashes or hangs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pathgene_rt.engines
+from pathgene_rt.acceptance.checks import CHECKS
+from pathgene_rt.acceptance.native_calls import NativeCalls, load_table
+from pathgene_rt.acceptance.result import CheckResult
+from pathgene_rt.acceptance.workbench import (
+    Check,
+    CheckFailedError,
+    Job,
+    NotRunError,
+    Workbench,
+    reference_arrays,
+)
+from pathgene_rt.errors import PathGeneError
+
+REFERENCE = "reference"
+"""The job that is no check: keep what this engine gives, for the others to be compared with."""
+
+
+def main(job_file: str, events_file: str) -> None:
+    """Make the checks of the job in ``job_file``; append to ``events_file``."""
+    job = Job.from_json(Path(job_file).read_text(encoding="utf-8"))
+    root = Path(next(iter(pathgene_rt.engines.__path__)))
+    with Path(events_file).open("a", encoding="utf-8") as events:
+
+        def say(event: dict[str, Any]) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+        calls = NativeCalls(load_table(), root)
+        if job.recorded:
+            calls.start()
+        for name in job.checks:
+            say({"began": name})
+            result = _keep_reference(job) if name == REFERENCE else _make(CHECKS[name], job)
+            say({"result": asdict(result), "calls": calls.found()})
+
+
+def _make(check: Check, job: Job) -> CheckResult:
+    """The result of one check, on a workbench of its own."""
+    began = time.perf_counter()
+    figures: dict[str, float] = {}
+    try:
+        bench = Workbench(job)
+        try:
+            found = check.run(bench)
+        finally:
+            bench.close()
+        status, detail, figures = "passed", found.words, dict(found.figures)
+    except NotRunError as error:
+        status, detail = "not run", str(error)
+    except CheckFailedError as error:
+        status, detail = "failed", str(error)
+    except Exception as error:  # noqa: BLE001 - what a check raises is its result
+        status, detail = "failed", _in_words(error)
+    return CheckResult(
+        job.target.engine,
+        job.target.precision,
+        check.name,
+        status,  # type: ignore[arg-type]
+        detail,
+        time.perf_counter() - began,
+        {name: float(value) for name, value in figures.items()},
+    )
+
+
+def _keep_reference(job: Job) -> CheckResult:
+    def keep(bench: Workbench) -> Any:
+        from pathgene_rt.acceptance.workbench import Finding
+
+        assert job.reference is not None
+        np.savez(job.reference, **reference_arrays(bench))
+        return Finding("kept")
+
+    return _make(Check(REFERENCE, "", keep), job)
+
+
+def _in_words(error: Exception) -> str:
+    """An error of ours as it is; any other with its type and the place, for it is a mistake."""
+    words = " ".join(str(error).split())[:500]
+    if isinstance(error, PathGeneError):
+        return words
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {Path(trace.tb_frame.f_code.co_filename).name}"
+    line = "" if trace is None else f":{trace.tb_lineno}"
+    return f"{type(error).__name__}: {words}{where}{line}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
