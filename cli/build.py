@@ -10,8 +10,12 @@ from pathgene_rt.cli.choices import (
     BatchOption,
     BundleArgument,
     EngineOption,
+    HardwareCompatibleOption,
     PrecisionOption,
+    StripWeightsOption,
     ThreadsOption,
+    VersionCompatibleOption,
+    WorkspaceOption,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import UsageError
@@ -35,6 +39,10 @@ def build(
         list[str] | None,
         typer.Option(help="Slides (files, patterns or folders) to calibrate INT8 on."),
     ] = None,
+    workspace: WorkspaceOption = 0,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatible: HardwareCompatibleOption = "none",
+    strip_weights: StripWeightsOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -44,17 +52,33 @@ def build(
     --calibrate, and --precision int8 or auto, the encoder is first quantised on tiles of these
     slides, which is kept if other tiles of them give the same features and predictions within the
     limits (exit code 6 if not). Takes minutes; needs the extra int8.
+
+    TensorRT builds an engine for the encoder and each head, which takes minutes the first time;
+    later commands find them. --batch is then the most tiles that a call takes.
     """
     from pathgene_rt.bundle import Bundle
     from pathgene_rt.engines.build import build as build_engines
-    from pathgene_rt.options import EngineOptions
+    from pathgene_rt.options import EngineOptions, TensorRtOptions
 
     console = Console(json=json, quiet=quiet)
-    options = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
+    options = EngineOptions(
+        backend=engine,
+        precision=precision,
+        threads=threads,
+        batch=batch,
+        tensorrt=TensorRtOptions(
+            workspace_mb=workspace,
+            max_batch=batch,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            strip_weights=strip_weights,
+        ),
+    )
     with Bundle.open(bundle) as opened:
         if calibrate:
             _calibrate(opened, options, calibrate, console)
-        report = build_engines(opened, options, console.note)
+        with console.steps() as step:
+            report = build_engines(opened, options, step)
     rows = []
     for entry in report.candidates:
         verified, rate = entry.verification, entry.tiles_per_second

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.options import PrecisionChoice
+from pathgene_rt.options import HardwareCompatible, PrecisionChoice
 
 BUNDLE_VARIABLE = "PATHGENE_RT_BUNDLE"
 
@@ -33,7 +33,12 @@ MppOption = Annotated[
 CoordsOption = Annotated[
     Path | None, typer.Option(help="CLAM or TRIDENT coordinates (HDF5) instead of our own tiles.")
 ]
-EngineOption = Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, tensorrt, onnxruntime-cuda, onnxruntime-tensorrt, openvino or onnxruntime."
+    ),
+]
 PrecisionOption = Annotated[
     PrecisionChoice,
     typer.Option(help="auto is what `build` found fastest within the limits, else float32."),
@@ -41,6 +46,30 @@ PrecisionOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the engine; 0 means all cores.")]
 BatchOption = Annotated[
     int, typer.Option(help="Tiles an encoder call takes; 0: as `build` measured.")
+]
+WorkspaceOption = Annotated[
+    int,
+    typer.Option(
+        metavar="MB", help="TensorRT: scratch memory that a layer may use; 0 suits the card."
+    ),
+]
+VersionCompatibleOption = Annotated[
+    bool,
+    typer.Option(
+        "--version-compatible",
+        help="TensorRT: engines that later versions of it run, too; slower.",
+    ),
+]
+HardwareCompatibleOption = Annotated[
+    HardwareCompatible,
+    typer.Option(help="TensorRT: ampere_plus engines run on other cards, too; slower."),
+]
+StripWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--strip-weights",
+        help="TensorRT: keep engines without weights, which the bundle has at each start.",
+    ),
 ]
 ReadersOption = Annotated[int, typer.Option(help="Threads that decode tiles; 0 means automatic.")]
 IoTimeoutOption = Annotated[

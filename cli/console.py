@@ -81,6 +81,12 @@ class Console:
             yield ItemProgress(self, bars, total, unit)
 
     @contextmanager
+    def steps(self) -> Iterator[Steps]:
+        """Work in steps, of which some tell how much of them is done."""
+        with self._bars() as bars:
+            yield Steps(self, bars)
+
+    @contextmanager
     def _bars(self) -> Iterator[RichProgress | None]:
         """An empty stack of bars, or None where they would not be seen."""
         if self.quiet or not sys.stderr.isatty():
@@ -120,6 +126,29 @@ class _Bar:
 
     def remove(self) -> None:
         self._bars.remove_task(self._task)
+
+
+class Steps:
+    """A line on stderr for each step, and a bar for what tells the share that is done."""
+
+    def __init__(self, console: Console, bars: RichProgress | None) -> None:
+        self._console = console
+        self._bars = bars
+        self._bar: _Bar | None = None
+        self._words = ""
+
+    def __call__(self, words: str, share: float | None = None) -> None:
+        """``words`` are being done; ``share`` of it is, if that is known. Not from two threads at
+        once."""
+        if self._bar is not None and (share is None or words != self._words):
+            self._bar.remove()
+            self._bar = None
+        if share is None:
+            self._console.note(words)
+        elif self._bars is not None:
+            if self._bar is None:
+                self._bar, self._words = _Bar(self._bars, words, 100, "%"), words
+            self._bar.update(round(100 * share))
 
 
 class ItemProgress:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import Precision
-from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError
-from pathgene_rt.engines.engine_cache import EngineCache
-from pathgene_rt.engines.registry import EngineFactory, candidates, decision_key
+from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, Tell
+from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.registry import (
+    TENSORRT_BACKENDS,
+    EngineFactory,
+    candidates,
+    decision_key,
+)
 from pathgene_rt.engines.replay import Verification, replay
 from pathgene_rt.engines.tuning import measure_rate, tune
 from pathgene_rt.errors import EngineError, EngineUnavailableError, VerificationError
-from pathgene_rt.options import EngineOptions
-
-Step = Callable[[str], None]
-"""Called with what is done next, in words."""
+from pathgene_rt.options import EngineOptions, TensorRtOptions
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,18 @@ class BuildReport:
         }
 
 
-def build(bundle: Bundle, options: EngineOptions, step: Step | None = None) -> BuildReport:
+def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> BuildReport:
     """Try every backend and precision that ``options`` allow, and keep what was found.
 
     With precision "auto" the fastest precision within the limits, and how many tiles suit it at
     once, are kept for each backend in the cache folder: they are what "auto" means from now on for
-    this bundle on this machine. Raises
-    BundleError if the goldens are incomplete.
+    this bundle on this machine. How TensorRT was told to build is kept with any precision, so that
+    its engines are found again. Raises BundleError if the goldens are incomplete.
     """
-    tell = step or (lambda _: None)
+    tell = step or (lambda _words, _share: None)
+    # Not what an older decision says: it is replaced.
+    tensorrt = options.tensorrt or TensorRtOptions(max_batch=options.batch)
+    options = replace(options, tensorrt=tensorrt)
     found: list[Candidate] = []
     chosen: dict[str, Precision] = {}
     cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
@@ -93,16 +98,13 @@ def build(bundle: Bundle, options: EngineOptions, step: Step | None = None) -> B
         availability = backend.probe()
         tried = list(_try_backend(bundle, backend, availability, options, tell))
         best = _fastest(tried)
-        if options.precision == "auto" and availability.available:
-            if best is not None and best.precision is not None:
-                chosen[backend.name] = best.precision
-                if len(chosen) == 1:  # the one that runs unless another is named
-                    tell(f"{backend.name} {best.precision}: measuring how many tiles at once")
-                    best = _tuned(bundle, best, options)
-            if cache is not None:
-                # Also that none passed: an older decision must not outlive this one.
-                decision = {"precision": None} if best is None else best.to_dict()
-                cache.decide(decision_key(bundle, backend.name, availability), decision)
+        if options.precision == "auto" and best is not None and best.precision is not None:
+            chosen[backend.name] = best.precision
+            if len(chosen) == 1:  # the one that runs unless another is named
+                tell(f"{backend.name} {best.precision}: measuring how many tiles at once", None)
+                best = _tuned(bundle, best, options)
+        if cache is not None and availability.available:
+            _keep(cache, decision_key(bundle, backend.name, availability), options, best)
         found += [best if best and entry.precision == best.precision else entry for entry in tried]
     return BuildReport(tuple(found), chosen, () if cache is None else cache.warnings)
 
@@ -118,19 +120,35 @@ def verify(bundle: Bundle, options: EngineOptions) -> tuple[Verification, tuple[
         return replay(bundle, factory, encoder, factory.options.batch), factory.notes
 
 
+def _keep(
+    cache: EngineCache, key: DecisionKey, options: EngineOptions, best: Candidate | None
+) -> None:
+    """Keep what was found, and how TensorRT's engines were built."""
+    if options.precision == "auto":
+        # Also that none passed: an older decision must not outlive this one.
+        decision = {"precision": None} if best is None else best.to_dict()
+    elif key.backend in TENSORRT_BACKENDS:
+        decision = cache.decision(key) or {}
+    else:
+        return
+    if key.backend in TENSORRT_BACKENDS and options.tensorrt is not None:
+        decision["tensorrt"] = asdict(options.tensorrt)
+    cache.decide(key, decision)
+
+
 def _try_backend(
     bundle: Bundle,
     backend: Backend,
     availability: Availability,
     options: EngineOptions,
-    tell: Step,
+    tell: Tell,
 ) -> Iterator[Candidate]:
     for precision in availability.precisions:
         if options.precision in ("auto", precision):
-            tell(f"{backend.name} {precision}: compiling, replaying goldens, measuring")
+            tell(f"{backend.name} {precision}: compiling, replaying goldens, measuring", None)
             named = replace(options, backend=backend.name, precision=precision)
             try:
-                yield _try_precision(bundle, named)
+                yield _try_precision(bundle, named, tell)
             except NotCalibratedError as error:
                 # Calibrating needs slides: "auto" means what there is.
                 if options.precision != "auto":
@@ -139,8 +157,8 @@ def _try_backend(
         yield Candidate(backend.name, None, refused=why)
 
 
-def _try_precision(bundle: Bundle, options: EngineOptions) -> Candidate:
-    factory = EngineFactory(bundle, options)
+def _try_precision(bundle: Bundle, options: EngineOptions, tell: Tell) -> Candidate:
+    factory = EngineFactory(bundle, options, tell=tell)
     batch, in_flight = factory.options.batch, factory.options.in_flight
     try:
         with factory.encoder() as encoder:

@@ -9,14 +9,21 @@ from typing import cast
 
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engine import Engine, Precision
-from pathgene_rt.engines.backend import Availability, Backend
-from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.backend import Availability, Backend, Tell
+from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
 from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
-from pathgene_rt.options import DEFAULT_BATCH, DEFAULT_IN_FLIGHT, EngineOptions
+from pathgene_rt.options import (
+    DEFAULT_BATCH,
+    DEFAULT_IN_FLIGHT,
+    EngineOptions,
+    TensorRtOptions,
+)
 
 BACKENDS: tuple[tuple[str, str], ...] = (
+    ("tensorrt", "pathgene_rt.engines.tensorrt.backend"),
     ("onnxruntime-cuda", "pathgene_rt.engines.onnxruntime.cuda_backend"),
     ("onnxruntime-tensorrt", "pathgene_rt.engines.onnxruntime.tensorrt_backend"),
     ("openvino", "pathgene_rt.engines.openvino.backend"),
@@ -26,6 +33,9 @@ BACKENDS: tuple[tuple[str, str], ...] = (
 
 GPU_BACKENDS = frozenset({"tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"})
 """Those that compute on an NVIDIA card."""
+
+TENSORRT_BACKENDS = frozenset({"tensorrt", "onnxruntime-tensorrt"})
+"""Those that build engines as TensorRtOptions say."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,15 @@ class EngineFactory:
 
     ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's;
     ``options`` are those given, with the batch and the calls at once that are used; ``cache`` is
-    the folder of engines and decisions, None if it is turned off.
+    the folder of engines and decisions, None if it is turned off. ``tell`` hears of engines that
+    take minutes to build.
     Raises EngineUnavailableError if nothing fits ``options``.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, options: EngineOptions, *, tell: Tell | None = None) -> None:
         self._bundle = bundle
         self._asked = options
+        self._tell = tell
         self.cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
         self.selection = choose(options)
         self._decision = self.cache.decision(self.key) if self.cache is not None else None
@@ -170,7 +182,7 @@ class EngineFactory:
                 )
             file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
         backend, model = self.selection.backend, self._bundle.read(file)
-        return backend.create(model, spec, self.options, precision, self.cache)
+        return backend.create(model, spec, self.options, precision, self.cache, tell=self._tell)
 
     def _choose_precision(self) -> tuple[Precision, str]:
         if self._asked.precision != "auto":
@@ -179,7 +191,7 @@ class EngineFactory:
         if len(availability.precisions) == 1:
             return availability.precisions[0], "the only one here"
         decision = self._decision
-        if decision is None:
+        if decision is None or "precision" not in decision:
             return "float32", "pathgene-rt build has not measured this bundle on this machine"
         for precision in availability.precisions:
             if precision == decision.get("precision"):
@@ -196,6 +208,8 @@ class EngineFactory:
             batch=self._asked.batch or (batch if isinstance(batch, int) else DEFAULT_BATCH),
             in_flight=self._asked.in_flight
             or (in_flight if isinstance(in_flight, int) else DEFAULT_IN_FLIGHT),
+            # Also for another precision than the one decided on: its engines were built so, too.
+            tensorrt=self._asked.tensorrt or TensorRtOptions.of_record(decision.get("tensorrt")),
         )
 
 

@@ -68,6 +68,10 @@ class RunnerBase(ABC, Generic[Ticket]):
     def warnings(self) -> tuple[str, ...]:
         return tuple(self._warnings)
 
+    def warn(self, what: str) -> None:
+        """Add to :attr:`warnings`, for the report of whoever uses this engine."""
+        self._warnings.append(what)
+
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype whose first byte lies on a cache line."""
         if name not in self._inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,22 @@ def default_cache_dir() -> Path:
     return base / "pathgene-rt"
 
 
+def default_cache_limit() -> int:
+    """Bytes that kept engines may take: ``PATHGENE_RT_CACHE_LIMIT``, e.g. "2 GB", or 10 GB."""
+    try:
+        return parse_bytes(os.environ.get("PATHGENE_RT_CACHE_LIMIT") or "10 GB")
+    except UsageError as error:
+        raise UsageError(f"PATHGENE_RT_CACHE_LIMIT: {error}") from None
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes as people write them: "500 MB", "2GB", "1.5 TB", "0". Raises UsageError."""
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(|k|M|G|T)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise UsageError(f"{text!r} is no size; give e.g. 500MB or 2GB")
+    return int(float(found[1]) * 1000 ** ("", "k", "m", "g", "t").index(found[2].lower()))
+
+
 @dataclass(frozen=True)
 class TensorRtOptions:
     """How TensorRT builds engines for this machine's card.
@@ -70,6 +87,14 @@ class TensorRtOptions:
                 "ampere_plus"
             )
 
+    @classmethod
+    def of_record(cls, record: object) -> TensorRtOptions:
+        """Those that a decision of `build` holds as a dict; the defaults if it holds none."""
+        try:
+            return cls(**record) if isinstance(record, dict) else cls()
+        except (TypeError, UsageError):  # written by another version of this package
+            return cls()
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -94,7 +119,11 @@ class EngineOptions:
         if self.precision != "auto" and self.precision not in PRECISIONS:
             known = ", ".join(("auto", *PRECISIONS))
             raise UsageError(f"precision {self.precision!r} is unknown; choose one of {known}")
-        for name, low, high in (("threads", 0, 1024), ("batch", 0, MAX_BATCH), ("in_flight", 0, 64)):
+        for name, low, high in (
+            ("threads", 0, 1024),
+            ("batch", 0, MAX_BATCH),
+            ("in_flight", 0, 64),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} {value} is out of range; choose {low} to {high}")

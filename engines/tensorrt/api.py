@@ -30,14 +30,12 @@ else:
             return tensorrt
 
 
-__all__ = ["installed", "logger", "strongly_typed", "trt", "unusable", "version"]
+__all__ = ["install", "installed", "logger", "strongly_typed", "trt", "unusable", "version"]
 
 FIRST, BEYOND = (10, 3), (12, 0)
 """The versions that were looked at, the second excluded: 12 may rename anything."""
 
-INSTALL = "pip install 'pathgene-rt[tensorrt]'"
-
-_CUDA_WHEELS = {13: "tensorrt-cu13", 12: "tensorrt-cu12", 11: "tensorrt-cu11"}
+_CUDA_WHEELS = {13: "tensorrt-cu13", 12: "tensorrt-cu12"}
 """Distributions by the CUDA they are made for; the driver's CUDA must be as new."""
 
 
@@ -54,28 +52,33 @@ def version() -> str:
         return str(tensorrt.__version__)
 
 
+def install(cuda_driver: tuple[int, int]) -> str:
+    """The command that installs TensorRT for a driver that serves CUDA ``cuda_driver``."""
+    extra = "tensorrt" if cuda_driver >= (13, 0) else "tensorrt-cu12"
+    return f"pip install 'pathgene-rt[{extra}]'"
+
+
 def unusable(cuda_driver: tuple[int, int]) -> str:
-    """Why TensorRT cannot be used with a driver for CUDA ``cuda_driver``, or an empty string."""
+    """Why TensorRT cannot be used with such a driver, and what to do, or an empty string."""
+    command = install(cuda_driver)
     if not installed():
-        return f"not installed; {INSTALL}"
+        return f"not installed; {command}"
     try:
         found = version()
     except EngineError as error:
-        return f"{error}; {INSTALL}"
+        return str(error)
     if not FIRST <= _numbers(found) < BEYOND:
         return (
             f"TensorRT {found} is installed, this pathgene-rt runs {FIRST[0]}.{FIRST[1]} to "
-            f"{BEYOND[0] - 1}.x; {INSTALL}"
+            f"{BEYOND[0] - 1}.x; {command}"
         )
-    for major, wheel in _CUDA_WHEELS.items():
-        if _has_distribution(wheel):
-            if major > cuda_driver[0]:
-                return (
-                    f"TensorRT {found} ({wheel}) needs a driver for CUDA {major}, this one is for "
-                    f"{cuda_driver[0]}.{cuda_driver[1]}; install a newer NVIDIA driver or "
-                    f"pip install tensorrt-cu{cuda_driver[0]}"
-                )
-            break
+    made_for = next((cuda for cuda, wheel in _CUDA_WHEELS.items() if _has_distribution(wheel)), 0)
+    if made_for > cuda_driver[0]:
+        return (
+            f"TensorRT {found} for CUDA {made_for} is installed, the driver serves CUDA "
+            f"{cuda_driver[0]}.{cuda_driver[1]}; install a newer NVIDIA driver, or pip uninstall "
+            f"tensorrt-cu{made_for} and {command}"
+        )
     return ""
 
 

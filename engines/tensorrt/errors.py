@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import shorten
 
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError, is_out_of_memory
 from pathgene_rt.errors import EngineError, PathGeneError
 
 _MESSAGE_LENGTH = 300
@@ -35,16 +36,16 @@ class Messages:
         """
         for cause in _CAUSES:
             for text in self.errors:
-                if cause.pattern.search(text):
+                if cause.told_by(text):
                     return text
         return next(iter(self.errors), "") or next(reversed(self.warnings), "")
 
 
 @dataclass(frozen=True)
 class _Cause:
-    """How a kind of failure is recognised, and what a user can do about it."""
+    """Which messages tell of a kind of failure, and what a user can do about it."""
 
-    pattern: re.Pattern[str]
+    told_by: Callable[[str], object]
     advice: str
 
 
@@ -52,32 +53,24 @@ OTHER_ENGINE = "use --engine onnxruntime-cuda"
 
 _CAUSES = (
     _Cause(
-        re.compile(r"out of memory|OutOfMemory|Requested size was|insufficient memory", re.I),
-        "free GPU memory (nvidia-smi lists who uses it), or build with a smaller --batch",
+        is_out_of_memory,
+        "close what else uses the GPU (nvidia-smi lists it), or build with a smaller --batch",
     ),
     _Cause(
-        re.compile(r"driver version is insufficient|CUDA initialization failure with error: 35\b"),
+        re.compile(
+            r"driver version is insufficient|CUDA initialization failure with error: 35\b"
+        ).search,
         "install a newer NVIDIA driver",
     ),
     _Cause(
-        re.compile(r"no kernel image|architecture is not supported|unsupported SM", re.I),
+        re.compile(r"no kernel image|architecture is not supported|unsupported SM", re.I).search,
         f"this TensorRT does not know this GPU: {OTHER_ENGINE}",
     ),
     _Cause(
-        re.compile(r"Could not find any implementation", re.I),
+        re.compile(r"Could not find any implementation", re.I).search,
         f"build with a larger --workspace, or {OTHER_ENGINE}",
     ),
 )
-
-
-def advice(text: str) -> str:
-    """What to do about the failure that ``text`` tells of."""
-    return next((cause.advice for cause in _CAUSES if cause.pattern.search(text)), OTHER_ENGINE)
-
-
-def is_out_of_memory(text: str) -> bool:
-    """Whether ``text`` tells that GPU memory ran out."""
-    return _CAUSES[0].pattern.search(text) is not None
 
 
 class MessageLog:
@@ -138,7 +131,11 @@ def native_errors(doing: str) -> Iterator[Messages]:
 
 
 def failure(doing: str, said: Messages, otherwise: str = "it gave no reason") -> EngineError:
-    """The error of a call that failed while TensorRT ``said`` something; else ``otherwise``."""
+    """The error of a call that failed while TensorRT ``said`` something; else ``otherwise``.
+
+    A DeviceMemoryError if GPU memory ran out.
+    """
     text = said.telling or " ".join(otherwise.split())
-    told = shorten(text, _MESSAGE_LENGTH, placeholder=" ...")
-    return EngineError(f"tensorrt cannot {doing}: {told}; {advice(text)}")
+    advice = next((cause.advice for cause in _CAUSES if cause.told_by(text)), OTHER_ENGINE)
+    kind = DeviceMemoryError if is_out_of_memory(text) else EngineError
+    return kind(f"tensorrt cannot {doing}: {shorten(text, _MESSAGE_LENGTH)}; {advice}")

@@ -1,4 +1,4 @@
-"""A built engine loaded onto the current GPU: from its plan, with the bundle's weights if stripped."""
+"""A built engine on the current GPU: from its plan, and the bundle's weights if it has none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ForeignPlanError(EngineError):
-    """A plan that TensorRT does not take here: of another version or GPU, or damaged. Build anew."""
+    """A plan that TensorRT does not take here: of another version or GPU. Build it anew."""
 
 
 @dataclass(frozen=True)
