@@ -1,68 +1,57 @@
 """Compiled engines and the decisions of `build`, kept on this machine's disk.
 
-An entry is a data file and a JSON file with its key in words, size and checksum. The JSON is
-written last, and both by renaming, so that an entry is whole or absent. What does not check out
-counts as absent. The cache is a help, never a need: trouble with its folder becomes one warning.
+An entry is a data file, or a folder that a library fills, and a JSON file with its key in words,
+size and checksum. The JSON is written last, and both by renaming, so that an entry is whole or
+absent. What does not check out counts as absent. The cache is a help, never a need: trouble with
+its folder becomes one warning.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pathgene_rt.engines.cache_entry import CacheEntry, EntryFiles, Record, entries_in
+from pathgene_rt.engines.cache_keys import SCHEMA, DecisionKey, EngineKey, digest
+from pathgene_rt.engines.cache_lock import acquire, try_acquire
+from pathgene_rt.engines.cache_pruning import remove, remove_files, shrink
+from pathgene_rt.engines.private_files import make_private, private_folder, read_private
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, sha256, write_bytes, write_json
+from pathgene_rt.options import default_cache_limit
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 T = TypeVar("T")
 
-SCHEMA = 1
-"""Part of every key: raise it when the meaning of a key or of the data changes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineKey:
-    """Everything that a compiled engine depends on. ``flags`` are backend options, sorted."""
-
-    backend: str
-    version: str
-    onnx_sha256: str
-    precision: str
-    device: str
-    threads: int
-    batch: int
-    flags: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecisionKey:
-    """What a decision of `build` holds for: a bundle, on a machine, with the software installed.
-
-    ``product`` is this package's version, since it decides how a backend compiles.
-    """
-
-    product: str
-    bundle_sha256: str
-    machine: str
-    backend: str
-    version: str
-
-
-Key = EngineKey | DecisionKey
-
 
 class EngineCache:
-    """The cache in ``folder``, which is made when first written to.
+    """The cache in the folder ``root``, which is made when first written to.
 
-    Safe between processes: the last writer wins, a reader sees whole entries. Loading a compiled
-    engine runs native code on its bytes, so the folder must be one that only its user can write.
+    Safe between processes and threads: an engine is built by one of them, and a reader sees whole
+    entries. ``bundle`` names the model that entries are made for, for people. Entries beyond
+    ``limit_bytes`` (None: as PATHGENE_RT_CACHE_LIMIT says) go, those used longest ago first, and
+    calibrations last: they took a person's slides and minutes.
+
+    Loading an engine runs native code on its bytes, so what another user can have written is not
+    read (:mod:`pathgene_rt.engines.private_files`).
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, *, bundle: str = "", limit_bytes: int | None = None) -> None:
+        self.root = root
+        self._engines = root / "engines"
+        self._bundle = bundle
+        self._limit = default_cache_limit() if limit_bytes is None else limit_bytes
         self._warnings: list[str] = []
+        self._in_use: list[FileLock] = []
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -71,58 +60,151 @@ class EngineCache:
 
     def get(self, key: EngineKey) -> bytes | None:
         """The data stored under ``key``, or None if absent or damaged."""
-        record = self._record(key)
-        if record is None:
-            return None
-        data = self._tried("read", self._path(key, ".bin").read_bytes)
-        if data is None or len(data) != record.get("size") or sha256(data) != record.get("sha256"):
-            return None
-        return data
+        return self._tried("read", lambda: self._load(key))
 
-    def put(self, key: EngineKey, data: bytes) -> None:
-        """Store ``data`` under ``key``, replacing what was there."""
+    def put(self, key: EngineKey, data: bytes, *, graph: str = "") -> None:
+        """Store ``data`` under ``key``, replacing what was there. ``graph`` names it for people."""
 
         def write() -> None:
-            file = self._path(key, ".bin")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(file, data)
-            self._write_record(key, {"size": len(data), "sha256": sha256(data)})
+            private_folder(self._engines)
+            files = self._files(key)
+            write_bytes(files.data, data)
+            make_private(files.data)
+            self._write_record(key, graph, size=len(data), sha256=sha256(data))
+            shrink(self._engines, self._limit, but=files.name)
 
         self._tried("write", write)
 
+    def built(
+        self,
+        key: EngineKey,
+        make: Callable[[], bytes],
+        *,
+        graph: str = "",
+        on_wait: Callable[[], None] | None = None,
+    ) -> bytes:
+        """The data stored under ``key``, else what ``make`` gives, which is then stored.
+
+        Of several processes and threads one makes it and the others wait; ``on_wait`` is called
+        once if this one must. If the one that makes it fails or is killed, the next makes it.
+        Without a usable folder each makes its own, and keeps it in memory. Raises what ``make``
+        raises.
+        """
+        if (data := self.get(key)) is not None:
+            return data
+        with self._locked(key, on_wait):
+            if (data := self.get(key)) is None:
+                data = make()
+                self.put(key, data, graph=graph)
+        return data
+
+    def drop(self, key: EngineKey) -> None:
+        """Forget what is stored under ``key``: the library that is to load it refuses it."""
+        self._tried("write", lambda: remove_files(self._files(key)))
+
+    def folder(self, key: EngineKey, *, graph: str = "") -> Path | None:
+        """A private folder of ``key``'s own, for files that a library writes and checks itself.
+
+        It stays while this object lives. None if the cache folder cannot be used.
+        """
+
+        def open_folder() -> Path:
+            private_folder(self._engines)
+            files = self._files(key)
+            lock = try_acquire(self._engines / f"{files.name}.{secrets.token_hex(4)}.lock")
+            if lock is not None:
+                self._in_use.append(lock)
+            private_folder(files.folder)
+            self._write_record(key, graph)
+            return files.folder
+
+        return self._tried("write", open_folder)
+
+    def entries(self) -> tuple[CacheEntry, ...]:
+        """What is kept beside decisions, the last used first."""
+        return self._tried("read", lambda: entries_in(self._engines)) or ()
+
+    def remove(self, entry: CacheEntry) -> bool:
+        """Remove ``entry``; False if it is in use: being made, or an open :meth:`folder`."""
+        return bool(self._tried("write", lambda: remove(self._engines, entry)))
+
+    def prune(self, to_bytes: int) -> tuple[CacheEntry, ...]:
+        """Remove entries that are not in use until all take at most ``to_bytes``, those used
+        longest ago first, calibrations last. Returns the removed.
+        """
+        return self._tried("write", lambda: shrink(self._engines, to_bytes)) or ()
+
     def decision(self, key: DecisionKey) -> dict[str, Any] | None:
         """What `build` found for ``key``, or None."""
-        record = self._record(key)
-        found = record.get("decision") if record else None
-        return found if isinstance(found, dict) else None
-
-    def decide(self, key: DecisionKey, decision: dict[str, Any]) -> None:
-        """Keep what `build` found for ``key``."""
-        self._tried("write", lambda: self._write_record(key, {"decision": decision}))
-
-    def size_bytes(self) -> int:
-        """Bytes of all entries."""
-        found = self._tried("read", lambda: [p.stat().st_size for p in self.folder.glob("*/*")])
-        return sum(found or ())
-
-    def _path(self, key: Key, suffix: str) -> Path:
-        words = {"schema": SCHEMA, "kind": type(key).__name__, **asdict(key)}
-        digest = sha256(json.dumps(words, sort_keys=True).encode())
-        folder = "engines" if isinstance(key, EngineKey) else "decisions"
-        return self.folder / folder / f"{digest}{suffix}"
-
-    def _record(self, key: Key) -> dict[str, Any] | None:
-        raw = self._tried("read", self._path(key, ".json").read_bytes)
+        raw = self._tried("read", self._decision_file(key).read_bytes)
         try:
             record = json.loads(raw or b"null")
         except (ValueError, RecursionError):
             return None
-        return record if isinstance(record, dict) else None
+        found = record.get("decision") if isinstance(record, dict) else None
+        return found if isinstance(found, dict) else None
 
-    def _write_record(self, key: Key, content: dict[str, Any]) -> None:
-        file = self._path(key, ".json")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"schema": SCHEMA, "key": asdict(key), **content})
+    def decide(self, key: DecisionKey, decision: dict[str, Any]) -> None:
+        """Keep what `build` found for ``key``."""
+        file = self._decision_file(key)
+
+        def write() -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"schema": SCHEMA, "key": asdict(key), "decision": decision})
+
+        self._tried("write", write)
+
+    def size_bytes(self) -> int:
+        """Bytes of all entries and decisions."""
+        found = self._tried("read", lambda: [p.stat().st_size for p in self.root.rglob("*.*")])
+        return sum(found or ())
+
+    def _files(self, key: EngineKey) -> EntryFiles:
+        return EntryFiles(self._engines, digest(key))
+
+    def _decision_file(self, key: DecisionKey) -> Path:
+        return self.root / "decisions" / f"{digest(key)}.json"
+
+    def _load(self, key: EngineKey) -> bytes | None:
+        files = self._files(key)
+        record = files.read_record()
+        if record is None or record.key != key:
+            return None
+        data = read_private(files.data, record.size)
+        if data is None or len(data) != record.size or sha256(data) != record.sha256:
+            return None
+        with suppress(OSError):  # a folder that can only be read has no order of use
+            os.utime(files.record)
+        return data
+
+    def _write_record(self, key: EngineKey, graph: str, size: int = 0, sha256: str = "") -> None:
+        record = Record(
+            schema=SCHEMA,
+            key=key,
+            bundle=self._bundle,
+            graph=graph,
+            made=datetime.now(UTC),
+            size=size,
+            sha256=sha256,
+        )
+        file = self._files(key).record
+        write_json(file, record.to_dict())
+        make_private(file)
+
+    @contextmanager
+    def _locked(self, key: EngineKey, on_wait: Callable[[], None] | None) -> Iterator[None]:
+        """Hold the lock of ``key``'s maker, or none where the folder cannot be used."""
+
+        def lock() -> FileLock:
+            private_folder(self._engines)
+            return acquire(self._files(key).lock, on_wait)
+
+        held = self._tried("lock", lock)
+        try:
+            yield
+        finally:
+            if held is not None:
+                self._tried("unlock", held.release)
 
     def _tried(self, doing: str, action: Callable[[], T]) -> T | None:
         """The result of ``action``; None and, the first time, a warning if the folder fails."""
@@ -133,7 +215,7 @@ class EngineCache:
         except OutputError as error:
             self._warn(str(error))
         except OSError as error:
-            self._warn(f"cannot {doing} {self.folder}: {reason(error)}")
+            self._warn(f"cannot {doing} {self.root}: {reason(error)}")
         return None
 
     def _warn(self, what: str) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 
 from pathgene_rt.engine import FidelityLimits, Precision
 from pathgene_rt.engines.compare import fidelity_error
-from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.geometry import Float32Array, TileGrid
 from pathgene_rt.model_spec import Reduction
 from pathgene_rt.slides.slide import Slide

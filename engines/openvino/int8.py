@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.engines.engine_cache import EngineKey
+from pathgene_rt.engines.cache_keys import EngineKey
 from pathgene_rt.engines.openvino.runner import core, native_errors
 from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.geometry import UInt8Array
@@ -67,13 +67,12 @@ RECIPES = (
 def int8_key(spec: ModelSpec, version: str, device: str) -> EngineKey:
     """Under which key the quantised graph of an encoder is kept; it suits any thread and batch."""
     return EngineKey(
+        content="calibration",
         backend="openvino",
         version=version,
+        device=device,
         onnx_sha256=spec.onnx_sha256,
         precision="int8",
-        device=device,
-        threads=0,
-        batch=0,
     )
 
 

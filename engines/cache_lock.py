@@ -1,0 +1,55 @@
+"""Locks between processes and threads, which end with the process that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+LONGEST_WAIT_S = 3600.0
+"""Longer than the slowest build; who holds a lock so long hangs, and nobody shall hang with him."""
+
+
+def acquire(path: Path, on_wait: Callable[[], None] | None = None) -> FileLock:
+    """Lock the file ``path``; ``on_wait`` is called once if another holds it.
+
+    The system drops a lock when its process ends, however it ends. Raises OSError if the disk has
+    no locks or cannot be written, TimeoutError after LONGEST_WAIT_S.
+    """
+    if (lock := try_acquire(path)) is not None:
+        return lock
+    if on_wait is not None:
+        on_wait()
+    if (lock := try_acquire(path, LONGEST_WAIT_S)) is not None:
+        return lock
+    raise TimeoutError(f"another process has held {path.name} for {LONGEST_WAIT_S / 60:.0f} min")
+
+
+def try_acquire(path: Path, timeout_s: float = 0.0) -> FileLock | None:
+    """Lock the file ``path``, or None if another holds it for so long. Raises OSError."""
+    from filelock import FileLock, Timeout  # 60 ms to import
+
+    # A file whose mere existence locks would outlive a killed process: rather no lock than that.
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        return None
+    return lock
+
+
+@contextmanager
+def held(paths: Iterable[Path]) -> Iterator[bool]:
+    """Hold all of ``paths``, or say False: another holds one of them. Raises OSError."""
+    with ExitStack() as stack:
+        for path in paths:
+            lock = try_acquire(path)
+            if lock is None:
+                yield False
+                return
+            stack.callback(lock.release)
+        yield True
