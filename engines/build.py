@@ -9,7 +9,8 @@ from typing import Any
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import Precision
 from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, Tell
-from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.registry import (
     TENSORRT_BACKENDS,
     EngineFactory,

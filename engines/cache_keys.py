@@ -18,6 +18,10 @@ Content = Literal["engine", "calibration", "timing cache", "library cache"]
 were; a folder whose files a library writes and checks itself."""
 
 
+LATER_VERSIONS, LATER_CARDS = "any later", "Ampere or later"
+"""For ``version`` and ``device`` of engines that were built to run on more than one."""
+
+
 def system_name() -> str:
     """Operating system and processor architecture, e.g. "Linux x86_64", "Windows AMD64"."""
     return f"{platform.system()} {platform.machine()}"

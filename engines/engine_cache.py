@@ -79,9 +79,9 @@ class EngineCache:
         self,
         key: EngineKey,
         make: Callable[[], bytes],
+        on_wait: Callable[[], None] | None = None,
         *,
         graph: str = "",
-        on_wait: Callable[[], None] | None = None,
     ) -> bytes:
         """The data stored under ``key``, else what ``make`` gives, which is then stored.
 

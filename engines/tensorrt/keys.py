@@ -6,8 +6,8 @@ from dataclasses import asdict
 from importlib.metadata import version as installed_version
 
 from pathgene_rt.engine import Precision
+from pathgene_rt.engines.cache_keys import LATER_CARDS, LATER_VERSIONS, EngineKey, gpu_words
 from pathgene_rt.engines.cuda.driver import GpuInfo
-from pathgene_rt.engines.engine_cache import EngineKey
 from pathgene_rt.engines.tensorrt.builder import Build
 from pathgene_rt.engines.tensorrt.profiles import in_words
 
@@ -21,35 +21,22 @@ def engine_key(build: Build, precision: Precision, version: str, gpu: GpuInfo) -
     does not take after all is built anew.
     """
     options = build.options
-    portable = options.hardware_compatible != "none"
     flags = {name: str(value) for name, value in asdict(options).items() if name != "max_batch"}
+    card = gpu_words(gpu)
+    if options.hardware_compatible != "none":
+        card = {"device": LATER_CARDS, "compute_capability": "", "sm_count": 0, "driver": ""}
     return EngineKey(
+        **card,
         backend=NAME,
-        version="any later" if options.version_compatible else version,
-        device="Ampere or later" if portable else gpu.name,
+        version=LATER_VERSIONS if options.version_compatible else version,
         onnx_sha256=build.spec.onnx_sha256,
         precision=precision,
         profiles=tuple(in_words(build.spec, profile) for profile in build.profiles),
         flags=tuple(sorted(flags.items())),
-        compute_capability="" if portable else _dotted(gpu.compute_capability),
-        sm_count=0 if portable else gpu.sm_count,
-        driver="" if portable else _dotted(gpu.driver_version),
         product=installed_version("pathgene-rt"),
     )
 
 
 def timing_key(version: str, gpu: GpuInfo) -> EngineKey:
     """The key of what TensorRT ``version`` measured on ``gpu``, of whichever graph."""
-    return EngineKey(
-        content="timing cache",
-        backend=NAME,
-        version=version,
-        device=gpu.name,
-        compute_capability=_dotted(gpu.compute_capability),
-        sm_count=gpu.sm_count,
-        driver=_dotted(gpu.driver_version),
-    )
-
-
-def _dotted(numbers: tuple[int, int]) -> str:
-    return ".".join(map(str, numbers))
+    return EngineKey(**gpu_words(gpu), content="timing cache", backend=NAME, version=version)
