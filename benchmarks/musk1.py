@@ -52,6 +52,7 @@ COSTLY = (
     "clam_sb",
     "dtfd",
     "hmil",
+    "ibmil",
     "mhim",
     "patchgcn",
     "pathlupi",
