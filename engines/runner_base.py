@@ -6,13 +6,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, Self, TypeVar
 
 import numpy as np
 
 from pathgene_rt.engine import Array, BusyClock, EngineInfo, StoredTileDecoder
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec, TensorSpec
+from pathgene_rt.model_spec import DType, ModelSpec, TensorSpec
 from pathgene_rt.stored_region import StoredBatch
 
 ALIGNMENT = 64
@@ -74,9 +75,10 @@ class RunnerBase(ABC, Generic[Ticket]):
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype whose first byte lies on a cache line."""
-        if name not in self._inputs:
-            raise EngineError(f"{self._named} has no input {name!r}; it has {self._input_names}")
-        return aligned_empty(shape, self._inputs[name].dtype)
+        return aligned_empty(shape, self._dtype_of(name))
+
+    def holding(self, array: Array) -> AbstractContextManager[None]:  # noqa: ARG002 - read in place
+        return nullcontext()
 
     def submit(self, inputs: Mapping[str, Array]) -> None:
         self._check(inputs)
@@ -153,6 +155,12 @@ class RunnerBase(ABC, Generic[Ticket]):
     @property
     def _input_names(self) -> str:
         return ", ".join(self._inputs)
+
+    def _dtype_of(self, name: str) -> DType:
+        """Of the input called ``name``. Raises EngineError if there is none."""
+        if name not in self._inputs:
+            raise EngineError(f"{self._named} has no input {name!r}; it has {self._input_names}")
+        return self._inputs[name].dtype
 
     def _require_open(self) -> None:
         if self._closed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -134,6 +135,13 @@ class Engine(Protocol):
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype, in memory that this engine reads fastest."""
+
+    def holding(self, array: Array) -> AbstractContextManager[None]:
+        """Promise that ``array`` stays as it is during the block.
+
+        Engines of one device that are given it again and again then copy it there once; every
+        result must be taken within the block.
+        """
 
     def submit(self, inputs: Mapping[str, Array]) -> None:
         """Start computing. Raises EngineError, also when ``in_flight`` are outstanding already."""

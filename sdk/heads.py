@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +50,13 @@ class HeadInputs:
         return self._arrays[name]
 
 
-def run_heads(heads: Iterable[tuple[HeadSpec, Engine]], bag: FeatureBag) -> dict[str, HeadResult]:
+def run_heads(heads: Sequence[tuple[HeadSpec, Engine]], bag: FeatureBag) -> dict[str, HeadResult]:
     """Run every head on ``bag``; results by head name. Raises BagError, EngineError."""
     inputs = HeadInputs(bag)
-    return {head.name: run_head(head, engine, inputs) for head, engine in heads}
+    with ExitStack() as held:
+        for _, engine in heads:
+            held.enter_context(engine.holding(bag.features))
+        return {head.name: run_head(head, engine, inputs) for head, engine in heads}
 
 
 def place_warnings(heads: Iterable[HeadSpec], bag: FeatureBag) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class NumpyEngine:
     """Runs one submission at a time on its own thread, like an accelerator would."""
 
     in_flight = 2
+    decoder = None
     device = "numpy"
     warnings: tuple[str, ...] = ()
     info = EngineInfo("numpy", np.__version__, "numpy", "float32", 1)
@@ -44,6 +46,9 @@ class NumpyEngine:
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         return np.empty(shape, np.uint8)
+
+    def holding(self, array: Array) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def submit(self, inputs: Mapping[str, Array]) -> None:
         tiles = inputs["tiles"]

@@ -23,10 +23,21 @@ INSTALL = "pip install 'pathgene-rt[tensorrt]'"
 
 
 class Event(Protocol):
-    """A point in a stream's work. Waiting for it leaves the processor to other threads."""
+    """A point in the work of the stream that made it. Waiting for it leaves the processor free."""
+
+    def record(self) -> None:
+        """Make it the point that the stream has now been given work up to."""
 
     def synchronize(self) -> None:
         """Wait until the work before it is done."""
+
+    def close(self) -> None: ...
+
+
+class Graph(Protocol):
+    """Work that was captured once and is enqueued on its stream in one call."""
+
+    def launch(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -38,20 +49,17 @@ class Stream(Protocol):
     def handle(self) -> int:
         """The ``CUstream``, as native libraries take it; not 0."""
 
-    def record(self, event: Event) -> None:
-        """Make ``event`` the point that the stream's work has now reached."""
+    def event(self) -> Event: ...
 
     def synchronize(self) -> None:
         """Wait until all its work is done."""
 
-    def close(self) -> None: ...
+    def capture(self, enqueue: Callable[[int], None]) -> Graph:
+        """What ``enqueue`` puts into the stream of the handle it is given, as a graph; none of it
+        runs, while work of other threads goes on.
 
-
-class Graph(Protocol):
-    """Work that was captured once and is started in one call."""
-
-    def launch(self) -> None:
-        """Enqueue it on the stream that it was captured from."""
+        Only where the device captures graphs. Raises what ``enqueue`` raises, or what CUDA refuses.
+        """
 
     def close(self) -> None: ...
 
@@ -102,7 +110,7 @@ class CudaDevice(Protocol):
 
     @property
     def captures_graphs(self) -> bool:
-        """Whether :meth:`capture` is there."""
+        """Whether its streams do."""
 
     def current(self, doing: str) -> AbstractContextManager[None]:
         """Make the context the calling thread's for the block, which does ``doing`` (for errors).
@@ -114,8 +122,6 @@ class CudaDevice(Protocol):
         """(free, total) bytes, other processes counted."""
 
     def stream(self) -> Stream: ...
-
-    def event(self) -> Event: ...
 
     def allocate(self, size: int) -> DeviceMemory:
         """``size`` > 0 bytes on the device. Raises DeviceMemoryError."""
@@ -131,12 +137,6 @@ class CudaDevice(Protocol):
 
     def download(self, array: Array, address: int, stream: Stream) -> None:
         """Enqueue a copy into ``array``, C-contiguous; as :meth:`upload`."""
-
-    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
-        """What ``enqueue`` puts into ``stream``, as a graph; nothing of it runs.
-
-        Work of other threads goes on. Raises what ``enqueue`` raises, or what CUDA refuses.
-        """
 
 
 _devices: dict[int, CudaDevice] = {}

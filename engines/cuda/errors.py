@@ -34,28 +34,38 @@ def is_out_of_memory(text: str) -> bool:
 
 
 @contextmanager
-def cuda_errors(device: str, doing: str) -> Iterator[None]:
-    """Turn what CUDA and the libraries on it raise into an EngineError of one line.
-
-    The calling thread's current context must be that of ``device``, a name for people. Raises
-    DeviceLostError where the context no longer works, whatever the error in the block was;
-    DeviceMemoryError where memory ran out.
+def native_errors(device: str, doing: str) -> Iterator[None]:
+    """Turn what is raised in the block into an EngineError of one line: DeviceMemoryError where
+    GPU memory ran out. ``device`` is a name for people.
     """
     try:
         yield
+    except (DeviceMemoryError, DeviceLostError):
+        raise
     except Exception as error:
-        if isinstance(error, DeviceLostError):
-            raise
-        if why := context_failure():
-            raise DeviceLostError(
-                f"{device} was lost while it was to {doing} ({why}); close the bundle and open it "
-                "again, in a new process if that fails too"
-            ) from error
         told = shorten(" ".join(str(error).split()), _MESSAGE_LENGTH) or type(error).__name__
-        if isinstance(error, DeviceMemoryError):
-            raise
+        ours = isinstance(error, PathGeneError)
+        line = told if ours else f"{device} cannot {doing}: {told}"
         if is_out_of_memory(told):
-            raise DeviceMemoryError(f"{device} cannot {doing}: {told}") from error
-        if isinstance(error, (PathGeneError, MemoryError)):
+            raise DeviceMemoryError(line) from error
+        if ours or isinstance(error, MemoryError):
             raise
-        raise EngineError(f"{device} cannot {doing}: {told}") from error
+        raise EngineError(line) from error
+
+
+@contextmanager
+def context_errors(device: str, doing: str) -> Iterator[None]:
+    """As :func:`native_errors`, and DeviceLostError where the calling thread's current context,
+    that of ``device``, no longer works, whatever the error in the block was.
+    """
+    try:
+        with native_errors(device, doing):
+            yield
+    except Exception as error:
+        why = "" if isinstance(error, DeviceLostError) else context_failure()
+        if not why:
+            raise
+        raise DeviceLostError(
+            f"{device} was lost while it was to {doing} ({why}); close the bundle and open it "
+            "again, in a new process if that fails too"
+        ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pathgene_rt.errors import EngineError
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 
 MB = 1 << 20
 
@@ -19,18 +19,19 @@ TILE_BYTES = 16 * MB
 """What a tile of 256 px takes in an engine that nothing is known of yet: three of the largest
 activations of a Swin-T in float32 (56 x 56 tokens of 4 x 96 values each), and a ViT-H has less."""
 
+CONTEXTS = 2
+"""Calls that compute at once: one copies its tiles while another computes. More only queue."""
+
 LARGEST_BATCH = 512
 """From where on throughput no longer grows, but the time to the first result does."""
 
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """``batch`` tiles a call, ``contexts`` calls that compute at once, each with memory of its own
-    of ``activation`` bytes."""
+    """``batch`` tiles a call; ``contexts`` calls compute at once, each in memory of its own."""
 
     batch: int
     contexts: int
-    activation: int
 
 
 def largest_batch(memory_total: int) -> int:
@@ -43,28 +44,37 @@ def largest_batch(memory_total: int) -> int:
 
 
 def plan_encoder(
-    free: int, batch: int, contexts: int, activation: Callable[[int], int], tile_bytes: int
+    free: int,
+    batch: int,
+    in_flight: int,
+    activation: Callable[[int], int],
+    tile_bytes: int,
 ) -> EncoderPlan:
-    """Share ``free`` bytes out for calls of up to ``batch`` tiles, ``contexts`` of them at once.
+    """Share ``free`` bytes out for ``in_flight`` calls of up to ``batch`` tiles.
 
     ``activation(n)`` is what the engine needs for a call of n tiles, as it measures itself;
-    ``tile_bytes`` is one tile's input and output on the device. The engine's weights are there
-    already. The batch is halved before calls stop overlapping, and only as often as needed. Raises
-    EngineError if not even one tile fits.
+    ``tile_bytes`` is one tile's input and output on the device, which each call in flight has. The
+    engine's weights are there already. The batch is halved, as often as needed, before calls stop
+    overlapping. Raises DeviceMemoryError if not even one tile fits.
     """
     budget = int(free * SHARE)
+    contexts = min(in_flight, CONTEXTS)
     tiles = batch
     while True:
-        one = activation(tiles) + tiles * tile_bytes
-        for count in (contexts, 1) if tiles == 1 else (contexts,):
-            if count * one <= budget:
-                return EncoderPlan(tiles, count, activation(tiles))
-        if tiles == 1:
+        need = activation(tiles)
+        buffers = in_flight * tiles * tile_bytes
+        if contexts * need + buffers <= budget:
+            return EncoderPlan(tiles, contexts)
+        if tiles > 1:
+            tiles = (tiles + 1) // 2
+        elif contexts > 1:
+            contexts = 1
+        else:
             break
-        tiles = (tiles + 1) // 2
-    raise EngineError(
-        f"one tile needs {one / MB:,.0f} MB of GPU memory, {budget / MB:,.0f} MB may be used (of "
-        f"{free / MB:,.0f} MB free); close what else uses the GPU, or use --engine openvino"
+    raise DeviceMemoryError(
+        f"one tile needs {(need + buffers) / MB:,.0f} MB of GPU memory, {budget / MB:,.0f} MB may "
+        f"be used (of {free / MB:,.0f} MB free); close what else uses the GPU, or use --engine "
+        "openvino"
     )
 
 

@@ -1,0 +1,94 @@
+"""A GPU through NVIDIA's cuda.core.
+
+Its objects know their context themselves, but every thread must be told the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cuda.core import Device, Event, Stream, StreamOptions
+from cuda.core.graph import Graph
+
+from pathgene_rt.engines.cuda.device_memory import MemoryCalls
+from pathgene_rt.engines.cuda.errors import context_errors, native_errors
+
+
+class CudaCoreEvent:
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._event: Event = stream.device.create_event({"blocking_sync": True})
+
+    def record(self) -> None:
+        self._stream.record(self._event)
+
+    def synchronize(self) -> None:
+        self._event.sync()
+
+    def close(self) -> None:
+        self._event.close()
+
+
+class CudaCoreGraph:
+    def __init__(self, graph: Graph, stream: Stream) -> None:
+        self._graph, self._stream = graph, stream
+
+    def launch(self) -> None:
+        self._graph.launch(self._stream)
+
+    def close(self) -> None:
+        self._graph.close()
+
+
+class CudaCoreStream:
+    def __init__(self, device: Device) -> None:
+        self._stream = device.create_stream(options=StreamOptions(nonblocking=True))
+
+    @property
+    def handle(self) -> int:
+        return int(self._stream.handle)
+
+    def event(self) -> CudaCoreEvent:
+        return CudaCoreEvent(self._stream)
+
+    def synchronize(self) -> None:
+        self._stream.sync()
+
+    def capture(self, enqueue: Callable[[int], None]) -> CudaCoreGraph:
+        builder = self._stream.create_graph_builder()
+        try:
+            # What other threads allocate meanwhile must not break it off.
+            builder.begin_building("thread_local")
+            try:
+                enqueue(int(builder.stream.handle))
+            finally:
+                builder.end_building()
+            return CudaCoreGraph(builder.complete(), self._stream)
+        finally:
+            builder.close()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class CudaCoreDevice(MemoryCalls):
+    """GPU number ``index``, called ``name``. Raises EngineError."""
+
+    captures_graphs = True
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index, self.name = index, name
+        with native_errors(name, "be opened by cuda.core"):
+            self._device = Device(index)
+
+    @contextmanager
+    def current(self, doing: str) -> Iterator[None]:
+        """The context stays the thread's afterwards, as torch and ONNX Runtime leave it, too."""
+        with native_errors(self.name, doing):
+            self._device.set_current()
+            with context_errors(self.name, doing):
+                yield
+
+    def stream(self) -> CudaCoreStream:
+        return CudaCoreStream(self._device)

@@ -1,0 +1,93 @@
+"""A GPU through pycuda, which has no graphs.
+
+The primary context is retained once and pushed around each use, never left on a thread's stack:
+pycuda aborts a process that ends so. Its objects die inside the pushed block, because those that
+die elsewhere are leaked (wrap_cudadrv.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pycuda.driver as cuda
+
+from pathgene_rt.engines.cuda.device import Graph
+from pathgene_rt.engines.cuda.device_memory import MemoryCalls
+from pathgene_rt.engines.cuda.errors import context_errors, native_errors
+from pathgene_rt.errors import EngineError
+
+T = TypeVar("T")
+
+_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING: does not wait for the default stream, which others may use."""
+
+
+class PyCudaEvent:
+    def __init__(self, stream: cuda.Stream) -> None:
+        self._stream: cuda.Stream | None = stream
+        flags = cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING
+        self._event: cuda.Event | None = cuda.Event(flags)
+
+    def record(self) -> None:
+        _open(self._event).record(_open(self._stream))
+
+    def synchronize(self) -> None:
+        _open(self._event).synchronize()
+
+    def close(self) -> None:
+        self._event = self._stream = None
+
+
+class PyCudaStream:
+    def __init__(self) -> None:
+        self._stream: cuda.Stream | None = cuda.Stream(_NON_BLOCKING)
+
+    @property
+    def handle(self) -> int:
+        return _open(self._stream).handle
+
+    def event(self) -> PyCudaEvent:
+        return PyCudaEvent(_open(self._stream))
+
+    def synchronize(self) -> None:
+        _open(self._stream).synchronize()
+
+    def capture(self, enqueue: Callable[[int], None]) -> Graph:  # noqa: ARG002 - see the module
+        raise EngineError("pycuda captures no graphs; install cuda-core")
+
+    def close(self) -> None:
+        self._stream = None
+
+
+class PyCudaDevice(MemoryCalls):
+    """GPU number ``index``, called ``name``. Raises EngineError."""
+
+    captures_graphs = False
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index, self.name = index, name
+        with native_errors(name, "be opened by pycuda"):
+            cuda.init()
+            self._context = cuda.Device(index).retain_primary_context()
+
+    @contextmanager
+    def current(self, doing: str) -> Iterator[None]:
+        with native_errors(self.name, doing):
+            self._context.push()
+            try:
+                with context_errors(self.name, doing):
+                    yield
+            finally:
+                cuda.Context.pop()
+
+    def stream(self) -> PyCudaStream:
+        return PyCudaStream()
+
+
+def _open(thing: T | None) -> T:
+    """``thing``, which :meth:`close` would have let go of."""
+    if thing is None:
+        raise EngineError("a stream or an event was used after it was closed")
+    return thing

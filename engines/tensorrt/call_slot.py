@@ -1,0 +1,249 @@
+"""What one call in flight needs: a context bound to memory on the device, and a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pathgene_rt.engine import Array
+from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, Event, PinnedMemory, Stream
+from pathgene_rt.engines.cuda.growing_memory import Growing
+from pathgene_rt.engines.tensorrt import api
+from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, shape_text
+from pathgene_rt.engines.tensorrt.graph import BoundCall, GraphedCalls, RefusedError, Shapes
+from pathgene_rt.model_spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+KEPT_BYTES = 32 << 20
+"""Of each piece of a head's memory. Bags differ, and each head would keep that of the largest."""
+
+Fill = Callable[[str, int, Stream], None]
+"""Enqueues on the stream that the input of this name is written to the address."""
+
+Resident = Callable[[str, Stream, int], int | None]
+"""The address of an input of this name that is on the device already, while (bytes) are going to be
+allocated; None: it is not."""
+
+
+class Lane:
+    """A stream, and memory for the activations of the contexts that run on it, one at a time."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self.stream = device.stream()
+        self.activations: Growing[DeviceMemory] = Growing(device.allocate, self.stream)
+
+    def close(self) -> None:
+        try:
+            self.activations.close()
+        finally:
+            self.stream.close()
+
+
+class CallSlot:
+    """One call at a time of ``engine`` on ``lane``. Used where ``device`` is current.
+
+    With ``gave_up``, shapes that come again are run as CUDA graphs (:class:`GraphedCalls`). All
+    methods raise RefusedError where TensorRT says no, and EngineError.
+    """
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        engine: trt.ICudaEngine,
+        spec: ModelSpec,
+        profiles: Profiles,
+        lane: Lane,
+        gave_up: Callable[[Exception], None] | None,
+    ) -> None:
+        self._device = device
+        self._engine: trt.ICudaEngine | None = engine
+        self._spec = spec
+        self._profiles = profiles
+        self._lane = lane
+        stream = lane.stream
+        self._memory: dict[str, Growing[DeviceMemory]] = {
+            tensor.name: Growing(device.allocate, stream)
+            for tensor in (*spec.inputs, *spec.outputs)
+        }
+        self._pinned: dict[str, Growing[PinnedMemory]] = {
+            tensor.name: Growing(device.pin, stream) for tensor in spec.outputs
+        }
+        self._graphs = None if gave_up is None else GraphedCalls(stream, self._bind_anew, gave_up)
+        self._versions: tuple[int, ...] = ()
+        self._context: trt.IExecutionContext | None = None
+        self._done: Event | None = None
+        self._results: dict[str, Array] = {}
+
+    def open(self) -> None:
+        """Make what it holds; :meth:`close` after it also if it fails."""
+        self._done = self._lane.stream.event()
+        self._context = self._new_context()
+
+    def activation_bytes(self, shapes: Shapes) -> int:
+        """What a call of ``shapes`` needs for its activations."""
+        return self._shape(self._own_context, shapes)
+
+    def reserve(self, shapes: Shapes) -> None:
+        """Allocate what a call of ``shapes`` needs."""
+        self._bind(self._own_context, shapes, _nowhere)
+
+    def start(self, shapes: Shapes, fill: Fill, resident: Resident) -> None:
+        """Enqueue a call: ``fill`` writes the inputs that are not ``resident``.
+
+        If it fails, :meth:`abandon` the call.
+        """
+        stream = self._lane.stream
+        graphed = self._graphed(shapes)
+        call = graphed or self._bind(self._own_context, shapes, resident)
+        for name, address in call.fill.items():
+            fill(name, address, stream)
+        if graphed is not None and self._graphs is not None and not self._graphs.enqueue(graphed):
+            graphed, call = None, self._bind(self._own_context, shapes, resident)
+        if graphed is None:
+            call.enqueue(stream.handle)
+        self._results = {
+            tensor.name: self._download(tensor, call.outputs[tensor.name])
+            for tensor in self._spec.outputs
+        }
+        self._event.record()
+
+    def wait(self) -> dict[str, Array]:
+        """Outputs by name, copied out of the slot's memory, once they are there."""
+        self._event.synchronize()
+        return {name: np.array(result) for name, result in self._results.items()}
+
+    def abandon(self) -> None:
+        """Wait until nothing of a failed call runs, and give back all memory: it may be the cause.
+
+        It is allocated again by the next call.
+        """
+        # What went wrong is under way to the caller already.
+        with suppress(Exception):
+            self._lane.stream.synchronize()
+        with suppress(Exception):
+            self.give_back_above(0)
+
+    def give_back_above(self, size: int) -> None:
+        """Free each piece of memory of more than ``size`` bytes; no call may be under way."""
+        self._results = {}
+        for memory in (*self._memory.values(), *self._pinned.values(), self._lane.activations):
+            memory.give_back_above(size)
+
+    def close(self) -> None:
+        """Free everything, once the lane's work is done. Idempotent."""
+        self._results = {}
+        with ExitStack() as stack:
+            for memory in (*self._memory.values(), *self._pinned.values()):
+                stack.callback(memory.close)
+            if self._done is not None:
+                stack.callback(self._done.close)
+            stack.callback(self._drop_contexts)
+
+    def _drop_contexts(self) -> None:
+        self._lane.stream.synchronize()
+        if self._graphs is not None:
+            self._graphs.clear()
+        self._context = self._engine = None
+
+    @property
+    def _own_context(self) -> trt.IExecutionContext:
+        assert self._context is not None, "the slot is not open"
+        return self._context
+
+    @property
+    def _event(self) -> Event:
+        assert self._done is not None, "the slot is not open"
+        return self._done
+
+    def _new_context(self) -> trt.IExecutionContext:
+        assert self._engine is not None, "the slot is closed"
+        strategy = api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise RefusedError("out of memory for an execution context")
+        return context
+
+    def _graphed(self, shapes: Shapes) -> BoundCall | None:
+        if self._graphs is None:
+            return None
+        memory = (*self._memory.values(), self._lane.activations)
+        versions = tuple(piece.version for piece in memory)
+        if versions != self._versions:
+            self._versions = versions
+            self._graphs.clear()
+        return self._graphs.find(shapes)
+
+    def _bind_anew(self, shapes: Shapes) -> BoundCall:
+        return self._bind(self._new_context(), shapes, _nowhere)
+
+    def _bind(
+        self, context: trt.IExecutionContext, shapes: Shapes, resident: Resident
+    ) -> BoundCall:
+        """Set shapes, activations and addresses of ``context``; allocates what is missing."""
+        need = self._shape(context, shapes)
+        call = BoundCall(context, {}, self._output_shapes(context))
+        sizes = {
+            tensor.name: math.prod(call.outputs[tensor.name]) * np.dtype(tensor.dtype).itemsize
+            for tensor in self._spec.outputs
+        }
+        activations = self._lane.activations
+        room = max(0, need - activations.size) + sum(sizes.values())
+        addresses: dict[str, int] = {}
+        for tensor, (name, shape) in zip(self._spec.inputs, shapes, strict=True):
+            address = resident(name, self._lane.stream, room)
+            if address is None:
+                size = math.prod(shape) * np.dtype(tensor.dtype).itemsize
+                address = call.fill[name] = self._memory[name].at_least(size).address
+            addresses[name] = address
+        for name, size in sizes.items():
+            self._pinned[name].at_least(size)
+            addresses[name] = self._memory[name].at_least(size).address
+        block = activations.at_least(need)
+        context.set_device_memory(block.address, activations.size)
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise RefusedError(f"it refused the address of {name}")
+        return call
+
+    def _shape(self, context: trt.IExecutionContext, shapes: Shapes) -> int:
+        """Set profile and shapes of ``context``; the bytes that it then needs for activations."""
+        profile = self._profiles.of(shapes)
+        if context.active_optimization_profile != profile and not (
+            context.set_optimization_profile_async(profile, self._lane.stream.handle)
+        ):
+            raise RefusedError(f"it refused profile {profile}")
+        for name, shape in shapes:
+            if not context.set_input_shape(name, shape):
+                raise RefusedError(f"it refused {name} of shape {shape_text(shape)}")
+        if unknown := context.infer_shapes():
+            raise RefusedError(f"the shapes of {', '.join(unknown)} are not determined")
+        return context.update_device_memory_size_for_shapes()
+
+    def _output_shapes(self, context: trt.IExecutionContext) -> dict[str, tuple[int, ...]]:
+        shapes = {
+            tensor.name: tuple(context.get_tensor_shape(tensor.name))
+            for tensor in self._spec.outputs
+        }
+        for name, shape in shapes.items():
+            if min(shape, default=0) < 0:
+                raise RefusedError(f"the shape of {name} depends on the data")
+        return shapes
+
+    def _download(self, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
+        """Enqueue the copy of an output into its page-locked memory, of which it is a view."""
+        size = math.prod(shape) * np.dtype(tensor.dtype).itemsize
+        memory = self._pinned[tensor.name].at_least(size)
+        result = memory.bytes[:size].view(tensor.dtype).reshape(shape)
+        source = self._memory[tensor.name].at_least(size)
+        self._device.download(result, source.address, self._lane.stream)
+        return result
+
+
+def _nowhere(name: str, stream: Stream, room: int) -> None:
+    """No input is resident."""
