@@ -95,7 +95,9 @@ def _diagnose(console: Console) -> None:
             missing = ", ".join(extra.missing)
             console.say(f"for {extra.purpose}: {extra.install} (missing: {missing})")
     if found.cache is not None:
-        state = found.cache.problem or "writable"
-        console.say(f"cache: {found.cache.path}, {found.cache.size_bytes / 1e6:.1f} MB, {state}")
+        cache = found.cache
+        size = f"{cache.size_bytes / 1e6:.1f} MB of at most {cache.limit_bytes / 1e6:.0f} MB"
+        engines = f"{cache.engines} engines kept (pathgene-rt engines list)"
+        console.say(f"cache: {cache.path}, {cache.problem or 'writable'}, {engines}, {size}")
     console.emit(found.to_dict())
     found.require_engine()

@@ -12,6 +12,7 @@ from pathgene_rt.cli.build import build
 from pathgene_rt.cli.capi import capi
 from pathgene_rt.cli.demo import demo
 from pathgene_rt.cli.doctor import doctor
+from pathgene_rt.cli.engines import engines
 from pathgene_rt.cli.export import export
 from pathgene_rt.cli.extract import extract
 from pathgene_rt.cli.inspect import inspect
@@ -56,6 +57,7 @@ def _options(
 for command in (demo, train, extract, export, build, verify, predict, inspect, doctor):
     app.command()(command)
 app.command("simulate-scan")(simulate_scan)
+app.add_typer(engines)
 app.add_typer(capi)
 
 

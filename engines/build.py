@@ -10,7 +10,7 @@ from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import Precision
 from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, Tell
 from pathgene_rt.engines.cache_keys import DecisionKey
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.engine_cache import EngineCache, open_cache
 from pathgene_rt.engines.registry import (
     TENSORRT_BACKENDS,
     EngineFactory,
@@ -94,7 +94,7 @@ def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> B
     options = replace(options, tensorrt=tensorrt)
     found: list[Candidate] = []
     chosen: dict[str, Precision] = {}
-    cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
+    cache = open_cache(options)
     for backend in candidates(options):
         availability = backend.probe()
         tried = list(_try_backend(bundle, backend, availability, options, tell))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathgene_rt.engines.cache_keys import EngineKey, digest
 from pathgene_rt.engines.private_files import read_private
 
 _LONGEST_RECORD = 1 << 16
+_LOCK = ".lock"
 _OURS = re.compile(r"\.?([0-9a-f]{64})(\..*)?")
 """Names of an entry's files: its digest, and what follows it; a dot before it while written."""
 
@@ -68,17 +69,15 @@ class EntryFiles:
     @property
     def lock(self) -> Path:
         """Held while the entry is made."""
-        return self.engines / f"{self.name}.lock"
+        return self.engines / f"{self.name}{_LOCK}"
 
-    def all(self) -> Iterator[Path]:
+    def all(self) -> set[Path]:
         """Every file and folder of the entry, also those that a killed process left half done."""
-        for path in self.engines.iterdir():
-            if (found := _OURS.fullmatch(path.name)) and found[1] == self.name:
-                yield path
+        return {path for path in self.engines.iterdir() if _name(path) == self.name}
 
     def locks(self) -> set[Path]:
         """That of its maker, and one of each cache that has its folder open."""
-        return {self.lock, *(path for path in self.all() if path.suffix == ".lock")}
+        return {self.lock, *(path for path in self.all() if path.suffix == _LOCK)}
 
     def read_record(self) -> Record | None:
         """The record, or None if it is not one or not this entry's. Raises OSError."""
@@ -114,10 +113,16 @@ def entries_in(engines: Path) -> tuple[CacheEntry, ...]:
     """
     names: dict[str, list[Path]] = {}
     for path in engines.iterdir():
-        if (found := _OURS.fullmatch(path.name)) and not path.name.endswith(".lock"):
-            names.setdefault(found[1], []).append(path)
+        if (name := _name(path)) and path.suffix != _LOCK:
+            names.setdefault(name, []).append(path)
     entries = [_entry(EntryFiles(engines, name), paths) for name, paths in names.items()]
     return tuple(sorted(entries, key=lambda entry: entry.used, reverse=True))
+
+
+def _name(path: Path) -> str:
+    """The digest of the entry that ``path`` is of, or an empty string."""
+    found = _OURS.fullmatch(path.name)
+    return found[1] if found else ""
 
 
 def _entry(files: EntryFiles, paths: Iterable[Path]) -> CacheEntry:

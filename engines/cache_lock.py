@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,22 @@ def try_acquire(path: Path, timeout_s: float = 0.0) -> FileLock | None:
     except Timeout:
         return None
     return lock
+
+
+def remove_stale(paths: Iterable[Path]) -> None:
+    """Remove those of ``paths`` that no process holds any more. Raises OSError."""
+    for path in paths:
+        with held([path]) as free:
+            if free:
+                unlink(path)
+
+
+def unlink(path: Path) -> None:
+    """Remove a lock's file while it is held: whoever waits for it makes a new one. Windows does
+    not remove what is open, but tidies up when the lock is released.
+    """
+    with suppress(PermissionError):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from pathgene_rt.engines.cache_entry import CacheEntry, EntryFiles, entries_in
-from pathgene_rt.engines.cache_lock import held
+from pathgene_rt.engines.cache_lock import held, unlink
 
 
 def remove(engines: Path, entry: CacheEntry) -> bool:
     """Remove ``entry`` unless somebody makes it or has its folder open. Raises OSError."""
     files = EntryFiles(engines, entry.name)
-    with held(files.locks()) as free:
+    locks = files.locks()
+    with held(locks) as free:
         if free:
-            remove_files(files)
+            files.record.unlink(missing_ok=True)
+            for path in files.all() - locks:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            for path in locks:
+                unlink(path)
     return free
-
-
-def remove_files(files: EntryFiles) -> None:
-    """Remove every file of an entry, its record first. Raises OSError."""
-    files.record.unlink(missing_ok=True)
-    for path in files.all():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            # Windows keeps a lock that is held; it is empty.
-            with suppress(PermissionError):
-                path.unlink(missing_ok=True)
 
 
 def shrink(engines: Path, to_bytes: int, but: str = "") -> tuple[CacheEntry, ...]:

@@ -14,8 +14,7 @@ from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_features, cpu_name
 from pathgene_rt.engines.registry import BACKENDS, load_backend
-from pathgene_rt.errors import EngineUnavailableError, OutputError
-from pathgene_rt.files import writable_folder
+from pathgene_rt.errors import EngineUnavailableError
 
 _PRODUCT = "pathgene-rt"
 _EXTRAS = {
@@ -41,10 +40,12 @@ class Extra:
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """Where engines are kept; ``problem`` says why it cannot be written, or is empty."""
+    """Where engines are kept; ``problem`` says why it cannot be used, or is empty."""
 
     path: Path
+    engines: int
     size_bytes: int
+    limit_bytes: int
     problem: str
 
 
@@ -117,10 +118,6 @@ def _installed(name: str) -> str | None:
 
 
 def _cache_folder(path: Path) -> CacheFolder:
-    problem = ""
-    try:
-        writable_folder(path)
-    except OutputError as error:
-        cause = error.__cause__
-        problem = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
-    return CacheFolder(path, EngineCache(path).size_bytes(), problem)
+    cache = EngineCache(path)
+    problem = cache.problem()
+    return CacheFolder(path, len(cache.entries()), cache.size_bytes(), cache.limit_bytes, problem)

@@ -20,17 +20,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pathgene_rt.engines.cache_entry import CacheEntry, EntryFiles, Record, entries_in
 from pathgene_rt.engines.cache_keys import SCHEMA, DecisionKey, EngineKey, digest
-from pathgene_rt.engines.cache_lock import acquire, try_acquire
-from pathgene_rt.engines.cache_pruning import remove, remove_files, shrink
-from pathgene_rt.engines.private_files import make_private, private_folder, read_private
+from pathgene_rt.engines.cache_lock import acquire, remove_stale, try_acquire
+from pathgene_rt.engines.cache_pruning import remove, shrink
+from pathgene_rt.engines.private_files import (
+    make_private,
+    private_folder,
+    read_private,
+    require_private,
+)
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import reason, sha256, write_bytes, write_json
-from pathgene_rt.options import default_cache_limit
+from pathgene_rt.files import reason, sha256, writable_folder, write_bytes, write_json
+from pathgene_rt.options import EngineOptions, default_cache_limit
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 T = TypeVar("T")
+
+_FREE_S = 1.0
+"""Within which a lock that nobody else can want is taken, also if it is being tidied away."""
 
 
 class EngineCache:
@@ -49,7 +57,7 @@ class EngineCache:
         self.root = root
         self._engines = root / "engines"
         self._bundle = bundle
-        self._limit = default_cache_limit() if limit_bytes is None else limit_bytes
+        self.limit_bytes = default_cache_limit() if limit_bytes is None else limit_bytes
         self._warnings: list[str] = []
         self._in_use: list[FileLock] = []
 
@@ -69,11 +77,15 @@ class EngineCache:
             private_folder(self._engines)
             files = self._files(key)
             write_bytes(files.data, data)
-            make_private(files.data)
-            self._write_record(key, graph, size=len(data), sha256=sha256(data))
-            shrink(self._engines, self._limit, but=files.name)
+            try:
+                make_private(files.data)
+                self._write_record(key, graph, size=len(data), sha256=sha256(data))
+            except OSError:
+                files.data.unlink(missing_ok=True)
+                raise
 
         self._tried("write", write)
+        self._tried("prune", lambda: shrink(self._engines, self.limit_bytes, but=digest(key)))
 
     def built(
         self,
@@ -92,15 +104,19 @@ class EngineCache:
         """
         if (data := self.get(key)) is not None:
             return data
-        with self._locked(key, on_wait):
+        with self._locked(key, on_wait) as trouble:
             if (data := self.get(key)) is None:
                 data = make()
                 self.put(key, data, graph=graph)
+        if trouble:  # told last: what keeps the engine from being kept matters more
+            self._warn(f"two processes may build the same engine: {trouble}")
         return data
 
     def drop(self, key: EngineKey) -> None:
         """Forget what is stored under ``key``: the library that is to load it refuses it."""
-        self._tried("write", lambda: remove_files(self._files(key)))
+        files = self._files(key)
+        self._tried("write", lambda: files.record.unlink(missing_ok=True))
+        self._tried("write", lambda: files.data.unlink(missing_ok=True))
 
     def folder(self, key: EngineKey, *, graph: str = "") -> Path | None:
         """A private folder of ``key``'s own, for files that a library writes and checks itself.
@@ -111,9 +127,8 @@ class EngineCache:
         def open_folder() -> Path:
             private_folder(self._engines)
             files = self._files(key)
-            lock = try_acquire(self._engines / f"{files.name}.{secrets.token_hex(4)}.lock")
-            if lock is not None:
-                self._in_use.append(lock)
+            with suppress(OSError):  # a disk without locks
+                self._mark_in_use(files)
             private_folder(files.folder)
             self._write_record(key, graph)
             return files.folder
@@ -121,18 +136,18 @@ class EngineCache:
         return self._tried("write", open_folder)
 
     def entries(self) -> tuple[CacheEntry, ...]:
-        """What is kept beside decisions, the last used first."""
+        """All that is kept but decisions, the last used first."""
         return self._tried("read", lambda: entries_in(self._engines)) or ()
 
     def remove(self, entry: CacheEntry) -> bool:
         """Remove ``entry``; False if it is in use: being made, or an open :meth:`folder`."""
-        return bool(self._tried("write", lambda: remove(self._engines, entry)))
+        return bool(self._tried("prune", lambda: remove(self._engines, entry)))
 
     def prune(self, to_bytes: int) -> tuple[CacheEntry, ...]:
         """Remove entries that are not in use until all take at most ``to_bytes``, those used
         longest ago first, calibrations last. Returns the removed.
         """
-        return self._tried("write", lambda: shrink(self._engines, to_bytes)) or ()
+        return self._tried("prune", lambda: shrink(self._engines, to_bytes)) or ()
 
     def decision(self, key: DecisionKey) -> dict[str, Any] | None:
         """What `build` found for ``key``, or None."""
@@ -154,6 +169,16 @@ class EngineCache:
 
         self._tried("write", write)
 
+    def problem(self) -> str:
+        """Why nothing can be kept in the folder, or an empty string. Makes the folder."""
+        try:
+            private_folder(self._engines)
+            writable_folder(self._engines)
+        except OSError as error:
+            cause = error.__cause__
+            return reason(cause if isinstance(cause, OSError) else error)
+        return ""
+
     def size_bytes(self) -> int:
         """Bytes of all entries and decisions."""
         found = self._tried("read", lambda: [p.stat().st_size for p in self.root.rglob("*.*")])
@@ -166,6 +191,7 @@ class EngineCache:
         return self.root / "decisions" / f"{digest(key)}.json"
 
     def _load(self, key: EngineKey) -> bytes | None:
+        require_private(self._engines)
         files = self._files(key)
         record = files.read_record()
         if record is None or record.key != key:
@@ -176,6 +202,12 @@ class EngineCache:
         with suppress(OSError):  # a folder that can only be read has no order of use
             os.utime(files.record)
         return data
+
+    def _mark_in_use(self, files: EntryFiles) -> None:
+        remove_stale(files.locks() - {files.lock})
+        lock = try_acquire(files.lock.with_suffix(f".{secrets.token_hex(4)}.lock"), _FREE_S)
+        if lock is not None:
+            self._in_use.append(lock)
 
     def _write_record(self, key: EngineKey, graph: str, size: int = 0, sha256: str = "") -> None:
         record = Record(
@@ -192,19 +224,20 @@ class EngineCache:
         make_private(file)
 
     @contextmanager
-    def _locked(self, key: EngineKey, on_wait: Callable[[], None] | None) -> Iterator[None]:
-        """Hold the lock of ``key``'s maker, or none where the folder cannot be used."""
-
-        def lock() -> FileLock:
-            private_folder(self._engines)
-            return acquire(self._files(key).lock, on_wait)
-
-        held = self._tried("lock", lock)
+    def _locked(self, key: EngineKey, on_wait: Callable[[], None] | None) -> Iterator[str]:
+        """Hold the lock of ``key``'s maker, or say why there is none."""
+        lock, trouble = None, ""
         try:
-            yield
+            private_folder(self._engines)
+            lock = acquire(self._files(key).lock, on_wait)
+        except OSError as error:
+            trouble = f"cannot lock {self.root}: {reason(error)}"
+        try:
+            yield trouble
         finally:
-            if held is not None:
-                self._tried("unlock", held.release)
+            if lock is not None:
+                with suppress(OSError):  # the disk went; what is made is not lost for that
+                    lock.release()
 
     def _tried(self, doing: str, action: Callable[[], T]) -> T | None:
         """The result of ``action``; None and, the first time, a warning if the folder fails."""
@@ -220,4 +253,11 @@ class EngineCache:
 
     def _warn(self, what: str) -> None:
         if not self._warnings:
-            self._warnings.append(f"engine cache not used: {what}")
+            self._warnings.append(f"engine cache: {what}")
+
+
+def open_cache(options: EngineOptions, bundle: str = "") -> EngineCache | None:
+    """The cache that ``options`` name, for the model ``bundle``; None if it is turned off."""
+    if options.cache_dir is None:
+        return None
+    return EngineCache(options.cache_dir, bundle=bundle, limit_bytes=options.cache_limit_bytes)

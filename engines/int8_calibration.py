@@ -180,6 +180,6 @@ def _keep(factory: EngineFactory, bundle: Bundle, graph: bytes) -> None:
     assert factory.cache is not None
     found = factory.selection.availability
     key = int8_key(bundle.encoder, found.version, found.devices[0])
-    factory.cache.put(key, graph)
+    factory.cache.put(key, graph, graph=bundle.encoder.name)
     if factory.cache.get(key) is None:
         raise OutputError("; ".join(factory.cache.warnings) or "the engine cache keeps nothing")

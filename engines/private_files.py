@@ -20,7 +20,12 @@ def private_folder(path: Path) -> None:
     """Make ``path`` for this user alone, or check that it is. Raises OSError that says why not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
-    _require_private(path.stat())
+    require_private(path)
+
+
+def require_private(path: Path) -> None:
+    """Raise OSError unless ``path`` is there and only its user can write to it."""
+    _check(path.stat())
 
 
 def read_private(path: Path, limit: int) -> bytes | None:
@@ -30,7 +35,7 @@ def read_private(path: Path, limit: int) -> bytes | None:
     """
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
-        _require_private(found)
+        _check(found)
         return file.read(limit) if found.st_size <= limit else None
 
 
@@ -39,7 +44,7 @@ def make_private(path: Path) -> None:
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_WRITE_BY_OTHERS)
 
 
-def _require_private(found: os.stat_result) -> None:
+def _check(found: os.stat_result) -> None:
     if sys.platform == "win32":
         return
     if found.st_uid not in (os.geteuid(), _ROOT):

@@ -11,12 +11,12 @@ from pathgene_rt.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engine import Engine, Precision
 from pathgene_rt.engines.backend import Availability, Backend, Tell
 from pathgene_rt.engines.cache_keys import DecisionKey
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.cuda.driver import cuda_devices
+from pathgene_rt.engines.engine_cache import open_cache
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineUnavailableError, UsageError
 from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.options import (
-    DEFAULT_BATCH,
     DEFAULT_IN_FLIGHT,
     EngineOptions,
     TensorRtOptions,
@@ -103,7 +103,7 @@ class EngineFactory:
         self._bundle = bundle
         self._asked = options
         self._tell = tell
-        self.cache = EngineCache(options.cache_dir) if options.cache_dir is not None else None
+        self.cache = open_cache(options, f"{bundle.manifest.name} {bundle.manifest.version}")
         self.selection = choose(options)
         self._decision = self.cache.decision(self.key) if self.cache is not None else None
         self.precision, self._why = self._choose_precision()
@@ -130,8 +130,6 @@ class EngineFactory:
         """A card in this machine that ``auto`` does not compute on, and why. Empty if all is well,
         and where an engine was named: then it runs, or it was an error.
         """
-        from pathgene_rt.engines.cuda.driver import cuda_devices
-
         if self._asked.backend != "auto" or self.selection.backend.name in GPU_BACKENDS:
             return ()
         cards = " and ".join(device.name for device in cuda_devices())
@@ -203,9 +201,10 @@ class EngineFactory:
         decision = self._decision or {}
         found = decision if decision.get("precision") == self.precision else {}
         batch, in_flight = found.get("batch"), found.get("in_flight")
+        usual = self.selection.availability.usual_batch
         return replace(
             self._asked,
-            batch=self._asked.batch or (batch if isinstance(batch, int) else DEFAULT_BATCH),
+            batch=self._asked.batch or (batch if isinstance(batch, int) else usual),
             in_flight=self._asked.in_flight
             or (in_flight if isinstance(in_flight, int) else DEFAULT_IN_FLIGHT),
             # Also for another precision than the one decided on: its engines were built so, too.

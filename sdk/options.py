@@ -12,7 +12,7 @@ from typing import Literal
 from pathgene_rt.engine import PRECISIONS
 from pathgene_rt.errors import UsageError
 
-DEFAULT_BATCH, DEFAULT_IN_FLIGHT = 8, 2
+DEFAULT_IN_FLIGHT = 2
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
@@ -103,8 +103,9 @@ class EngineOptions:
     ``backend`` is a registry name or "auto"; ``precision`` "auto" is what `build` found fastest
     within the limits on this machine, else float32. ``threads`` 0 means all cores. ``batch`` is the
     number of tiles an encoder call takes, ``in_flight`` the number of calls at once; 0 is what
-    `build` found fastest here, else DEFAULT_BATCH and DEFAULT_IN_FLIGHT. ``cache_dir`` None turns
-    the engine cache off. ``tensorrt`` None: as `build` was told for this bundle, else the defaults.
+    `build` found fastest here, else what suits the engine. ``cache_dir`` None turns the engine
+    cache off; ``cache_limit_bytes`` is what engines kept there may take, older ones go.
+    ``tensorrt`` None: as `build` was told for this bundle, else the defaults.
     """
 
     backend: str = "auto"
@@ -113,6 +114,7 @@ class EngineOptions:
     batch: int = 0
     in_flight: int = 0
     cache_dir: Path | None = field(default_factory=default_cache_dir)
+    cache_limit_bytes: int = field(default_factory=default_cache_limit)
     tensorrt: TensorRtOptions | None = None
 
     def __post_init__(self) -> None:
