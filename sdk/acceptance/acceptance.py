@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pathgene_rt.acceptance.checks import CHECKS
@@ -17,6 +18,7 @@ from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
 from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
 from pathgene_rt.acceptance.worker import REFERENCE
 from pathgene_rt.bundle import Bundle
+from pathgene_rt.engine import Precision
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
 from pathgene_rt.files import writable_folder, write_json
@@ -56,7 +58,7 @@ def accept(
         if slide is None:
             slide = folder / "golden-tiles.svs"
             write_golden_slide(slide, opened.golden("encoder")["tiles"], opened.preprocess.mpp)
-        run = _Run(bundle, slide, folder, tuple(checks), tell)
+        run = _Run(opened, slide, folder, tuple(checks), tell)
         run.all(engines)
         report = AcceptanceReport(
             bundle=opened.manifest.name,
@@ -77,7 +79,7 @@ class _Run:
 
     def __init__(
         self,
-        bundle: Path,
+        bundle: Bundle,
         slide: Path,
         folder: Path,
         checks: tuple[str, ...],
@@ -93,21 +95,37 @@ class _Run:
 
     def all(self, engines: Sequence[str]) -> None:
         """Every engine that is here in every precision; the others' checks are not run."""
-        targets: list[Target] = []
+        targets: dict[Target, int] = {}
         for name in engines:
             found = load_backend(name).probe()
             if found.available:
-                targets += [Target(name, precision) for precision in found.precisions]
-                continue
-            self.problems[name] = _why_not(name, found.reason)
-            self.results += [
-                CheckResult(name, "", check, "not run", self.problems[name])
-                for check in self._checks
-            ]
+                # A card is filled by far more tiles than a processor; a middling batch fits all.
+                middle = found.batches[len(found.batches) // 2] if name in GPU_ENGINES else 0
+                for precision in found.precisions:
+                    if why := self._lacks(precision):
+                        self._leave_out(name, precision, why)
+                    else:
+                        targets[Target(name, precision)] = middle
+            else:
+                self.problems[name] = _why_not(name, found.reason)
+                self._leave_out(name, "", self.problems[name])
         if targets:
             self._keep_reference()
-        for target in targets:
-            self._one(target)
+        for target, batch in targets.items():
+            self._one(target, batch)
+
+    def _lacks(self, precision: Precision) -> str:
+        """What the bundle lacks for engines in ``precision``, or an empty string."""
+        if precision == "float16" and self._bundle.encoder.float16 is None:
+            return "the bundle has no float16 graph of its encoder; export it again"
+        if precision == "int8":
+            return "int8 needs a calibration on slides, which a fresh cache has not"
+        return ""
+
+    def _leave_out(self, engine: str, precision: str, why: str) -> None:
+        self.results += [
+            CheckResult(engine, precision, check, "not run", why) for check in self._checks
+        ]
 
     def _keep_reference(self) -> None:
         """What the CPU says, for the engines to be compared with."""
@@ -123,11 +141,12 @@ class _Run:
         else:
             self.problems[REFERENCE] = f"{name}: {outcome.results[0].detail}"
 
-    def _one(self, target: Target) -> None:
+    def _one(self, target: Target, batch: int) -> None:
         """First what is recorded, then what is timed: recording takes time."""
         for timing in (False, True):
             names = tuple(name for name in self._checks if CHECKS[name].timing == timing)
-            outcome = self._outcome(self._job(target, names, self._reference, recorded=not timing))
+            job = self._job(target, names, self._reference, recorded=not timing)
+            outcome = self._outcome(replace(job, batch=batch))
             self.results += outcome.results
             self.calls += outcome.calls
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
@@ -137,7 +156,14 @@ class _Run:
     ) -> Job:
         gpu = target.engine in GPU_ENGINES
         return Job(
-            self._bundle, self._slide, self._folder, target, checks, reference, gpu, recorded
+            self._bundle.path,
+            self._slide,
+            self._folder,
+            target,
+            checks,
+            reference,
+            gpu,
+            recorded=recorded,
         )
 
     def _outcome(self, job: Job) -> Outcome:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,11 +105,11 @@ def foreign_cache(bench: Workbench) -> Finding:
     for file in _kept(folder):
         record = file.with_suffix(".json")
         document = json.loads(record.read_text(encoding="utf-8"))
-        document["key"]["version"] = "0.0 of another machine"
+        document["key"]["version"] = OTHER_VERSION
         record.write_text(json.dumps(document), encoding="utf-8")
     _graph_is_right(bench, folder)
     for file in _kept(folder):
-        if "another machine" in file.with_suffix(".json").read_text(encoding="utf-8"):
+        if OTHER_VERSION in file.with_suffix(".json").read_text(encoding="utf-8"):
             raise CheckFailedError(f"{file.name} was used though it says it is of another version")
     return Finding("an engine that says it is of another version was built again")
 
@@ -140,6 +139,8 @@ def full_cache(bench: Workbench) -> Finding:
         raise CheckFailedError(f"half files stayed: {', '.join(halves)}")
     return _warned(bench, notes)
 
+
+OTHER_VERSION = "0.0 of another machine"
 
 _SMALL_FILE = 64
 """Bytes that a file may have on the disk that is full: too few for any entry of the cache."""
@@ -218,14 +219,6 @@ def _cut_short(data: bytes) -> bytes:
 def _flip_a_bit(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-def hidden_gpu(bench: Workbench) -> Finding:
-    """Where the card is not there, the engine named says so; it never computes on the CPU."""
-    if not bench.job.gpu:
-        raise NotRunError("this engine is the CPU's own")
-    device = bench.factory().selection.availability.devices[0]
-    return Finding(device, {"pid": os.getpid()})
 
 
 ERROR_CHECKS = (

@@ -15,6 +15,8 @@ from typing import Any
 from pathgene_rt.acceptance.result import CheckResult
 from pathgene_rt.acceptance.workbench import Job
 
+WORKER = (sys.executable, "-m", "pathgene_rt.acceptance.worker")
+
 START_S = 120.0
 """What a process may take to begin its first check: importing on a cold disk."""
 
@@ -81,10 +83,9 @@ def _run_process(
     job_file, events_file, log_file = files
     job_file.write_text(job.to_json(), encoding="utf-8")
     events_file.touch()
-    command = [sys.executable, "-m", "pathgene_rt.acceptance.worker", job_file, events_file]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [str(word) for word in command],
+            [*WORKER, str(job_file), str(events_file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -9,8 +9,10 @@ however it is bound (pybind11, Boost.Python, Cython, ctypes), in all threads.
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,8 +27,13 @@ TABLE = Path(__file__).with_name("native_calls.json")
 """Native functions by the file, function and name under which our source calls them. Made by
 ``tests/native_calls.py``, which asks mypy; a test compares the two."""
 
-Position = tuple[int, int, int, int]
-"""First line, last line, first column, column after the last, as ``co_positions`` gives them."""
+DRIVER_FUNCTION = re.compile(r"cu[A-Z]\w+")
+DRIVER_FILE = "cuda/driver.py"
+"""Where functions of the CUDA driver are called by their names, for all others."""
+
+Position = tuple[int, int]
+"""Line and column after a call's closing bracket: its own, however the call is laid out, and the
+same in syntax trees and in ``co_positions``, which differ in where a call begins."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ def call_sites(source: str, file: str) -> Iterator[Site]:
         if isinstance(node, ast.Call):
             name = called_name(node)
             if name and node.end_lineno is not None and node.end_col_offset is not None:
-                place = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
-                yield Site(file, function, name, place)
+                yield Site(file, function, name, (node.end_lineno, node.end_col_offset))
         named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         inner = f"{function}.{node.name}".lstrip(".") if named else function
         for child in ast.iter_child_nodes(node):
@@ -64,7 +70,13 @@ def call_sites(source: str, file: str) -> Iterator[Site]:
 
 
 def called_name(call: ast.Call) -> str:
-    """The last name before the brackets; empty for what has none, as ``table[0]()``."""
+    """The last name before the brackets; empty for what has none, as ``table[0]()``.
+
+    Where our own code calls a function of the CUDA driver by its name, it is that.
+    """
+    first = call.args[0] if call.args else None
+    if isinstance(first, ast.Constant) and DRIVER_FUNCTION.fullmatch(str(first.value)):
+        return str(first.value)
     if isinstance(call.func, ast.Attribute):
         return call.func.attr
     return call.func.id if isinstance(call.func, ast.Name) else ""
@@ -87,9 +99,10 @@ class NativeCalls:
     def __init__(self, table: dict[str, str], root: Path) -> None:
         self._root = root.resolve()
         self._table = table
+        self._files = {key.partition(":")[0] for key in table}
+        self._by_code: dict[int, tuple[CodeType, dict[int, str]]] = {}
         self._executed: set[str] = set()
         self._raised: dict[str, set[str]] = {}
-        self._files = {key.partition(":")[0] for key in table}
 
     def start(self) -> None:
         if sys.version_info >= (3, 12):
@@ -100,9 +113,12 @@ class NativeCalls:
 
     def stop(self) -> None:
         if sys.version_info >= (3, 12):
-            tool, none = sys.monitoring.PROFILER_ID, sys.monitoring.events.NO_EVENTS
-            sys.monitoring.set_events(tool, none)
-            sys.monitoring.free_tool_id(tool)
+            monitoring = sys.monitoring
+            tool, events = monitoring.PROFILER_ID, monitoring.events
+            monitoring.set_events(tool, events.NO_EVENTS)
+            for event in (events.PY_START, events.INSTRUCTION, events.RAISE):
+                monitoring.register_callback(tool, event, None)
+            monitoring.free_tool_id(tool)
         else:
             sys.settrace(None)
             threading.settrace(None)  # type: ignore[arg-type]  # documented to take None
@@ -114,7 +130,7 @@ class NativeCalls:
     # Python 3.11: trace functions, with an event for each instruction.
 
     def _on_call(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        if self._known(frame.f_code):
+        if self._sites(frame.f_code):
             frame.f_trace_opcodes = True
             return self._on_event
         return None
@@ -135,7 +151,7 @@ class NativeCalls:
             monitoring.use_tool_id(tool, "pathgene-rt acceptance")
 
             def started(code: CodeType, _offset: int) -> Any:
-                if self._known(code):
+                if self._sites(code):
                     monitoring.set_local_events(tool, code, events.INSTRUCTION)
                 return monitoring.DISABLE
 
@@ -144,16 +160,14 @@ class NativeCalls:
                 return monitoring.DISABLE
 
             def raised(code: CodeType, offset: int, error: BaseException) -> None:
-                if self._known(code):
+                if self._sites(code):
                     self._raise(code, offset, error, error.__traceback__)
 
             monitoring.register_callback(tool, events.PY_START, started)
             monitoring.register_callback(tool, events.INSTRUCTION, instruction)
             monitoring.register_callback(tool, events.RAISE, raised)
             monitoring.set_events(tool, events.PY_START | events.RAISE)
-
-    def _known(self, code: CodeType) -> bool:
-        return _below(code.co_filename, self._root) in self._files
+            monitoring.restart_events()
 
     def _ran(self, code: CodeType, offset: int) -> None:
         site = self._sites(code).get(offset)
@@ -170,38 +184,41 @@ class NativeCalls:
         while trace is not None and trace.tb_frame.f_code is not code:
             trace = trace.tb_next
         below = trace.tb_next if trace is not None else None
-        if below is None or not Path(below.tb_frame.f_code.co_filename).is_relative_to(self._root):
+        file = _below(below.tb_frame.f_code.co_filename, self._root) if below else ""
+        if file in ("", DRIVER_FILE):
             words = " ".join(str(error).split())[:300]
             self._executed.add(site)
             self._raised.setdefault(site, set()).add(f"{type(error).__name__}: {words}")
 
-    @functools.cache  # noqa: B019 - lives as long as the process that records
     def _sites(self, code: CodeType) -> dict[int, str]:
-        """Keys of the table by the offset of the instruction that calls them."""
-        places = self._places(code.co_filename)
+        """Keys of the table by the offset of the instruction in ``code`` that calls them."""
+        known = self._by_code.get(id(code))
+        if known is None:
+            file = _below(code.co_filename, self._root)
+            found = self._find(code, file) if file in self._files else {}
+            # The code is kept, so that no other comes to have its id.
+            known = self._by_code[id(code)] = code, found
+        return known[1]
+
+    def _find(self, code: CodeType, file: str) -> dict[int, str]:
+        places = _keys_by_position(Path(code.co_filename), file)
         found = {}
-        for number, position in enumerate(code.co_positions()):
-            first, last, left, right = position
-            if None not in position and code.co_code[2 * number] in _CALLS:
-                key = places.get((first, last, left, right))  # type: ignore[arg-type]
-                if key is not None:
+        instructions = code.co_code[::2]
+        for number, (_, line, _, column) in enumerate(code.co_positions()):
+            if line is not None and column is not None and instructions[number] in _CALLS:
+                key = places.get((line, column), "")
+                if key in self._table:
                     found[2 * number] = key
         return found
 
-    @functools.cache  # noqa: B019
-    def _places(self, filename: str) -> dict[Position, str]:
-        source = Path(filename).read_text(encoding="utf-8")
-        sites = call_sites(source, _below(filename, self._root))
-        return {site.position: site.key for site in sites if site.key in self._table}
+
+@functools.cache
+def _keys_by_position(path: Path, file: str) -> dict[Position, str]:
+    return {site.position: site.key for site in call_sites(path.read_text("utf-8"), file)}
 
 
-def _calls() -> frozenset[int]:
-    import dis
-
-    return frozenset(code for name, code in dis.opmap.items() if name.startswith("CALL"))
-
-
-_CALLS = _calls()
+_CALLS = frozenset(code for name, code in dis.opmap.items() if name.startswith("CALL"))
+"""Instructions that call."""
 
 
 @functools.cache

@@ -60,6 +60,32 @@ def encoder_rate(bench: Workbench) -> Finding:
     return Finding(f"{rate:.0f} tiles/s in batches of {batch}; one takes {one_ms:.2f} ms", figures)
 
 
+def repeated_shapes(bench: Workbench) -> Finding:
+    """What a batch as large as the last saves: that is when engines that can use CUDA graphs."""
+    small = 8
+    with bench.factory().encoder() as encoder:
+        name = encoder.spec.inputs[0].name
+        parts = [np.ascontiguousarray(bench.tiles[:count]) for count in (small, small - 1)]
+
+        def calls(same: bool) -> float:
+            began = time.perf_counter()
+            for number in range(_CALLS):
+                encoder.submit({name: parts[0 if same else number % 2]})
+                encoder.result()
+            return 1000 * (time.perf_counter() - began) / _CALLS
+
+        calls(True)
+        changing = median(calls(False) for _ in range(ROUNDS))
+        same = median(calls(True) for _ in range(ROUNDS))
+        warnings = encoder.warnings
+    figures = {"same size ms": same, "changing size ms": changing}
+    words = f"a batch of {small} takes {same:.2f} ms, {changing:.2f} ms if sizes change each time"
+    return Finding("; ".join((words, *warnings)), figures)
+
+
+_CALLS = 20
+
+
 def heads_time(bench: Workbench) -> Finding:
     """Milliseconds of each head, for a biopsy and for a resection."""
     if not bench.bundle.heads:
@@ -102,6 +128,7 @@ def _listed(figures: dict[str, float]) -> str:
 TIMING_CHECKS = (
     Check("time: decode on the CPU", "how fast tiles come", decode_on_cpu, timing=True),
     Check("time: encoder", "how fast the encoder is alone", encoder_rate, timing=True),
+    Check("time: repeated shapes", "what CUDA graphs save", repeated_shapes, timing=True),
     Check("time: heads", "what heads cost", heads_time, 600.0, timing=True),
     Check("time: slide", "where the time of a slide goes", slide_stages, 900.0, timing=True),
 )

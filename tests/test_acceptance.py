@@ -1,0 +1,314 @@
+"""Acceptance: its checks on the CPU's engines, what it does when a process dies, its reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pathgene_rt.acceptance import acceptance, isolation, native_calls
+from pathgene_rt.acceptance.acceptance import HTML_FILE, JSON_FILE, accept
+from pathgene_rt.acceptance.checks import CHECKS
+from pathgene_rt.acceptance.golden_slide import write_golden_slide
+from pathgene_rt.acceptance.isolation import run_isolated
+from pathgene_rt.acceptance.native_calls import NativeCalls, call_sites, load_table, summary
+from pathgene_rt.acceptance.report_html import html
+from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, NativeCall, Target
+from pathgene_rt.acceptance.workbench import (
+    CheckFailedError,
+    Job,
+    Workbench,
+    compare_reports,
+    spearman,
+)
+from pathgene_rt.cli.main import app
+from pathgene_rt.engine import LIMITS
+from pathgene_rt.engines.cuda.driver import driver_problem
+from pathgene_rt.errors import EngineUnavailableError, UsageError, VerificationError
+from pathgene_rt.slides import open_slide
+
+from . import tiny_models as tiny
+from .native_calls import BEGIN, DOCUMENT, END, documented, native_table
+
+NO_GPU = pytest.mark.skipif(not driver_problem(), reason="this machine has an NVIDIA GPU")
+
+
+def tissue_like(tiles: np.ndarray) -> np.ndarray:
+    """The tiny bundle's tiles in the colours of stained tissue, which tissue detection finds."""
+    pink = np.array([205, 130, 175], np.int16)
+    return np.clip(pink + (tiles.astype(np.int16) - 110) // 3, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """The tiny bundle with golden tiles that look like tissue."""
+    files = tiny.tiny_bundle_files()
+    return tiny.write_files(tmp_path_factory.mktemp("bundle") / "tiny.pgrt", files)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory) -> Path:
+    """Of tiles of 64 px at the tiny bundle's scale."""
+    path = tmp_path_factory.mktemp("slide") / "golden.svs"
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(60, 160, (48, tiny.TILE_PX, tiny.TILE_PX, 3), dtype=np.uint8)
+    write_golden_slide(path, tissue_like(tiles), 0.5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(bundle, slide, tmp_path_factory) -> AcceptanceReport:
+    """Everything that needs no card, on both CPU engines, in processes as on a card."""
+    out = tmp_path_factory.mktemp("acceptance")
+    return accept(bundle, out, slide=slide, engines=("onnxruntime", "openvino"))
+
+
+def test_every_check_passes_on_the_engines_of_the_cpu(report):
+    in_float32 = [result for result in report.results if result.precision == "float32"]
+    assert [result for result in in_float32 if result.status == "failed"] == []
+    made = {(result.engine, result.check) for result in in_float32}
+    assert made == {(name, check) for name in ("onnxruntime", "openvino") for check in CHECKS}
+
+
+def test_what_needs_a_card_says_so(report):
+    for result in report.results:
+        if result.status == "not run":
+            assert result.detail, result
+        if result.precision == "int8":
+            assert "calibration" in result.detail
+    not_run = {result.check for result in report.results if result.status == "not run"}
+    assert {"hidden card", "named device", "out of memory", "time: copies"} <= not_run
+
+
+def test_checks_look_at_what_they_claim_to(report):
+    by_check = {
+        (one.engine, one.check): one for one in report.results if one.precision == "float32"
+    }
+    assert by_check["openvino", "in flight"].figures["in flight"] >= 2
+    assert by_check["openvino", "slide"].figures["tiles"] > 100
+    assert by_check["openvino", "time: encoder"].figures["tiles/s"] > 0
+    assert "5 refused" in by_check["onnxruntime", "wrong inputs"].detail
+    assert "17000" in by_check["onnxruntime", "bags"].detail
+
+
+def test_the_report_is_written_twice_and_says_the_same(report, tmp_path):
+    page = html(report)
+    assert f"{report.count('passed')} passed" in report.verdict
+    for result in report.results:
+        assert result.check in page
+    assert json.loads(json.dumps(report.to_dict()))["verdict"] == report.verdict
+    marked = replace(report.results[0], detail="<script>alert(1)</script>")
+    assert "<script>" not in html(replace(report, results=(marked,)))
+
+
+def test_a_wrong_engine_fails(bundle, slide, tmp_path):
+    """The reference is of other weights, as if the engine computed something else."""
+    other = tmp_path / "reference.npz"
+    golden = np.random.default_rng(0).standard_normal((48, tiny.DIM)).astype(np.float32)
+    np.savez(other, golden=golden)
+    job = Job(bundle, slide, tmp_path, Target("onnxruntime", "float32"), (), other, False)
+    bench = Workbench(job)
+    with pytest.raises(CheckFailedError, match="fidelity error of the median tile"):
+        CHECKS["as the CPU"].run(bench)
+    bench.golden = golden
+    with pytest.raises(CheckFailedError, match=r"over 0\.002"):
+        CHECKS["batch sizes"].run(bench)
+    with pytest.raises(CheckFailedError, match="2 batches in flight"):
+        CHECKS["in flight"].run(bench)
+    bench.close()
+
+
+def test_reports_that_differ_fail():
+    found = {"probabilities a": np.array([0.3, 0.7]), "attention a": np.arange(9.0)[:, None]}
+    assert compare_reports(found, found, LIMITS["float32"])["attention Spearman"] == 1
+    moved = {**found, "probabilities a": np.array([0.302, 0.698])}
+    with pytest.raises(CheckFailedError, match=r"move by 0\.0020"):
+        compare_reports(moved, found, LIMITS["float32"])
+    compare_reports(moved, found, LIMITS["float16"])
+    nan = {**found, "probabilities a": np.array([np.nan, 0.7])}
+    with pytest.raises(CheckFailedError, match="move by inf"):
+        compare_reports(nan, found, LIMITS["int8"])
+    turned = {**found, "attention a": found["attention a"][::-1]}
+    with pytest.raises(CheckFailedError, match=r"Spearman -1\.0000"):
+        compare_reports(turned, found, LIMITS["int8"])
+
+
+def test_rank_correlation():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(500)
+    assert spearman(values, np.exp(values)) == pytest.approx(1)
+    assert abs(spearman(values, rng.standard_normal(500))) < 0.15
+    assert spearman(np.ones(5), np.ones(5)) == 1
+    assert spearman(np.ones(5), np.arange(5.0)) == 0
+
+
+WORKER = """
+import json, os, sys, time
+job, events = json.load(open(sys.argv[1])), open(sys.argv[2], "a")
+for name in job["checks"]:
+    print(json.dumps({"began": name}), file=events, flush=True)
+    if name == "crash":
+        sys.stderr.write("CUDA error 700\\n"); sys.stderr.flush(); os._exit(9)
+    if name == "hang":
+        time.sleep(60)
+    found = {"engine": "e", "precision": "float32", "check": name, "status": "passed",
+             "detail": "", "seconds": 0.0, "figures": {}}
+    print(json.dumps({"result": found, "calls": {name: []}}), file=events, flush=True)
+"""
+
+
+def test_a_crash_and_a_hang_cost_one_check_each(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(WORKER)
+    monkeypatch.setattr(isolation, "WORKER", (sys.executable, str(tmp_path / "worker.py")))
+    names = ("first", "crash", "between", "hang", "last")
+    job = Job(tmp_path, tmp_path, tmp_path, Target("e", "float32"), names, None, False)
+    told: list[str] = []
+    limits = dict.fromkeys(names, 20.0) | {"hang": 0.3}
+    outcome = run_isolated(job, limits, told.append)
+    by_name = {result.check: result for result in outcome.results}
+    assert told == list(names)
+    assert [by_name[name].status for name in names] == [
+        "passed", "failed", "passed", "failed", "passed",
+    ]  # fmt: skip
+    assert "ended with code" in by_name["crash"].detail
+    assert "CUDA error 700" in by_name["crash"].detail
+    assert "stood still" in by_name["hang"].detail
+    assert {key for calls in outcome.calls for key in calls} == {"first", "between", "last"}
+
+
+def test_a_process_that_cannot_start_fails_its_checks(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "WORKER", (sys.executable, "-c", "import no_such_module"))
+    job = Job(tmp_path, tmp_path, tmp_path, Target("e", "float32"), ("a", "b"), None, False)
+    outcome = run_isolated(job, {"a": 5.0, "b": 5.0}, lambda _: None)
+    assert [result.status for result in outcome.results] == ["failed", "failed"]
+    assert "no_such_module" in outcome.results[0].detail
+
+
+SOURCE = """
+import zlib
+
+def inflate(data):
+    return zlib.decompress(data)
+
+class Packer:
+    def pack(self, data, really):
+        made = zlib.compressobj()
+        return really and made.compress(data) + zlib.crc32(data).to_bytes(4, "big") + made.flush()
+
+    def never(self):
+        zlib.adler32(b"")
+"""
+
+
+def test_native_calls_are_seen_in_all_threads(tmp_path, monkeypatch):
+    (tmp_path / "packer_of_test.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    table = {
+        f"packer_of_test.py:{place}": f"zlib.{place.rpartition(':')[2]}"
+        for place in (
+            "inflate:decompress",
+            "Packer.pack:compressobj",
+            "Packer.pack:compress",
+            "Packer.pack:flush",
+            "Packer.never:adler32",
+        )
+    }
+    import packer_of_test
+
+    calls = NativeCalls(table, tmp_path)
+
+    def work():
+        packer_of_test.Packer().pack(b"", False)
+        with pytest.raises(packer_of_test.zlib.error):
+            packer_of_test.inflate(b"no")
+
+    calls.start()
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    finally:
+        calls.stop()
+    packer_of_test.Packer().pack(b"", True)  # no longer recorded
+    by_name = {call.function: call for call in summary(table, [calls.found()])}
+    assert by_name["zlib.compressobj"].executed == ("packer_of_test.py:Packer.pack",)
+    assert by_name["zlib.compress"].executed == ()
+    assert by_name["zlib.flush"].executed == ()
+    assert by_name["zlib.adler32"] == NativeCall(
+        "zlib.adler32", ("packer_of_test.py:Packer.never",)
+    )
+    assert by_name["zlib.decompress"].raised[0].startswith("error: Error -3")
+    assert by_name["zlib.compressobj"].raised == ()
+
+
+def test_the_table_knows_only_calls_that_are_there():
+    engines = Path(DOCUMENT).parents[1] / "engines"
+    table = load_table()
+    files = {key.partition(":")[0] for key in table}
+    sites = {
+        site.key
+        for file in files
+        for site in call_sites((engines / file).read_text(encoding="utf-8"), file)
+    }
+    assert table.keys() <= sites
+    assert len(table) > 50
+
+
+def test_the_document_lists_every_native_function():
+    text = Path(DOCUMENT).read_text(encoding="utf-8")
+    assert text[text.index(BEGIN) : text.index(END) + len(END)] == documented(load_table())
+
+
+@pytest.mark.slow
+def test_the_table_is_what_mypy_finds(shared):
+    assert native_table(shared / "tensorrt" / "typings") == load_table()
+
+
+def test_verdicts():
+    passed = CheckResult("e", "float32", "a", "passed", "")
+    empty = AcceptanceReport("b", "0" * 64, (), {"e": "no card"}, (), (), 1.0)
+    with pytest.raises(EngineUnavailableError, match="no card"):
+        empty.require_passed()
+    replace(empty, results=(passed,)).require_passed()
+    failed = replace(empty, results=(passed, replace(passed, status="failed")))
+    with pytest.raises(VerificationError, match="NOT accepted: 1 passed, 1 FAILED"):
+        failed.require_passed()
+
+
+@NO_GPU
+def test_without_a_card_the_command_says_what_it_would_run(bundle, tmp_path):
+    out = tmp_path / "acceptance"
+    result = CliRunner().invoke(
+        app, ["doctor", "--gpu-acceptance", str(bundle), "--out", str(out), "--json"]
+    )
+    assert isinstance(result.exception, EngineUnavailableError)
+    assert result.exception.exit_code == 5
+    document = json.loads((out / JSON_FILE).read_text())
+    for engine in acceptance.GPU_ENGINES:
+        mine = [one for one in document["results"] if one["engine"] == engine]
+        assert {one["check"] for one in mine} == set(CHECKS)
+        assert {one["status"] for one in mine} == {"not run"}
+        assert "no NVIDIA GPU" in mine[0]["detail"]
+    assert all(call["executed"] == [] for call in document["calls"])
+    assert "no NVIDIA GPU" in (out / HTML_FILE).read_text()
+
+
+def test_options_of_acceptance_need_it():
+    result = CliRunner().invoke(app, ["doctor", "--acceptance-engines", "openvino"])
+    assert isinstance(result.exception, UsageError)
+
+
+def test_the_golden_slide_is_one(slide):
+    with open_slide(slide) as opened:
+        info = opened.info
+        assert info.size_px[0] == info.size_px[1] == 1024
+        glass = opened.read((0, 0), 0, (64, 64))
+        tissue = opened.read((512, 512), 0, (64, 64))
+    assert glass.mean() > 235 > tissue.mean()
+    assert native_calls.TABLE.is_file()
