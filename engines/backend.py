@@ -38,6 +38,11 @@ class Availability:
     precisions: tuple[Precision, ...] = ()
     batches: tuple[int, ...] = CPU_BATCHES
 
+    @property
+    def usual_batch(self) -> int:
+        """Tiles a call as long as `build` has not measured: the smallest but one that it tries."""
+        return self.batches[min(1, len(self.batches) - 1)]
+
     def refusal(self, precision: Precision | Literal["auto"]) -> str:
         """Why this backend cannot run in ``precision`` here, or an empty string."""
         if not self.available:

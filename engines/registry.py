@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import cast
 
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
@@ -14,7 +16,7 @@ from pathgene_rt.engines.cache_keys import DecisionKey
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.engine_cache import open_cache
 from pathgene_rt.engines.machine import fingerprint
-from pathgene_rt.errors import EngineUnavailableError, UsageError
+from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError
 from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.options import (
     DEFAULT_IN_FLIGHT,
@@ -71,15 +73,16 @@ def candidates(options: EngineOptions) -> tuple[Backend, ...]:
     return tuple(load_backend(name) for name, _ in BACKENDS)
 
 
-def choose(options: EngineOptions) -> Selection:
-    """The first backend that is available and offers the precision asked for.
+def choose(options: EngineOptions, failed: Mapping[str, str] = MappingProxyType({})) -> Selection:
+    """The first backend that is available and offers the precision asked for, none of those that
+    ``failed``, by name and why.
 
     Raises EngineUnavailableError that says for each backend why it cannot run.
     """
     skipped: list[Skipped] = []
     for backend in candidates(options):
         availability = backend.probe()
-        why = availability.refusal(options.precision)
+        why = failed.get(backend.name) or availability.refusal(options.precision)
         if not why:
             return Selection(backend, availability, tuple(skipped))
         skipped.append(Skipped(backend.name, why))
@@ -90,7 +93,8 @@ def choose(options: EngineOptions) -> Selection:
 
 
 class EngineFactory:
-    """Makes the engines of one bundle. Backend and precision are chosen once, at construction.
+    """Makes the engines of one bundle. Backend and precision are chosen at construction, and again
+    only if :meth:`encoder` meets a card that does not do what it promised.
 
     ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's;
     ``options`` are those given, with the batch and the calls at once that are used; ``cache`` is
@@ -104,10 +108,8 @@ class EngineFactory:
         self._asked = options
         self._tell = tell
         self.cache = open_cache(options, f"{bundle.manifest.name} {bundle.manifest.version}")
-        self.selection = choose(options)
-        self._decision = self.cache.decision(self.key) if self.cache is not None else None
-        self.precision, self._why = self._choose_precision()
-        self.options = self._completed()
+        self._failed: dict[str, str] = {}
+        self._choose()
 
     @property
     def key(self) -> DecisionKey:
@@ -145,8 +147,20 @@ class EngineFactory:
     def encoder(self, precision: Precision | None = None) -> Engine:
         """Compile the encoder, in another precision than the chosen one if need be. The caller
         closes it. Raises EngineError, also if the bundle has no graph for float16.
+
+        With ``auto`` and the chosen precision, an engine on a card that cannot be made, for want of
+        memory or of a kernel, is left for the next backend, which :attr:`warnings` tells.
         """
-        return self._create(ENCODER_FILE, self._bundle.encoder, precision or self.precision)
+        while True:
+            try:
+                wanted = precision or self.precision
+                return self._create(ENCODER_FILE, self._bundle.encoder, wanted)
+            except EngineError as error:
+                name = self.selection.backend.name
+                if precision or self._asked.backend != "auto" or name not in GPU_BACKENDS:
+                    raise
+                self._failed[name] = str(error)
+                self._choose()
 
     def head(self, name: str) -> Engine:
         """Compile the head called ``name``, in :meth:`head_precision`. The caller closes it."""
@@ -181,6 +195,12 @@ class EngineFactory:
             file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
         backend, model = self.selection.backend, self._bundle.read(file)
         return backend.create(model, spec, self.options, precision, self.cache, tell=self._tell)
+
+    def _choose(self) -> None:
+        self.selection = choose(self._asked, self._failed)
+        self._decision = self.cache.decision(self.key) if self.cache is not None else None
+        self.precision, self._why = self._choose_precision()
+        self.options = self._completed()
 
     def _choose_precision(self) -> tuple[Precision, str]:
         if self._asked.precision != "auto":

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pathgene_rt.engine import Engine, Precision
+from typing import Any
+
+from pathgene_rt.engine import Engine, EngineInfo, Precision
 from pathgene_rt.engines.backend import Availability, Tell
+from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.onnxruntime import gpu_providers
+from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
+from pathgene_rt.engines.onnxruntime.gpu_head_runner import GpuHeadRunner
+from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
 from pathgene_rt.errors import EngineUnavailableError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
@@ -27,14 +33,36 @@ class OnnxRuntimeCudaBackend:
         spec: ModelSpec,
         options: EngineOptions,
         precision: Precision,
-        cache: EngineCache | None,
+        cache: EngineCache | None,  # noqa: ARG002 - see the class
         *,
-        tell: Tell | None = None,
+        tell: Tell | None = None,  # noqa: ARG002 - it takes seconds
     ) -> Engine:
         found = self.probe()
         if why := found.refusal(precision):
             raise EngineUnavailableError(f"engine {NAME}: {why}")
-        raise EngineUnavailableError(f"engine {NAME}: being written")
+        if spec.preprocess is None:
+            return create_head(model, spec, options, precision, found.version)
+
+        def open_session(stream: int, memory: int, graphs: bool) -> Any:
+            provider = cuda_provider(device.index, stream=stream, memory=memory, graphs=graphs)
+            return open_gpu_session(model, spec, NAME, [provider])
+
+        device = open_device()
+        info = EngineInfo(NAME, found.version, device.name, precision, 1)
+        return EncoderRunner(open_session, spec, info, options, device, graphs=True)
+
+
+def create_head(
+    model: bytes, spec: ModelSpec, options: EngineOptions, precision: Precision, version: str
+) -> Engine:
+    """A head on the first card's CUDA provider, which must be available. Raises EngineError."""
+    device = open_device()
+    info = EngineInfo(NAME, version, device.name, precision, 1)
+
+    def open_session() -> Any:
+        return open_gpu_session(model, spec, NAME, [cuda_provider(device.index)])
+
+    return GpuHeadRunner(open_session, spec, info, options.in_flight, device)
 
 
 BACKEND = OnnxRuntimeCudaBackend()

@@ -12,7 +12,7 @@ import importlib.util
 import io
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.cuda.device import device_package
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
-from pathgene_rt.engines.onnxruntime.runner import native_errors
+from pathgene_rt.engines.cuda.memory_plan import largest_batch
+from pathgene_rt.engines.onnxruntime.runner import ONLY_FATAL, native_errors
 from pathgene_rt.errors import EngineError
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -30,7 +32,12 @@ _FIRST = (1, 24)
 """The first version that tells which nodes of a graph run where."""
 
 _INSTALL = "pip install 'pathgene-rt[gpu]'"
-_LOG_FATAL, _LOG_WARNING = 4, 2
+_WARNINGS = 2
+"""The log severity that ONNX Runtime begins with."""
+
+_WINDOWS = platform.system() == "Windows"
+_TENSORRT_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+"""In this order: the others need the first."""
 
 _LIBRARIES = {CUDA: "onnxruntime_providers_cuda", TENSORRT: "onnxruntime_providers_tensorrt"}
 
@@ -43,8 +50,8 @@ _RELU = (
 
 def probe(provider: str) -> Availability:
     """Whether ``provider`` computes on the first card here. Never raises."""
-    if problem := driver_problem():
-        return Availability(False, problem)
+    if why := driver_problem():
+        return Availability(False, why)
     if importlib.util.find_spec("onnxruntime") is None:
         return Availability(False, f"not installed; {_INSTALL}")
     try:
@@ -54,20 +61,26 @@ def probe(provider: str) -> Availability:
             version, offered = onnxruntime.__version__, onnxruntime.get_available_providers()
     except EngineError as error:
         return Availability(False, f"{error}; pip install --force-reinstall onnxruntime-gpu")
+    if why := _unusable(provider, version, offered):
+        return Availability(False, why, version)
+    card = cuda_devices()[0]
+    most = largest_batch(card.memory_total)
+    batches = tuple(batch for batch in GPU_BATCHES if batch <= most) or (most,)
+    return Availability(True, "", version, (card.name,), ("float32", "float16"), batches)
+
+
+def _unusable(provider: str, version: str, offered: Sequence[str]) -> str:
     if provider not in offered:
-        why = (
+        return (
             f"the onnxruntime {version} installed is without {provider}; "
             f"pip uninstall onnxruntime, then {_INSTALL}"
         )
-    elif _numbers(version) < _FIRST:
+    if _numbers(version) < _FIRST:
         first = ".".join(map(str, _FIRST))
-        why = f"onnxruntime-gpu {version} is too old, {first} or newer is needed; {_INSTALL}"
-    else:
-        why = _trial(provider)
-    if why:
-        return Availability(False, why, version)
-    names = tuple(device.name for device in cuda_devices())
-    return Availability(True, "", version, names, ("float32", "float16"), GPU_BATCHES)
+        return f"onnxruntime-gpu {version} is too old, {first} or newer is needed; {_INSTALL}"
+    if not device_package():
+        return f"neither cuda.core nor pycuda is installed; {_INSTALL}"
+    return _trial(provider)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -85,11 +98,14 @@ def _trial(provider: str) -> str:
     with quiet():
         preload(provider)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _LOG_FATAL
+        options.log_severity_level = ONLY_FATAL
+        # TensorRT would take seconds to build the graph; it leaves one so small to CUDA.
+        small = (TENSORRT, {"trt_min_subgraph_size": "2"})
+        providers = [CUDA] if provider == CUDA else [small, CUDA]
         try:
             with native_errors("compute on the GPU"):
                 session = onnxruntime.InferenceSession(
-                    _RELU, options, providers=[provider], enable_fallback=0
+                    _RELU, options, providers=providers, enable_fallback=0
                 )
                 if provider in session.get_providers():
                     # The wheel holds machine code for some generations of cards only.
@@ -110,7 +126,7 @@ def _unloadable(provider: str) -> str:
     """
     import onnxruntime
 
-    pattern = "{}.dll" if platform.system() == "Windows" else "lib{}.so"
+    pattern = "{}.dll" if _WINDOWS else "lib{}.so"
     file = Path(onnxruntime.__file__).parent / "capi" / pattern.format(_LIBRARIES[provider])
     try:
         onnxruntime.register_execution_provider_library(provider, str(file))
@@ -130,12 +146,12 @@ def quiet() -> Iterator[None]:
     """
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(_LOG_FATAL)
+    onnxruntime.set_default_logger_severity(ONLY_FATAL)
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
-        onnxruntime.set_default_logger_severity(_LOG_WARNING)
+        onnxruntime.set_default_logger_severity(_WARNINGS)
 
 
 def preload(provider: str) -> None:
@@ -148,14 +164,21 @@ def preload(provider: str) -> None:
     for folder in ("", *_folders("nvidia", "*/lib", "*/bin", "*/bin/x86_64")):
         onnxruntime.preload_dlls(msvc=False, directory=folder)
     if provider == TENSORRT:
-        # In this order: the parser needs the builder.
-        patterns = ("nvinfer_10.dll", "nvinfer_plugin_10.dll", "nvonnxparser_10.dll")
-        if platform.system() != "Windows":
-            patterns = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
-        for name in patterns:
+        for name in _TENSORRT_LIBRARIES:
             for folder in _folders("tensorrt_libs", "."):
                 with suppress(OSError):  # then the trial says what is missing
-                    ctypes.CDLL(str(Path(folder) / name))
+                    ctypes.CDLL(str(Path(folder) / _file(name)))
+
+
+def tensorrt_version() -> str:
+    """The version of the TensorRT that the provider uses, e.g. "10.13.3"; it must be available."""
+    number = int(ctypes.CDLL(_file(_TENSORRT_LIBRARIES[0])).getInferLibVersion())
+    return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+
+
+def _file(library: str) -> str:
+    """The file name of a library of TensorRT 10."""
+    return f"{library}_10.dll" if _WINDOWS else f"lib{library}.so.10"
 
 
 def _folders(package: str, *patterns: str) -> list[str]:

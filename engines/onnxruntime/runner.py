@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -12,20 +13,24 @@ from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.model_spec import ModelSpec
 
-_ONLY_FATAL = 4
+ONLY_FATAL = 4
 """Log severity: ONNX Runtime logs what it also raises, and we raise it as one line."""
+
+_CUDA_STATUS = re.compile(r"(CUDA|CUDNN|CUBLAS|CUFFT|CURAND|NVRTC) (failure|error) \d+: [^;]*[^; ]")
+"""What tells most in a message that also says where in the sources and on which host it was."""
 
 
 @contextmanager
-def native_errors(doing: str) -> Iterator[None]:
+def native_errors(doing: str, backend: str = "onnxruntime") -> Iterator[None]:
     """Turn whatever ONNX Runtime raises into an EngineError of one line."""
     try:
         yield
     except (PathGeneError, MemoryError):
         raise
     except Exception as error:
+        status = _CUDA_STATUS.search(str(error))
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise EngineError(f"onnxruntime cannot {doing}: {first}") from error
+        raise EngineError(f"{backend} cannot {doing}: {status[0] if status else first}") from error
 
 
 def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
@@ -42,7 +47,7 @@ def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ONLY_FATAL
+        options.log_severity_level = ONLY_FATAL
         options.enable_cpu_mem_arena = options.enable_mem_pattern = keep_memory
         # A spinning thread takes a core from the threads that decode the next tiles.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -63,11 +68,15 @@ class OnnxRuntimeRunner(RunnerBase[Future[dict[str, Array]]]):
 
     def _compute(self, inputs: dict[str, Array], span: BusySpan) -> dict[str, Array]:
         try:
-            with native_errors(f"run {self.spec.name}"):
-                outputs = self._session.run(self._names, inputs)
+            return dict(zip(self._names, self._run(inputs), strict=True))
         finally:
             span.end()
-        return dict(zip(self._names, outputs, strict=True))
+
+    def _run(self, inputs: dict[str, Array]) -> list[Array]:
+        """The outputs in the order of their names. Raises EngineError."""
+        with native_errors(f"run {self.spec.name}"):
+            outputs: list[Array] = self._session.run(self._names, inputs)
+            return outputs
 
     def _wait(self, ticket: Future[dict[str, Array]]) -> dict[str, Array]:
         return ticket.result()

@@ -1,0 +1,489 @@
+"""ONNX Runtime on a card, as far as a processor can tell: what is refused, in which order calls are
+made, when graphs replay them, what becomes of too little memory. No CUDA call is made here.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from pathgene_rt.bundle import Bundle
+from pathgene_rt.engine import EngineInfo
+from pathgene_rt.engines import registry, tuning
+from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.cuda.driver import GpuInfo
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.cuda.memory_plan import SHARE, TILE_BYTES
+from pathgene_rt.engines.onnxruntime import encoder_lane, gpu_head_runner, gpu_providers
+from pathgene_rt.engines.onnxruntime.at_work import AT_WORK, EnginesAtWork
+from pathgene_rt.engines.onnxruntime.encoder_lane import tile_bytes
+from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
+from pathgene_rt.engines.onnxruntime.gpu_head_runner import GpuHeadRunner
+from pathgene_rt.engines.onnxruntime.gpu_session import (
+    cpu_operators,
+    cuda_provider,
+    open_gpu_session,
+)
+from pathgene_rt.engines.onnxruntime.runner import native_errors
+from pathgene_rt.engines.onnxruntime.tensorrt_backend import _settings
+from pathgene_rt.engines.registry import EngineFactory, load_backend
+from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.options import EngineOptions, TensorRtOptions
+
+from . import tiny_models as tiny
+from .host_card import HostCard
+
+CPU = ("CPUExecutionProvider", {})
+INFO = EngineInfo("onnxruntime-cuda", "1", "a host card", "float32", 1)
+WEIGHTS = tiny.encoder_weights()
+MODEL = tiny.tiny_encoder_onnx()
+SPEC = tiny.encoder_spec(MODEL)
+CARD = GpuInfo(0, "NVIDIA Test", (8, 6), 12 << 30, 26, (13, 0))
+
+
+def tiles(n: int, seed: int = 0) -> np.ndarray:
+    shape = (n, tiny.TILE_PX, tiny.TILE_PX, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+class Session:
+    """A session of the CPU provider, with what a card's would do beside it.
+
+    Notes the graph of each call. ``stale`` graphs repeat the features that they were captured with.
+    Calls of more than ``most`` tiles run out of memory.
+    """
+
+    def __init__(self, stream: int, memory: int, graphs: bool) -> None:
+        self.stream, self.memory, self.graphs_on = stream, memory, graphs
+        self.graphs: list[int] = []
+        self.stale = False
+        self.most: int | None = None
+        self._real = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+        self._captured: set[int] = set()
+
+    def io_binding(self):
+        return self._real.io_binding()
+
+    def run_with_iobinding(self, binding, options) -> None:
+        graph = int(options.get_run_config_entry("gpu_graph_id"))
+        assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        self.graphs.append(graph)
+        outputs = binding.get_outputs()
+        if self.most is not None and outputs and outputs[0].shape()[0] > self.most:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+        if graph in self._captured and self.stale:
+            return
+        self._real.run_with_iobinding(binding, onnxruntime.RunOptions())
+        if graph > 0:
+            self._captured.add(graph)
+
+
+class Sessions(list[Session]):
+    """Those that were opened; ``change`` is done to each."""
+
+    def __init__(self, change=lambda session: None) -> None:
+        super().__init__()
+        self._change = change
+
+    def __call__(self, stream: int, memory: int, graphs: bool) -> Session:
+        self.append(Session(stream, memory, graphs))
+        self._change(self[-1])
+        return self[-1]
+
+
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    monkeypatch.setattr(encoder_lane, "MEMORY", "cpu")
+    monkeypatch.setattr(gpu_head_runner, "MEMORY", "cpu")
+    yield
+    gc.collect()
+    assert len(AT_WORK._engines) == 0
+
+
+def runner(card=None, opened=None, *, batch: int = 8, in_flight: int = 2, graphs: bool = True):
+    options = EngineOptions(batch=batch, in_flight=in_flight)
+    return EncoderRunner(
+        opened or Sessions(), SPEC, INFO, options, card or HostCard(), graphs=graphs
+    )
+
+
+def encode(engine: EncoderRunner, batches: list[np.ndarray]) -> None:
+    """Through ``engine`` with as many in flight as it allows; the features must be numpy's."""
+    results = []
+    for number, given in enumerate(batches):
+        if number >= engine.in_flight:
+            results.append(engine.result()["features"])
+        engine.submit({"tiles": given})
+    results += [engine.result()["features"] for _ in range(min(engine.in_flight, len(batches)))]
+    for given, features in zip(batches, results, strict=True):
+        np.testing.assert_allclose(features, tiny.encode(given, WEIGHTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_features_are_those_of_numpy_with_every_number_of_tiles(graphs):
+    card = HostCard()
+    with runner(card, in_flight=3, graphs=graphs) as engine:
+        encode(engine, [tiles(n, seed=n) for n in (8, 8, 3, 8, 1, 20, 8)])
+        buffer = engine.input_buffer("tiles", (5, tiny.TILE_PX, tiny.TILE_PX, 3))
+        buffer[:] = tiles(5)
+        encode(engine, [buffer])
+        assert engine.warnings == ()
+    assert card.open == []
+
+
+def test_whole_batches_replay_a_graph_of_their_slot_and_others_none():
+    opened = Sessions()
+    with runner(opened=opened) as engine:
+        (session,) = opened
+        assert session.graphs_on and session.stream
+        # Each is captured once, compared with the call that it repeats, and replayed.
+        assert [graph for graph in session.graphs if graph > 0] == [1, 1, 2, 2]
+        session.graphs.clear()
+        encode(engine, [tiles(8), tiles(8), tiles(8), tiles(5)])
+        assert sorted(session.graphs) == [-1, 1, 1, 2] or sorted(session.graphs) == [-1, 1, 2, 2]
+        assert engine.graph_problem == ""
+
+
+def test_a_graph_that_does_not_see_its_input_is_not_used():
+    opened = Sessions(lambda session: setattr(session, "stale", True))
+    card = HostCard()
+    with runner(card, opened) as engine:
+        assert [session.graphs_on for session in opened] == [True, False]
+        assert "other features" in engine.graph_problem
+        assert engine.warnings == (
+            "onnxruntime-cuda engine of tiny runs without CUDA graphs: a CUDA graph gives other "
+            "features than the call that it repeats",
+        )
+        encode(engine, [tiles(8), tiles(8, 1)])
+        assert opened[1].graphs == [-1] * 3
+    assert card.open == []
+
+
+def test_graphs_are_captured_only_where_no_other_engine_is_at_work():
+    with runner() as first:
+        opened = Sessions()
+        with runner(opened=opened) as second:
+            assert not opened[0].graphs_on
+            assert second.graph_problem == "another engine was at work on the GPU"
+            assert second.warnings == ()
+        assert first.graph_problem == ""
+    with runner() as third:
+        assert third.graph_problem == ""
+
+
+def test_an_engine_that_fails_to_open_is_not_at_work():
+    at_work, engine = EnginesAtWork(), SPEC
+    with pytest.raises(KeyError), at_work.opening(engine):
+        raise KeyError
+    with at_work.opening(engine) as alone:
+        assert alone
+    with at_work.opening(SPEC.preprocess) as alone:
+        assert not alone
+    at_work.closed(engine)
+    at_work.closed(engine)
+
+
+def test_a_call_waits_for_its_own_input_then_enqueues_and_copies_the_result():
+    card = HostCard()
+    with runner(card, graphs=False) as engine:
+        card.log.clear()
+        encode(engine, [tiles(8)])
+        assert card.log == ["upload", "record", "wait", "download", "record", "wait"]
+
+
+def test_the_second_input_is_copied_while_the_first_call_computes():
+    card = HostCard()
+    with runner(card, graphs=False) as engine:
+        card.log.clear()
+        engine._worker.submit(lambda: None).result()
+        for seed in range(2):
+            engine.submit({"tiles": tiles(8, seed)})
+        slots = {id(call.running[1].slot) for call, _ in engine._outstanding}
+        streams = {id(call.running[1].slot.stream) for call, _ in engine._outstanding}
+        assert len(slots) == len(streams) == 2
+        for seed in range(2):
+            expected = tiny.encode(tiles(8, seed), WEIGHTS)
+            np.testing.assert_allclose(engine.result()["features"], expected, atol=1e-5)
+
+
+def free_for(batch: int, in_flight: int = 2) -> int:
+    """Bytes of free memory of which the plan takes just what ``batch`` tiles need."""
+    return int(batch * (TILE_BYTES + in_flight * tile_bytes(SPEC)) / SHARE) + 1
+
+
+def test_little_free_memory_means_fewer_tiles_a_call_and_a_warning():
+    opened = Sessions()
+    with runner(HostCard(free=free_for(2)), opened) as engine:
+        assert "it takes 2 tiles a call from then on" in engine.warnings[0]
+        opened[0].graphs.clear()
+        encode(engine, [tiles(8), tiles(3)])
+        assert len(opened[0].graphs) == 4 + 2
+        assert opened[0].memory == int(free_for(2) * SHARE)
+
+
+def test_no_room_for_one_tile_is_an_error_that_says_what_to_do():
+    card = HostCard(free=1 << 20)
+    with pytest.raises(EngineError, match=r"one tile needs .* MB .*use --engine openvino"):
+        runner(card)
+    assert card.open == []
+
+
+@pytest.mark.parametrize("most", [4, 3])
+def test_an_encoder_that_needs_more_than_planned_is_halved_when_it_is_made(most):
+    card = HostCard()
+    opened = Sessions(lambda session: setattr(session, "most", most))
+    with runner(card, opened) as engine:
+        kept = 4 if most == 4 else 2
+        assert f"it takes {kept} tiles a call" in engine.warnings[0]
+        assert opened[-1].graphs_on
+        encode(engine, [tiles(8)])
+    assert card.open == []
+
+
+def test_an_encoder_of_which_no_tile_fits_is_an_error():
+    card = HostCard()
+    opened = Sessions(lambda session: setattr(session, "most", 0))
+    with pytest.raises(EngineError, match="not even one tile fits") as caught:
+        runner(card, opened)
+    assert "\n" not in str(caught.value)
+    assert [session.graphs_on for session in opened] == [True] * 4  # 8, 4, 2, 1
+    assert card.open == []
+
+
+def test_out_of_memory_in_a_slide_halves_once():
+    opened = Sessions()
+    with runner(opened=opened, graphs=False) as engine:
+        opened[0].most = 4
+        encode(engine, [tiles(8), tiles(8, 1), tiles(2)])
+        assert len(engine.warnings) == 1 and "out of GPU memory" in engine.warnings[0]
+        opened[0].most = 2
+        engine.submit({"tiles": tiles(8)})
+        with pytest.raises(DeviceMemoryError, match="halved already"):
+            engine.result()
+        opened[0].most = None
+        encode(engine, [tiles(8)])
+
+
+def test_whatever_fails_while_an_engine_is_made_everything_is_closed():
+    card = HostCard()
+    runner(card).close()
+    makings = card.made
+    assert makings > 10
+    for step in range(1, makings + 1):
+        card = HostCard(fails_at=step)
+        try:
+            runner(card).close()
+        except EngineError as error:
+            assert str(error).startswith("no ")
+        else:
+            pytest.fail(f"making {step} did not fail")
+        assert card.open == []
+
+
+def test_an_error_of_the_session_is_one_line_and_the_next_call_works():
+    opened = Sessions()
+    with runner(opened=opened) as engine:
+        opened[0].run_with_iobinding, real = None, opened[0].run_with_iobinding
+        engine.submit({"tiles": tiles(8)})
+        with pytest.raises(EngineError, match="onnxruntime-cuda cannot run tiny: ") as caught:
+            engine.result()
+        assert "\n" not in str(caught.value)
+        opened[0].run_with_iobinding = real
+        encode(engine, [tiles(8)])
+
+
+def test_the_cuda_status_is_told_instead_of_sources_and_hosts():
+    text = (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running MatMul node. "
+        "Status Message: /src/cuda_call.cc:129 bool CudaCall() CUDA failure 700: an illegal memory "
+        "access was encountered ; GPU=0 ; hostname=ward7 ; file=/src/gemm.cc ; line=9 ; expr=x"
+    )
+    with (
+        pytest.raises(EngineError) as caught,
+        native_errors("run tiny", "onnxruntime-cuda"),
+    ):
+        raise RuntimeError(text)
+    assert str(caught.value) == (
+        "onnxruntime-cuda cannot run tiny: CUDA failure 700: an illegal memory access was "
+        "encountered"
+    )
+
+
+def test_a_head_computes_and_names_what_a_card_has_no_kernel_for():
+    model = tiny.tiny_head_onnx(seed=7)
+    spec = tiny.head_spec("egfr", model).model
+    features = np.random.default_rng(3).standard_normal((50, tiny.DIM)).astype(np.float32)
+    logits, attention = tiny.run_head(features, tiny.head_weights(tiny.DIM, 2, 7))
+
+    def open_session():
+        return open_gpu_session(model, spec, "onnxruntime-cuda", [CPU])
+
+    with GpuHeadRunner(open_session, spec, INFO, 2, HostCard()) as head:
+        head.submit({"features": features})
+        outputs = head.result()
+        np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
+        np.testing.assert_allclose(outputs["attention"], attention, atol=1e-6)
+        assert "computed on the CPU for want of a CUDA kernel: " in head.warnings[0]
+        assert "MatMul" in head.warnings[0] or "Gemm" in head.warnings[0]
+
+
+def test_an_encoder_that_would_run_on_the_cpu_is_refused_with_its_operators():
+    with pytest.raises(EngineUnavailableError, match=r"no CUDA kernel for \d+ operators of tiny"):
+        open_gpu_session(MODEL, SPEC, "onnxruntime-cuda", [CPU])
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_session_without_the_provider_that_was_asked_for_is_refused():
+    """Real ONNX Runtime: the CPU wheel has no CUDA, the GPU wheel cannot load it here."""
+    if gpu_providers.probe(gpu_providers.CUDA).available:
+        pytest.skip("this machine has a GPU that ONNX Runtime computes on")
+    for spec in (SPEC, replace(SPEC, preprocess=None)):
+        with pytest.raises(EngineUnavailableError, match=r"without CUDAExecutionProvider \(on CPU"):
+            open_gpu_session(MODEL, spec, "onnxruntime-cuda", [cuda_provider(0)])
+
+
+def test_sizes_of_tensors_may_be_computed_on_the_cpu():
+    model = tiny.tiny_head_onnx(coords=True)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    everything = [
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
+    kept = [name.split()[0] for name in cpu_operators(session)]
+    assert {"MatMul", "Gemm", "Softmax"} & set(kept)
+    assert not {"Shape", "Gather", "Concat", "Unsqueeze", "Cast", "Slice"} & set(kept)
+    assert len(kept) <= len(everything)
+
+
+def test_settings_of_the_cuda_provider():
+    name, options = cuda_provider(1, stream=77, memory=123, graphs=True)
+    assert name == "CUDAExecutionProvider"
+    assert options == {
+        "device_id": "1",
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+        "user_compute_stream": "77",
+        "gpu_mem_limit": "123",
+        "enable_cuda_graph": "1",
+    }
+    assert set(cuda_provider(0)[1]) == set(options) - {
+        "user_compute_stream",
+        "gpu_mem_limit",
+        "enable_cuda_graph",
+    }
+
+
+def test_settings_of_the_tensorrt_provider_name_every_size_of_batch():
+    settings = _settings(SPEC, TensorRtOptions(workspace_mb=2), "float16", 128)
+    assert settings == {
+        "trt_profile_min_shapes": "tiles:1x64x64x3",
+        "trt_profile_opt_shapes": "tiles:128x64x64x3",
+        "trt_profile_max_shapes": "tiles:128x64x64x3",
+        "trt_max_workspace_size": str(2 << 20),
+        "trt_fp16_enable": "1",
+        "trt_layer_norm_fp32_fallback": "1",
+    }
+    assert "trt_fp16_enable" not in _settings(SPEC, TensorRtOptions(), "float32", 128)
+    with pytest.raises(EngineError, match=r"--strip-weights; use --engine tensorrt"):
+        _settings(SPEC, TensorRtOptions(strip_weights=True), "float32", 128)
+
+
+@pytest.fixture
+def a_card(monkeypatch):
+    """The driver sees a card; what else is missing is up to the test."""
+    monkeypatch.setattr(gpu_providers, "driver_problem", lambda: "")
+    monkeypatch.setattr(gpu_providers, "cuda_devices", lambda: (CARD,))
+    monkeypatch.setattr(registry, "cuda_devices", lambda: (CARD,))
+
+
+def test_a_machine_without_a_driver_says_so_first(monkeypatch):
+    monkeypatch.setattr(gpu_providers, "driver_problem", lambda: "there is no NVIDIA driver (x); y")
+    for name in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+        backend = load_backend(name)
+        assert backend.probe().reason == "there is no NVIDIA driver (x); y"
+        with pytest.raises(EngineUnavailableError, match=f"engine {name}: there is no NVIDIA"):
+            backend.create(MODEL, SPEC, EngineOptions(), "float32", None)
+
+
+def offered(monkeypatch, *providers: str, version: str = "1.31.1") -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(providers))
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+
+
+@pytest.mark.usefixtures("a_card")
+def test_each_thing_that_is_missing_has_its_own_reason(monkeypatch):
+    def reason() -> str:
+        return load_backend("onnxruntime-cuda").probe().reason
+
+    offered(monkeypatch, "CPUExecutionProvider")
+    assert "without CUDAExecutionProvider; pip uninstall onnxruntime, then" in reason()
+    offered(monkeypatch, "CUDAExecutionProvider", version="1.23.0")
+    assert "1.23.0 is too old, 1.24 or newer" in reason()
+    offered(monkeypatch, "CUDAExecutionProvider")
+    monkeypatch.setattr(gpu_providers, "device_package", lambda: "")
+    assert "neither cuda.core nor pycuda" in reason()
+    monkeypatch.setattr(gpu_providers, "device_package", lambda: "pycuda")
+    monkeypatch.setattr(gpu_providers, "_trial", lambda provider: f"{provider} cannot be loaded")
+    assert reason() == "CUDAExecutionProvider cannot be loaded"
+    monkeypatch.setattr(gpu_providers, "_trial", lambda _: "")
+    found = load_backend("onnxruntime-cuda").probe()
+    assert found.available and found.devices == ("NVIDIA Test",)
+    assert found.precisions == ("float32", "float16")
+    assert found.batches == (32, 64, 128, 256) and found.usual_batch == 64
+    monkeypatch.setattr(gpu_providers.importlib.util, "find_spec", lambda _: None)
+    assert reason() == "not installed; pip install 'pathgene-rt[gpu]'"
+
+
+@pytest.mark.usefixtures("a_card")
+def test_auto_warns_of_a_card_that_it_does_not_use(tmp_path):
+    if gpu_providers.probe(gpu_providers.CUDA).available:
+        pytest.skip("this machine has a GPU that ONNX Runtime computes on")
+    with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
+        options = EngineOptions(cache_dir=None)
+        (warning,) = EngineFactory(bundle, options).warnings
+        assert warning.startswith("NVIDIA Test is not used, the encoder runs on the CPU (")
+        assert "onnxruntime-cuda: " in warning and "onnxruntime-tensorrt: " in warning
+        assert EngineFactory(bundle, replace(options, backend="onnxruntime")).warnings == ()
+        with pytest.raises(EngineUnavailableError, match="engine onnxruntime-cuda: ") as caught:
+            EngineFactory(bundle, replace(options, backend="onnxruntime-cuda"))
+        assert caught.value.exit_code == 5 and "\n" not in str(caught.value)
+
+
+def test_auto_does_not_warn_without_a_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "cuda_devices", lambda: ())
+    with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
+        assert EngineFactory(bundle, EngineOptions(cache_dir=None)).warnings == ()
+
+
+def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):
+    found = Availability(True, "", "1", ("a card",), ("float32",), GPU_BATCHES[:3])
+    made = []
+
+    class Card:
+        name = "onnxruntime-cuda"
+
+        def probe(self) -> Availability:
+            return found
+
+        def create(self, model, spec, options, precision, cache, *, tell=None):
+            made.append((options.batch, options.in_flight))
+            return runner(batch=options.batch, in_flight=options.in_flight)
+
+    monkeypatch.setattr(registry, "load_backend", lambda _: Card())
+    monkeypatch.setattr(tuning, "_TILES_ON_CARD", 1)
+    rates = {32: 1.0, 64: 3.0, 128: 3.01}
+    monkeypatch.setattr(tuning, "measure_rate", lambda encoder, tiles, batch: rates[batch])
+    with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
+        options = EngineOptions(backend="onnxruntime-cuda", precision="float32", cache_dir=None)
+        best = tuning.tune(bundle, options)
+        assert (best.batch, best.in_flight) == (64, 2)
+        assert made == [(batch, n) for n in (2, 4) for batch in (32, 64, 128)]
+        assert EngineFactory(bundle, options).options.batch == 64
