@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pathgene_rt.acceptance.checks import CHECKS
@@ -95,24 +94,22 @@ class _Run:
 
     def all(self, engines: Sequence[str]) -> None:
         """Every engine that is here in every precision; the others' checks are not run."""
-        targets: dict[Target, int] = {}
+        targets: list[Target] = []
         for name in engines:
             found = load_backend(name).probe()
             if found.available:
-                # A card is filled by far more tiles than a processor; a middling batch fits all.
-                middle = found.batches[len(found.batches) // 2] if name in GPU_ENGINES else 0
                 for precision in found.precisions:
                     if why := self._lacks(precision):
                         self._leave_out(name, precision, why)
                     else:
-                        targets[Target(name, precision)] = middle
+                        targets.append(Target(name, precision))
             else:
                 self.problems[name] = _why_not(name, found.reason)
                 self._leave_out(name, "", self.problems[name])
         if targets:
             self._keep_reference()
-        for target, batch in targets.items():
-            self._one(target, batch)
+        for target in targets:
+            self._one(target)
 
     def _lacks(self, precision: Precision) -> str:
         """What the bundle lacks for engines in ``precision``, or an empty string."""
@@ -141,12 +138,12 @@ class _Run:
         else:
             self.problems[REFERENCE] = f"{name}: {outcome.results[0].detail}"
 
-    def _one(self, target: Target, batch: int) -> None:
+    def _one(self, target: Target) -> None:
         """First what is recorded, then what is timed: recording takes time."""
         for timing in (False, True):
             names = tuple(name for name in self._checks if CHECKS[name].timing == timing)
             job = self._job(target, names, self._reference, recorded=not timing)
-            outcome = self._outcome(replace(job, batch=batch))
+            outcome = self._outcome(job)
             self.results += outcome.results
             self.calls += outcome.calls
         shutil.rmtree(self._folder / "cache", ignore_errors=True)

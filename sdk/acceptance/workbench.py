@@ -64,8 +64,7 @@ class Job:
     """What the process of a target is given: its engine, the checks to make, and where things are.
 
     ``reference`` holds what the CPU engine gave, None where there is none; ``gpu`` says whether the
-    engine computes on a card; ``batch`` tiles a call, 0 as by default; ``recorded`` whether native
-    calls are recorded.
+    engine computes on a card; ``recorded`` whether native calls are recorded.
     """
 
     bundle: Path
@@ -75,7 +74,6 @@ class Job:
     checks: tuple[str, ...]
     reference: Path | None
     gpu: bool
-    batch: int = 0
     recorded: bool = True
 
     def to_json(self) -> str:
@@ -126,7 +124,7 @@ class Workbench:
     def options(self, **changes: Any) -> EngineOptions:
         """Those of the target, with ``changes``."""
         target = self.job.target
-        named = {"backend": target.engine, "precision": target.precision, "batch": self.job.batch}
+        named = {"backend": target.engine, "precision": target.precision}
         return EngineOptions(**{**named, "cache_dir": self.cache_dir, **changes})
 
     def factory(self, **changes: Any) -> EngineFactory:
