@@ -12,7 +12,7 @@ from pathgene_rt.features import first_not_finite
 from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.model_spec import Reduction
 from pathgene_rt.options import IO_TIMEOUT_S
-from pathgene_rt.slides.slide import Slide
+from pathgene_rt.slides.slide import Slide, StoredSource
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 from pathgene_rt.streaming.tile_faults import TileFaults
@@ -96,6 +96,7 @@ def encode_slide(
     *,
     readers: int = 0,
     approximate: bool = False,
+    source: StoredSource | None = None,
     faults: TileFaults | None = None,
     io_timeout_s: float = IO_TIMEOUT_S,
     token: CancellationToken | None = None,
@@ -105,8 +106,8 @@ def encode_slide(
     """Fill ``features`` float32 [N, D] with those of the tiles of ``grid`` that ``order`` names.
 
     Memory beside ``features`` is a few batches, whatever the slide's size. ``readers``,
-    ``approximate``, ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`. Raises what
-    the slide or the engine raises, and CancelledError when ``token`` is cancelled.
+    ``approximate``, ``source``, ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`.
+    Raises what the slide or the engine raises, and CancelledError when ``token`` is cancelled.
     """
     token = token or CancellationToken()
     bag = BagInProgress(features, order, on_batch, progress)
@@ -117,7 +118,13 @@ def encode_slide(
             stream.finish()
 
     stream = service.open(
-        grid.tile_px, order.batch, token, sink, total=len(order.rows), done=order.done
+        grid.tile_px,
+        order.batch,
+        token,
+        sink,
+        total=len(order.rows),
+        done=order.done,
+        stored=source is not None,
     )
     reader = TileReader(
         slide,
@@ -128,6 +135,7 @@ def encode_slide(
         threads=readers,
         order=order.rows,
         approximate=approximate,
+        source=source,
         faults=faults,
         io_timeout_s=io_timeout_s,
     )

@@ -22,7 +22,7 @@ class StoredLevel:
     ``size_px`` of the level and ``tile_px`` of its stored tiles are (w, h). Stored tiles are
     numbered row by row, ``across`` in each; what lies outside of the level, and tiles that are
     missing, is ``background``. ``chroma`` int32 [4, 256] turns decoded Y, Cb and Cr to RGB where
-    the streams hold those undeclared (:func:`~pathgene_rt.slides.jpeg2000.chroma_table`), else
+    the streams hold those undeclared (:data:`~pathgene_rt.slides.jpeg2000.CHROMA`), else
     None: decoders then give RGB.
     """
 

@@ -63,6 +63,9 @@ class ScriptedSlide:
     def storage(self, level: int) -> str:
         return ""
 
+    def stored(self, level: int) -> None:
+        return None
+
     def overview(self, mpp: float) -> Overview:
         return read_overview(self, mpp)
 

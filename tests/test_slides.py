@@ -58,6 +58,9 @@ class FakeSlide:
     def storage(self, level):
         return ""
 
+    def stored(self, level):
+        return None
+
     def overview(self, mpp):
         return read_overview(self, mpp)
 

@@ -14,13 +14,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.stored_region import Codec
 
 SCALES = (8, 4, 2)
 """Reduced sizes at which decoding is less work, not more."""
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
+_PADDING = 16
+"""Bytes: TIFF writers fill up to even or aligned places after a stream's end."""
+
 _APP0, _APP15 = 0xE0, 0xEF
 _COMPRESSION_SEGMENTS = {0xDB, 0xC0, 0xC1, 0xC2}
 """Quantisation tables and frame headers: baseline, extended, progressive."""
@@ -38,6 +43,10 @@ class JpegTiles:
     ycbcr: bool
     tables: bytes
 
+    codec: ClassVar[Codec] = "jpeg"
+    chroma: ClassVar[None] = None
+    """Decoders turn colours to RGB themselves."""
+
     def decode(self, stored: bytes, out: UInt8Array) -> None:
         """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size or of
         that divided by one of ``SCALES``.
@@ -47,15 +56,27 @@ class JpegTiles:
         """
         import simplejpeg
 
-        if not stored.startswith(_START):
-            raise ValueError("no JPEG stream")
         height, width = out.shape[:2]
-        stream = self._prefix + stored[_coded_from(stored) :]
         decoded = simplejpeg.decode_jpeg(
-            stream, "RGB", min_height=height, min_width=width, buffer=out
+            self._stream(stored), "RGB", min_height=height, min_width=width, buffer=out
         )
         if decoded.shape != out.shape:
             raise ValueError(f"holds {decoded.shape[1]} x {decoded.shape[0]} px")
+
+    def complete(self, stored: bytes) -> bytes:
+        """``stored`` as a JPEG stream that any decoder understands: with its tables, and saying
+        what its colours are.
+
+        Raises ValueError where it is truncated: what a GPU's decoder makes of that is not defined.
+        """
+        if _END not in stored[-_PADDING:]:
+            raise ValueError("the JPEG stream has no end")
+        return self._stream(stored)
+
+    def _stream(self, stored: bytes) -> bytes:
+        if not stored.startswith(_START):
+            raise ValueError("no JPEG stream")
+        return self._prefix + stored[_coded_from(stored) :]
 
     @cached_property
     def _prefix(self) -> bytes:

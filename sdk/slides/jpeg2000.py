@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.geometry import Int32Array, UInt8Array
+from pathgene_rt.stored_region import Codec
 
 HEAD_BYTES = 64
 """Of a codestream, enough for :func:`declared_components`."""
@@ -22,14 +24,14 @@ _START_AND_SIZE = b"\xff\x4f\xff\x51"
 _SIGNED = np.arange(-128, 128)
 _RED_OF_CR = np.rint(1.402 * _SIGNED).astype(np.int16)
 _BLUE_OF_CB = np.rint(1.772 * _SIGNED).astype(np.int16)
-_GREEN_OF_CB_CR = np.floor(
-    (
-        np.rint(65536 * (0.5 - 0.34414 * _SIGNED))[:, None]
-        + np.rint(65536 * -0.71414 * _SIGNED)[None, :]
-    )
-    / 65536
-).astype(np.int16)
+_GREEN_OF_CB = np.rint(65536 * (0.5 - 0.34414 * _SIGNED)).astype(np.int32)
+_GREEN_OF_CR = np.rint(65536 * -0.71414 * _SIGNED).astype(np.int32)
+_GREEN_OF_CB_CR = (_GREEN_OF_CB[:, None] + _GREEN_OF_CR[None, :] >> 16).astype(np.int16)
 """As OpenSlide rounds (src/make-tables.c); PIL's YCbCr is up to 1 darker."""
+
+CHROMA = np.stack([_RED_OF_CR, _GREEN_OF_CB, _GREEN_OF_CR, _BLUE_OF_CB]).astype(np.int32)
+"""int32 [4, 256]: what Cr adds to red, Cb and Cr together to green (divide the sum by 65536 and
+round down), and Cb to blue."""
 
 
 def decoder_is_installed() -> bool:
@@ -44,6 +46,18 @@ class Jpeg2000Tiles:
     """
 
     ycbcr: bool
+
+    codec: ClassVar[Codec] = "jpeg2000"
+
+    @property
+    def chroma(self) -> Int32Array | None:
+        """See :class:`~pathgene_rt.stored_region.StoredLevel`."""
+        return CHROMA if self.ycbcr else None
+
+    def complete(self, stored: bytes) -> bytes:
+        """``stored``, which is a whole codestream. Raises ValueError where it is none."""
+        declared_components(stored)
+        return stored
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
         """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size.

@@ -126,6 +126,9 @@ class OpenSlideReader:
         """See :meth:`Slide.storage`: OpenSlide decodes in full."""
         return ""
 
+    def stored(self, level: int) -> None:
+        """See :meth:`Slide.stored`: OpenSlide gives pixels only."""
+
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`."""
         return read_overview(self, mpp)

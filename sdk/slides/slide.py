@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.stored_region import StoredLevel, StoredRegion
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,18 @@ class Overview:
 
     rgb: UInt8Array
     downsample: float
+
+
+class StoredSource(Protocol):
+    """The tiles of one pyramid level as the file stores them. Thread-safe."""
+
+    @property
+    def level(self) -> StoredLevel: ...
+
+    def region(self, xy_px: tuple[int, int], side_px: int) -> StoredRegion:
+        """What :meth:`Slide.read` would decode for the square of ``side_px`` pixels of the level
+        whose level-0 top-left is ``xy_px``. Raises as that does.
+        """
 
 
 class Slide(Protocol):
@@ -62,6 +75,9 @@ class Slide(Protocol):
         JPEG the quantisation tables, subsampling and photometric in one short string that is alike
         for slides of one scanner. Empty where :meth:`read` takes no notice of ``approximate``.
         """
+
+    def stored(self, level: int) -> StoredSource | None:
+        """The tiles of ``level`` undecoded, where this reader knows how they are stored."""
 
     def overview(self, mpp: float) -> Overview:
         """The whole slide at about ``mpp`` micrometres per pixel, in bounded memory.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import threading
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from pathgene_rt.slides.jpeg import SCALES, JpegTiles
 from pathgene_rt.slides.positioned_file import PositionedFile
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.tiff_layout import TiledLevel
+from pathgene_rt.stored_region import StoredLevel, StoredRegion
 
 
 class StoredTiles:
@@ -48,6 +51,9 @@ class StoredTiles:
         self._cache = cache
         self._background = background
         self._of_thread = threading.local()
+        self.stored_level = StoredLevel(
+            layout.tiles.codec, layout.size_px, layout.tile_px, background, layout.tiles.chroma
+        )
 
     def storage(self) -> str:
         """See :meth:`Slide.storage`."""
@@ -83,34 +89,60 @@ class StoredTiles:
             if right <= left or bottom <= top:
                 return
         shape = (high, wide, 3)
+        with self._reading() as file:
+            for tile_top in range(max(0, top) // high * high, bottom, high):
+                upper, lower = max(tile_top, top), min(tile_top + high, bottom)
+                shown_high = min(high, level_bottom - tile_top)
+                band = out[upper - top : lower - top]
+                number = tile_top // high * layout.across + max(0, left) // wide - 1
+                for tile_left in range(max(0, left) // wide * wide, right, wide):
+                    first, last = max(tile_left, left), min(tile_left + wide, right)
+                    shown_wide = min(wide, level_right - tile_left)
+                    number += 1
+                    target = band[:, first - left : last - left]
+                    if not self._byte_counts[number]:
+                        target[...] = self._background
+                    elif lower - upper == shown_high and last - first == shown_wide:
+                        self._decode_into(file, number, shape, target)
+                    else:
+                        tile = self._cache.acquire(
+                            (self._level, number, scale),
+                            shape,
+                            shown_high * shown_wide,
+                            functools.partial(self._decode, file, number),
+                        )
+                        target[...] = tile.pixels[
+                            upper - tile_top : lower - tile_top,
+                            first - tile_left : last - tile_left,
+                        ]
+                        self._cache.release(tile, (lower - upper) * (last - first))
+
+    def region(self, corner: tuple[int, int], side: int) -> StoredRegion:
+        """What :meth:`fill` decodes for ``side`` pixels a side, as it is stored.
+
+        Raises TileDecodeError, SlideReadError.
+        """
+        layout = self.layout
+        columns, rows = (
+            range(max(0, first) // tile, -(-min(first + side, size) // tile))
+            for first, size, tile in zip(corner, layout.size_px, layout.tile_px, strict=True)
+        )
+        streams = {}
+        with self._reading() as file:
+            for number in (row * layout.across + column for row in rows for column in columns):
+                if self._byte_counts[number]:
+                    try:
+                        streams[number] = layout.tiles.complete(self._stored(file, number))
+                    except ValueError as error:
+                        raise self._damaged(number, str(error)) from error
+        return StoredRegion(self.stored_level, corner, side, streams)
+
+    @contextmanager
+    def _reading(self) -> Iterator[PositionedFile]:
+        """The file, until the end of the block; what goes wrong there as a SlideReadError."""
         try:
             with self._file as file:
-                for tile_top in range(max(0, top) // high * high, bottom, high):
-                    upper, lower = max(tile_top, top), min(tile_top + high, bottom)
-                    shown_high = min(high, level_bottom - tile_top)
-                    band = out[upper - top : lower - top]
-                    number = tile_top // high * layout.across + max(0, left) // wide - 1
-                    for tile_left in range(max(0, left) // wide * wide, right, wide):
-                        first, last = max(tile_left, left), min(tile_left + wide, right)
-                        shown_wide = min(wide, level_right - tile_left)
-                        number += 1
-                        target = band[:, first - left : last - left]
-                        if not self._byte_counts[number]:
-                            target[...] = self._background
-                        elif lower - upper == shown_high and last - first == shown_wide:
-                            self._decode_into(file, number, shape, target)
-                        else:
-                            tile = self._cache.acquire(
-                                (self._level, number, scale),
-                                shape,
-                                shown_high * shown_wide,
-                                functools.partial(self._decode, file, number),
-                            )
-                            target[...] = tile.pixels[
-                                upper - tile_top : lower - tile_top,
-                                first - tile_left : last - tile_left,
-                            ]
-                            self._cache.release(tile, (lower - upper) * (last - first))
+                yield file
         except HandleClosedError as error:
             raise SlideReadError(
                 f"{self._slide_id}: the slide was closed; open it again"

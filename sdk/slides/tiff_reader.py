@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,7 @@ from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.stored_tiles import StoredTiles
 from pathgene_rt.slides.tiff_layout import TiledLevel, pyramid_levels, read_directories
+from pathgene_rt.stored_region import StoredLevel, StoredRegion
 
 CACHE_BYTES = 128 << 20
 """Three rows of stored tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
@@ -123,6 +125,11 @@ class TiffReader:
         stored = self._levels[level]
         return "" if isinstance(stored, str) else stored.storage()
 
+    def stored(self, level: int) -> LevelSource | None:
+        """See :meth:`Slide.stored`."""
+        tiles = self._levels[level]
+        return None if isinstance(tiles, str) else LevelSource(tiles, self.info.downsamples[level])
+
     def read(
         self,
         xy_px: tuple[int, int],
@@ -173,6 +180,25 @@ class TiffReader:
         if pixels is None or pixels.shape != shape:
             pixels = self._of_thread.pixels = np.empty(shape, dtype=np.uint8)
         return pixels
+
+
+@dataclass(frozen=True)
+class LevelSource:
+    """A :class:`~pathgene_rt.slides.slide.StoredSource`: ``tiles`` of a level that is
+    ``downsample`` times coarser than level 0.
+    """
+
+    tiles: StoredTiles
+    downsample: float
+
+    @property
+    def level(self) -> StoredLevel:
+        """See :attr:`StoredSource.level`."""
+        return self.tiles.stored_level
+
+    def region(self, xy_px: tuple[int, int], side_px: int) -> StoredRegion:
+        """See :meth:`StoredSource.region`."""
+        return self.tiles.region(_corner(self.tiles.layout, xy_px, self.downsample), side_px)
 
 
 def _corner(layout: TiledLevel, xy_px: tuple[int, int], downsample: float) -> tuple[int, int]:

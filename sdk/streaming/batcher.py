@@ -11,8 +11,11 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from pathgene_rt.engine import Engine
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.stored_region import StoredBatch, StoredRegion
 from pathgene_rt.streaming.cancellation import CancellationToken
 
 INTERRUPTIBLE_S = 0.5
@@ -22,17 +25,27 @@ since every change of state notifies."""
 
 @dataclass
 class Batch:
-    """Tiles ``first`` to ``first + count`` of the stream; ``rgb`` uint8 [capacity, p, p, 3]."""
+    """Tiles ``first`` to ``first + count`` of the stream; ``rgb`` uint8 [capacity, p, p, 3], where
+    p is ``tile_px``. Of a stream of stored tiles p is 0, and ``regions`` by number are there.
+    """
 
     rgb: UInt8Array
+    tile_px: int
     first: int = 0
     count: int = 0
     uncommitted: int = 0
+    regions: dict[int, StoredRegion] = field(default_factory=dict)
 
     @property
     def tiles(self) -> UInt8Array:
         """uint8 [count, p, p, 3]: the filled part, which the engine gets."""
         return self.rgb[: self.count]
+
+    @property
+    def stored(self) -> StoredBatch:
+        """The tiles as their regions."""
+        numbers = range(self.first, self.first + self.count)
+        return StoredBatch([self.regions[number] for number in numbers], self.tile_px)
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,10 @@ class Slot:
     rgb: UInt8Array
     batch: Batch = field(repr=False)
 
+    def put(self, region: StoredRegion) -> None:
+        """Of a stream of stored tiles: in place of pixels."""
+        self.batch.regions[self.number] = region
+
 
 class TileBatcher:
     """Hands out slots in order to any number of producer threads, and full batches to one consumer.
@@ -50,6 +67,7 @@ class TileBatcher:
     Memory is bounded: ``in_flight`` batches in the engine, and ``ahead`` being filled or ready.
     ``total`` is the number of tiles if known, else producers call :meth:`finish`. Batches whose
     first tile is in ``done`` are left out. ``on_ready`` is called when a batch becomes ready.
+    ``stored`` tiles are put as regions.
     """
 
     def __init__(
@@ -63,6 +81,7 @@ class TileBatcher:
         ahead: int = 2,
         done: Collection[int] = (),
         on_ready: Callable[[], None] | None = None,
+        stored: bool = False,
     ) -> None:
         if total is not None:
             capacity = max(1, min(capacity, total))
@@ -78,8 +97,10 @@ class TileBatcher:
         self._unreleased = 0
         name = engine.spec.inputs[0].name
         shape = (capacity, tile_px, tile_px, 3)
+        no_pixels = np.empty((capacity, 0, 0, 3), dtype=np.uint8)
         self._free = deque(
-            Batch(engine.input_buffer(name, shape)) for _ in range(engine.in_flight + ahead)
+            Batch(no_pixels if stored else engine.input_buffer(name, shape), tile_px)
+            for _ in range(engine.in_flight + ahead)
         )
         token.on_cancel(self._wake)
 
@@ -154,6 +175,7 @@ class TileBatcher:
             self._filling = self._free.popleft()
             self._filling.first, self._filling.count = self._next, 0
             self._filling.uncommitted = 0
+            self._filling.regions.clear()
             self._unreleased += 1
         batch = self._filling
         slot = Slot(self._next, batch.rgb[batch.count], batch)

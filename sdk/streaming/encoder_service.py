@@ -155,11 +155,13 @@ class EncoderService:
         total: int | None = None,
         ahead: int = 2,
         done: Collection[int] = (),
+        stored: bool = False,
     ) -> TileStream:
         """A new stream of ``total`` tiles, or of as many as come until ``finish``.
 
-        Batches of ``batch`` tiles that begin at a position in ``done`` are left out. Raises
-        EngineError once the service is closed.
+        Batches of ``batch`` tiles that begin at a position in ``done`` are left out. ``stored``
+        tiles are decoded by the engine, which must have a ``decoder``. Raises EngineError once the
+        service is closed.
         """
         batcher = TileBatcher(
             self.engine,
@@ -170,6 +172,7 @@ class EncoderService:
             ahead=ahead,
             done=done,
             on_ready=self._wake,
+            stored=stored,
         )
         stream = TileStream(self, batcher, token, sink)
         with self._changed:
@@ -248,7 +251,10 @@ class EncoderService:
         name = self.engine.spec.inputs[0].name
         stream._submitted(self.engine.busy.seconds)
         try:
-            self.engine.submit({name: batch.tiles})
+            if batch.regions:
+                self.engine.submit_stored(batch.stored)
+            else:
+                self.engine.submit({name: batch.tiles})
         except Exception as error:  # noqa: BLE001 - ends the stream, raised again by who waits
             stream.token.cancel(error)
             stream.batcher.release(batch)

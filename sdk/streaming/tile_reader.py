@@ -8,10 +8,10 @@ import time
 from typing import Protocol, Self
 
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
-from pathgene_rt.geometry import Int64Array, TileGrid, UInt8Array
+from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.model_spec import Reduction
 from pathgene_rt.options import IO_TIMEOUT_S
-from pathgene_rt.slides.slide import Slide
+from pathgene_rt.slides.slide import Slide, StoredSource
 from pathgene_rt.streaming.batcher import Slot
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.read_watch import ReadWatch
@@ -59,10 +59,13 @@ class TileReader:
         threads: int = 0,
         order: Int64Array | None = None,
         approximate: bool = False,
+        source: StoredSource | None = None,
         faults: TileFaults | None = None,
         io_timeout_s: float = IO_TIMEOUT_S,
     ) -> None:
-        """``approximate`` allows reduced-size decoding (:meth:`Slide.read`)."""
+        """``approximate`` allows reduced-size decoding (:meth:`Slide.read`). From ``source``, that
+        of the grid's level, tiles are read undecoded; then a damaged one is a failure, too.
+        """
         self._slide = slide
         self._grid = grid
         self._reduction = reduction
@@ -70,6 +73,7 @@ class TileReader:
         self._token = token
         self._order = order
         self._approximate = approximate
+        self._source = source
         self._faults = faults or TileFaults(slide.info.slide_id, len(grid))
         self._watch = ReadWatch(io_timeout_s)
         self._watchdog = threading.Thread(target=self._guard, name="tile-watch", daemon=True)
@@ -97,7 +101,7 @@ class TileReader:
     def _run(self) -> None:
         try:
             while (slot := self._slots.acquire()) is not None:
-                self._read(slot.number, slot.rgb)
+                self._read(slot)
                 self._slots.commit(slot)
         except CancelledError as stopped:
             self._token.cancel(stopped)
@@ -109,9 +113,13 @@ class TileReader:
                 if self._running == 0:
                     self._watch.finish()
 
-    def _read(self, position: int, out: UInt8Array) -> None:
-        row = position if self._order is None else self._order[position]
+    def _read(self, slot: Slot) -> None:
+        row = slot.number if self._order is None else self._order[slot.number]
         x, y = (int(value) for value in self._grid.xy[row])
+        if self._source is not None:
+            with self._watch.reading():
+                slot.put(self._source.region((x, y), self._grid.read_px))
+            return
         try:
             with self._watch.reading():
                 read_tile(
@@ -119,11 +127,11 @@ class TileReader:
                     self._grid,
                     (x, y),
                     self._reduction,
-                    out,
+                    slot.rgb,
                     approximate=self._approximate,
                 )
         except TileDecodeError as error:
-            out[:] = _WHITE
+            slot.rgb[:] = _WHITE
             self._faults.add((x, y), error)
 
     def _guard(self) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides import Overview, Slide, open_slide
 from pathgene_rt.slides.overview import read_overview
+from pathgene_rt.slides.slide import StoredSource
 from pathgene_rt.streaming.read_watch import ReadWatch, run_watched
 
 
@@ -64,6 +65,10 @@ class WatchedSlide:
     def storage(self, level: int) -> str:
         """See :meth:`Slide.storage`."""
         return self._slide.storage(level)
+
+    def stored(self, level: int) -> StoredSource | None:
+        """See :meth:`Slide.stored`."""
+        return self._slide.stored(level)
 
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`. Raises SlideReadError also when a read of it stalls."""
