@@ -46,8 +46,10 @@ class Growing(Generic[Memory]):
         """Free it, once the stream's work is done. It may grow again."""
         if self._memory is None:
             return
-        self._stream.synchronize()
         memory, self._memory = self._memory, None
         self.size = 0
         self.version += 1
-        memory.close()
+        try:
+            self._stream.synchronize()
+        finally:
+            memory.close()

@@ -51,9 +51,9 @@ class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
         self._most_tiles: int | None = None
 
     def take_at_most(self, tiles: int, why: str) -> None:
-        """Compute encoders' submissions in calls of at most ``tiles``, which a warning tells."""
+        """Compute an encoder's submissions in calls of at most ``tiles``, and warn that it does."""
         self._most_tiles = tiles
-        self._warnings.append(f"{self._named}: {why}; it takes {tiles} tiles a call from then on")
+        self.warn(f"{self._named}: {why}; it computes {tiles} tiles a call from then on")
 
     @abstractmethod
     def _start_call(self, work: Work, span: BusySpan | None) -> Call:

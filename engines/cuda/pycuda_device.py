@@ -46,7 +46,7 @@ class PyCudaStream:
 
     @property
     def handle(self) -> int:
-        return _open(self._stream).handle
+        return int(_open(self._stream).handle)
 
     def event(self) -> PyCudaEvent:
         return PyCudaEvent(_open(self._stream))

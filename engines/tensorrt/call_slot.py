@@ -146,10 +146,14 @@ class CallSlot:
             stack.callback(self._drop_contexts)
 
     def _drop_contexts(self) -> None:
-        self._lane.stream.synchronize()
-        if self._graphs is not None:
-            self._graphs.clear()
-        self._context = self._engine = None
+        try:
+            self._lane.stream.synchronize()
+        finally:
+            try:
+                if self._graphs is not None:
+                    self._graphs.clear()
+            finally:
+                self._context = self._engine = None
 
     @property
     def _own_context(self) -> trt.IExecutionContext:

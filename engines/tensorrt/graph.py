@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,11 +99,12 @@ class GraphedCalls:
         """Drop graphs and contexts: addresses have changed, or the slot is to be closed."""
         calls, self._calls = self._calls, {}
         self._last = None
-        if calls:
-            self._stream.synchronize()
-        for call in calls.values():
-            if call.graph is not None:
-                call.graph.close()
+        with ExitStack() as stack:
+            for call in calls.values():
+                if call.graph is not None:
+                    stack.callback(call.graph.close)
+            if calls:
+                self._stream.synchronize()
 
     def _give_up(self, error: Exception) -> None:
         self._wanted = False

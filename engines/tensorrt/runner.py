@@ -204,7 +204,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         )
 
     def _without_graphs(self, error: Exception) -> None:
-        self._warnings.append(f"{self._named} runs without CUDA graphs: {error}")
+        self.warn(f"{self._named} runs without CUDA graphs: {error}")
 
     def _drop_engine(self) -> None:
         loaded, self._loaded = self._loaded, None
