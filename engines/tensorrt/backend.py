@@ -105,16 +105,16 @@ class TensorRtBackend:
             return TensorRtRunner(load, spec, info, options, device)
 
         key = engine_key(wanted, precision, found.version, gpu)
-        plan = make() if cache is None else cache.built(key, make, wait)
-        try:
-            runner = run(plan)
-        except ForeignPlanError:
-            if took:
-                raise
-            plan = make()
-            if cache is not None:
-                cache.put(key, plan)
-            runner = run(plan)
+        if cache is None:
+            runner = run(make())
+        else:
+            try:
+                runner = run(cache.built(key, make, wait, graph=spec.name))
+            except ForeignPlanError:
+                if took:
+                    raise
+                cache.drop(key)
+                runner = run(cache.built(key, make, wait, graph=spec.name))
         for warning in _warnings(wanted, took, ranges[-1]):
             runner.warn(warning)
         return runner

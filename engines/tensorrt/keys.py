@@ -6,7 +6,13 @@ from dataclasses import asdict
 from importlib.metadata import version as installed_version
 
 from pathgene_rt.engine import Precision
-from pathgene_rt.engines.cache_keys import LATER_CARDS, LATER_VERSIONS, EngineKey, gpu_words
+from pathgene_rt.engines.cache_keys import (
+    LATER_CARDS,
+    LATER_VERSIONS,
+    EngineKey,
+    GpuWords,
+    gpu_words,
+)
 from pathgene_rt.engines.cuda.driver import GpuInfo
 from pathgene_rt.engines.tensorrt.builder import Build
 from pathgene_rt.engines.tensorrt.profiles import in_words
@@ -22,11 +28,13 @@ def engine_key(build: Build, precision: Precision, version: str, gpu: GpuInfo) -
     """
     options = build.options
     flags = {name: str(value) for name, value in asdict(options).items() if name != "max_batch"}
-    card = gpu_words(gpu)
-    if options.hardware_compatible != "none":
-        card = {"device": LATER_CARDS, "compute_capability": "", "sm_count": 0, "driver": ""}
+    any_card: GpuWords = {
+        "device": LATER_CARDS,
+        "compute_capability": "",
+        "sm_count": 0,
+        "driver": "",
+    }
     return EngineKey(
-        **card,
         backend=NAME,
         version=LATER_VERSIONS if options.version_compatible else version,
         onnx_sha256=build.spec.onnx_sha256,
@@ -34,9 +42,10 @@ def engine_key(build: Build, precision: Precision, version: str, gpu: GpuInfo) -
         profiles=tuple(in_words(build.spec, profile) for profile in build.profiles),
         flags=tuple(sorted(flags.items())),
         product=installed_version("pathgene-rt"),
+        **(gpu_words(gpu) if options.hardware_compatible == "none" else any_card),
     )
 
 
 def timing_key(version: str, gpu: GpuInfo) -> EngineKey:
     """The key of what TensorRT ``version`` measured on ``gpu``, of whichever graph."""
-    return EngineKey(**gpu_words(gpu), content="timing cache", backend=NAME, version=version)
+    return EngineKey(content="timing cache", backend=NAME, version=version, **gpu_words(gpu))
