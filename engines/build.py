@@ -127,7 +127,7 @@ def _keep(
     """Keep what was found, and how TensorRT's engines were built."""
     if options.precision == "auto":
         # Also that none passed: an older decision must not outlive this one.
-        decision = {"precision": None} if best is None else best.to_dict()
+        decision: dict[str, Any] = {"precision": None} if best is None else best.to_dict()
     elif key.backend in TENSORRT_BACKENDS:
         decision = cache.decision(key) or {}
     else:

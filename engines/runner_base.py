@@ -69,10 +69,6 @@ class RunnerBase(ABC, Generic[Ticket]):
     def warnings(self) -> tuple[str, ...]:
         return tuple(self._warnings)
 
-    def warn(self, text: str) -> None:
-        """Add to the engine's warnings."""
-        self._warnings.append(text)
-
     def warn(self, what: str) -> None:
         """Add to :attr:`warnings`, for the report of whoever uses this engine."""
         self._warnings.append(what)
