@@ -64,11 +64,12 @@ class BuildReport:
         """Raise unless some candidate passed: VerificationError, or EngineError if none ran."""
         if any(not entry.refused for entry in self.candidates):
             return
+        verified = [entry for entry in self.candidates if entry.verification]
         reasons = "; ".join(
             f"{entry.backend} {entry.precision or ''}".rstrip() + f": {entry.refused}"
-            for entry in self.candidates
+            for entry in verified or self.candidates
         )
-        if any(entry.verification for entry in self.candidates):
+        if verified:
             raise VerificationError(f"no engine keeps the limits ({reasons})")
         raise EngineUnavailableError(f"no engine can run this bundle here ({reasons})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import MappingProxyType
@@ -86,7 +86,7 @@ def choose(options: EngineOptions, failed: Mapping[str, str] = MappingProxyType(
         if not why:
             return Selection(backend, availability, tuple(skipped))
         skipped.append(Skipped(backend.name, why))
-    reasons = "; ".join(f"{entry.name}: {entry.why}" for entry in skipped)
+    reasons = "; ".join(f"{names}: {why}" for names, why in _reasons(skipped))
     if options.backend == "auto":
         raise EngineUnavailableError(f"no engine can run here ({reasons})")
     raise EngineUnavailableError(f"engine {reasons}")
@@ -122,7 +122,9 @@ class EngineFactory:
         this precision, and trouble with the cache folder.
         """
         backend, availability = self.selection.backend, self.selection.availability
-        skipped = [f"engine {entry.name} not used: {entry.why}" for entry in self.selection.skipped]
+        skipped = [
+            f"engine {names} not used: {why}" for names, why in _reasons(self.selection.skipped)
+        ]
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
         trouble = () if self.cache is None else self.cache.warnings
         return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
@@ -137,11 +139,8 @@ class EngineFactory:
         cards = " and ".join(device.name for device in cuda_devices())
         if not cards:
             return ()
-        why = "; ".join(
-            f"{entry.name}: {entry.why}"
-            for entry in self.selection.skipped
-            if entry.name in GPU_BACKENDS
-        )
+        on_card = [entry for entry in self.selection.skipped if entry.name in GPU_BACKENDS]
+        why = "; ".join(f"{names}: {why}" for names, why in _reasons(on_card))
         return (f"{cards} is not used, the encoder runs on the CPU ({why})",)
 
     def encoder(self, precision: Precision | None = None) -> Engine:
@@ -230,6 +229,14 @@ class EngineFactory:
             # Also for another precision than the one decided on: its engines were built so, too.
             tensorrt=self._asked.tensorrt or TensorRtOptions.of_record(decision.get("tensorrt")),
         )
+
+
+def _reasons(skipped: Iterable[Skipped]) -> Iterator[tuple[str, str]]:
+    """(names, why) of backends that do not run, those with one reason together."""
+    names: dict[str, list[str]] = {}
+    for entry in skipped:
+        names.setdefault(entry.why, []).append(entry.name)
+    return ((", ".join(known), why) for why, known in names.items())
 
 
 def decision_key(bundle: Bundle, backend: str, availability: Availability) -> DecisionKey:

@@ -107,7 +107,12 @@ def on_the_host(monkeypatch):
 def runner(card=None, opened=None, *, batch: int = 8, in_flight: int = 2, graphs: bool = True):
     options = EngineOptions(batch=batch, in_flight=in_flight)
     return EncoderRunner(
-        opened or Sessions(), SPEC, INFO, options, card or HostCard(), graphs=graphs
+        Sessions() if opened is None else opened,
+        SPEC,
+        INFO,
+        options,
+        card or HostCard(),
+        graphs=graphs,
     )
 
 
@@ -140,7 +145,7 @@ def test_whole_batches_replay_a_graph_of_their_slot_and_others_none():
     with runner(opened=opened) as engine:
         (session,) = opened
         assert session.graphs_on and session.stream
-        # Each is captured once, compared with the call that it repeats, and replayed.
+        # Each is captured once, and replayed to compare it with the call that it repeats.
         assert [graph for graph in session.graphs if graph > 0] == [1, 1, 2, 2]
         session.graphs.clear()
         encode(engine, [tiles(8), tiles(8), tiles(8), tiles(5)])
@@ -218,7 +223,7 @@ def free_for(batch: int, in_flight: int = 2) -> int:
 def test_little_free_memory_means_fewer_tiles_a_call_and_a_warning():
     opened = Sessions()
     with runner(HostCard(free=free_for(2)), opened) as engine:
-        assert "it takes 2 tiles a call from then on" in engine.warnings[0]
+        assert "it computes 2 tiles a call from then on" in engine.warnings[0]
         opened[0].graphs.clear()
         encode(engine, [tiles(8), tiles(3)])
         assert len(opened[0].graphs) == 4 + 2
@@ -238,7 +243,7 @@ def test_an_encoder_that_needs_more_than_planned_is_halved_when_it_is_made(most)
     opened = Sessions(lambda session: setattr(session, "most", most))
     with runner(card, opened) as engine:
         kept = 4 if most == 4 else 2
-        assert f"it takes {kept} tiles a call" in engine.warnings[0]
+        assert f"it computes {kept} tiles a call" in engine.warnings[0]
         assert opened[-1].graphs_on
         encode(engine, [tiles(8)])
     assert card.open == []
@@ -270,13 +275,13 @@ def test_out_of_memory_in_a_slide_halves_once():
 
 def test_whatever_fails_while_an_engine_is_made_everything_is_closed():
     card = HostCard()
-    runner(card).close()
+    runner(card, graphs=False).close()
     makings = card.made
     assert makings > 10
     for step in range(1, makings + 1):
         card = HostCard(fails_at=step)
         try:
-            runner(card).close()
+            runner(card, graphs=False).close()
         except EngineError as error:
             assert str(error).startswith("no ")
         else:
@@ -450,7 +455,7 @@ def test_auto_warns_of_a_card_that_it_does_not_use(tmp_path):
         options = EngineOptions(cache_dir=None)
         (warning,) = EngineFactory(bundle, options).warnings
         assert warning.startswith("NVIDIA Test is not used, the encoder runs on the CPU (")
-        assert "onnxruntime-cuda: " in warning and "onnxruntime-tensorrt: " in warning
+        assert "onnxruntime-cuda" in warning and "onnxruntime-tensorrt" in warning
         assert EngineFactory(bundle, replace(options, backend="onnxruntime")).warnings == ()
         with pytest.raises(EngineUnavailableError, match="engine onnxruntime-cuda: ") as caught:
             EngineFactory(bundle, replace(options, backend="onnxruntime-cuda"))

@@ -102,10 +102,7 @@ class EncoderLane:
 
     def warm_up(self) -> None:
         """Compute one whole batch, so that the memory for it is there. Raises DeviceMemoryError."""
-        slot = self.slots[0]
-        self.upload(slot, _noise(self._shape(self._input, self.batch)))
-        self.run(slot, self.batch)
-        self.result(slot, self.batch)
+        self._features(self.slots[0], _noise(self._shape(self._input, self.batch)))
 
     def capture(self) -> None:
         """Capture the call of a whole batch as a CUDA graph, for each slot.
@@ -116,18 +113,13 @@ class EncoderLane:
         """
         shape = self._shape(self._input, self.batch)
         for slot in self.slots:
-            self.upload(slot, np.zeros(shape, self._input.dtype))
-            self.run(slot, self.batch)
-            self.result(slot, self.batch)
-            call = self._binding(slot, self.batch), _run_options(slot.number + 1)
-            self._session.run_with_iobinding(*call)
-            self._compute.synchronize()
-            self.upload(slot, _noise(shape))
-            self.run(slot, self.batch)
-            computed = self.result(slot, self.batch)
-            self._captured[slot.number] = call
-            self.run(slot, self.batch)
-            replayed = self.result(slot, self.batch)
+            computed = self._features(slot, _noise(shape))
+            self._captured[slot.number] = (
+                self._binding(slot, self.batch),
+                _run_options(slot.number + 1),
+            )
+            self._features(slot, np.zeros(shape, self._input.dtype))
+            replayed = self._features(slot, _noise(shape))
             if not np.allclose(replayed, computed, rtol=_TOLERANCE, atol=_TOLERANCE):
                 raise EngineError("a CUDA graph gives other features than the call that it repeats")
 
@@ -140,6 +132,12 @@ class EncoderLane:
     def close(self) -> None:
         """Free everything; :meth:`synchronize` before."""
         self._resources.close()
+
+    def _features(self, slot: Slot, tiles: Array) -> Array:
+        """Of ``tiles``, in one call that is waited for."""
+        self.upload(slot, tiles)
+        self.run(slot, len(tiles))
+        return self.result(slot, len(tiles))
 
     def _slot(self, number: int, stack: ExitStack) -> Slot:
         device, given = self._device, _size(self._output, self.batch)

@@ -14,7 +14,6 @@ from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_err
 from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec
 
-
 MEMORY = "gpu"
 """ONNX Runtime's name of the memory that a call gives back."""
 
