@@ -3,9 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := sdk engines export training cli tests benchmarks
+TYPINGS := ../shared/tensorrt/typings
 
-.PHONY: demo test test-slow lint format link wheel capi-wheel clean
+.PHONY: demo test test-slow lint lint-gpu format link wheel capi-wheel clean
 
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
@@ -20,7 +20,17 @@ lint: link
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathgene_rt
+	@$(MAKE) --no-print-directory lint-gpu
 	$(BIN)/lint-imports
+
+# GPU code is the same for all versions of TensorRT that it runs on, so it must fit each one's types.
+lint-gpu:
+	@test -d $(TYPINGS) || echo "GPU code not checked against TensorRT's types: no $(TYPINGS)"
+	@for version in $(notdir $(wildcard $(TYPINGS)/tensorrt*)); do \
+	  echo "mypy with the types of $$version"; \
+	  MYPYPATH=$(TYPINGS)/$$version:$(TYPINGS)/pycuda_stub:$(TYPINGS)/cuda_core_stub \
+	    $(BIN)/mypy --cache-dir .mypy_cache/$$version -p pathgene_rt.engines || exit 1; \
+	done
 
 format: link
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from pathgene_rt.engines.cache_keys import EngineKey, digest
+from pathgene_rt.engines.cache_keys import SCHEMA, EngineKey, digest
 from pathgene_rt.engines.private_files import read_private
 
 _LONGEST_RECORD = 1 << 16
@@ -50,10 +50,6 @@ class EntryFiles:
     engines: Path
     name: str
 
-    @classmethod
-    def of(cls, engines: Path, key: EngineKey) -> EntryFiles:
-        return cls(engines, digest(key))
-
     @property
     def record(self) -> Path:
         return self.engines / f"{self.name}.json"
@@ -86,7 +82,8 @@ class EntryFiles:
             record = _RECORD.validate_json(raw or b"")
         except ValidationError:
             return None
-        return record if digest(record.key) == self.name else None
+        foreign = record.schema != SCHEMA or digest(record.key) != self.name
+        return None if foreign else record
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class EngineCache:
         require_private(self._engines)
         files = self._files(key)
         record = files.read_record()
-        if record is None or record.key != key:
+        if record is None:
             return None
         data = read_private(files.data, record.size)
         if data is None or len(data) != record.size or sha256(data) != record.sha256:

@@ -36,7 +36,7 @@ def read_private(path: Path, limit: int) -> bytes | None:
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
         _check(found)
-        return file.read(limit) if found.st_size <= limit else None
+        return file.read(found.st_size) if found.st_size <= limit else None
 
 
 def make_private(path: Path) -> None:
