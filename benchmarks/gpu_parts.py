@@ -18,11 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from graph_cost import graph_cost
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.bundle import ENCODER_FILE, Bundle
+from pathgene_rt.encode import TileOrder, encode_slide
 from pathgene_rt.engine import Precision
 from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.registry import EngineFactory, load_backend
@@ -32,6 +34,9 @@ from pathgene_rt.errors import EngineError
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.model_spec import Preprocess
+from pathgene_rt.slide_work import prepared
+from pathgene_rt.streaming.encoder_service import EncoderService
+from pathgene_rt.tile_order import locality_order
 from pathgene_rt.training.encoders.ctranspath import CTransPath
 
 Row = dict[str, Any]
@@ -273,6 +278,50 @@ def _options(bench: Bench, name: str, precision: Precision, batch: int) -> Engin
     return EngineOptions(backend=name, precision=precision, batch=batch, cache_dir=cache)
 
 
+def decoding(bench: Bench) -> Iterator[Row]:
+    """The slide's tiles to features, decoded by the processor and by the card in turn."""
+    name = next((one for one in bench.settings.engines if load_backend(one).probe().available), "")
+    if not name:
+        yield {"side": "decoding", "failed": "no engine to decode for"}
+        return
+    precision = load_backend(name).probe().precisions[-1]
+    options = _options(bench, name, precision, max(bench.settings.batches))
+    with Bundle.open(Path(bench.settings.bundle)) as bundle:
+        factory = EngineFactory(bundle, options)
+        preprocess = bundle.preprocess
+        with (
+            factory.encoder() as engine,
+            EncoderService(engine) as service,
+            prepared(Path(bench.settings.slide), preprocess, PredictOptions()) as work,
+        ):
+            source = work.slide.stored(work.grid.level)
+            why = "the engine or the slide's reader gives and takes pixels only"
+            if engine.decoder is not None and source is not None:
+                why = engine.decoder.refusal(source.level)
+            features = np.empty((len(work.grid), bundle.feature_dim), np.float32)
+            order = TileOrder(locality_order(work.grid), factory.options.batch)
+            for how, on_card in (("by the processor", False), ("on the GPU", True)):
+                side = f"slide to features, {name} {precision}, decoded {how}"
+                if on_card and why:
+                    yield {"side": side, "failed": why}
+                    continue
+                stats = encode_slide(
+                    work.slide,
+                    work.grid,
+                    service,
+                    preprocess.reduction,
+                    features,
+                    order,
+                    source=source if on_card else None,
+                )
+                yield {
+                    "side": side,
+                    "tiles": stats.tiles,
+                    "tiles_per_second": stats.tiles_per_second,
+                    "encoder_busy_share": stats.busy_share,
+                }
+
+
 def slide(bench: Bench) -> Iterator[Row]:
     """A whole slide, from opening it to the report: each engine, pixels decoded by the CPU."""
     for name in bench.settings.engines:
@@ -303,7 +352,6 @@ def _slide_rows(bench: Bench, name: str, precision: Precision) -> Iterator[Row]:
                 "side": side,
                 "tiles": ran.tiles,
                 "tiles_per_second": ran.tiles / seconds,
-                "streaming_tiles_per_second": ran.tiles_per_second,
                 "encoder_busy_share": ran.encoder_busy_share,
                 "reader": ran.reader,
                 "decode": ran.decode,
@@ -319,6 +367,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "torch-compile": torch_compile,
     "clam": clam,
     "engines": engines,
+    "decoding": decoding,
     "slide": slide,
 }
 """By name, in the order in which they are run."""

@@ -19,7 +19,7 @@ from mypy.config_parser import parse_config_file
 from mypy.modulefinder import BuildSource
 from mypy.nodes import CallExpr, Expression, MemberExpr, MypyFile, RefExpr
 from mypy.options import Options
-from mypy.traverser import ExtendedTraverserVisitor
+from mypy.traverser import TraverserVisitor
 from mypy.types import AnyType, CallableType, Instance, Type, UnionType, get_proper_type
 
 from pathgene_rt.acceptance.native_calls import DRIVER_FUNCTION, TABLE, Position, call_sites
@@ -80,7 +80,7 @@ def _module(file: Path) -> str:
     return ".".join(("pathgene_rt.engines", *parts)).removesuffix(".__init__")
 
 
-class _Calls(ExtendedTraverserVisitor):
+class _Calls(TraverserVisitor):
     """Collects ``functions``: the native function by the position of each call of one."""
 
     def __init__(self, types: dict[Expression, Type], library: str) -> None:

@@ -28,7 +28,6 @@ from pathgene_rt.acceptance.workbench import (
     spearman,
 )
 from pathgene_rt.cli.main import app
-from pathgene_rt.engine import LIMITS
 from pathgene_rt.engines.cuda.driver import driver_problem
 from pathgene_rt.errors import EngineUnavailableError, UsageError, VerificationError
 from pathgene_rt.slides import open_slide
@@ -126,17 +125,17 @@ def test_a_wrong_engine_fails(bundle, slide, tmp_path):
 
 def test_reports_that_differ_fail():
     found = {"probabilities a": np.array([0.3, 0.7]), "attention a": np.arange(9.0)[:, None]}
-    assert compare_reports(found, found, LIMITS["float32"])["attention Spearman"] == 1
+    assert compare_reports(found, found, "float32")["attention Spearman"] == 1
     moved = {**found, "probabilities a": np.array([0.302, 0.698])}
     with pytest.raises(CheckFailedError, match=r"move by 0\.0020"):
-        compare_reports(moved, found, LIMITS["float32"])
-    compare_reports(moved, found, LIMITS["float16"])
+        compare_reports(moved, found, "float32")
+    compare_reports(moved, found, "float16")
     nan = {**found, "probabilities a": np.array([np.nan, 0.7])}
     with pytest.raises(CheckFailedError, match="move by inf"):
-        compare_reports(nan, found, LIMITS["int8"])
+        compare_reports(nan, found, "float16")
     turned = {**found, "attention a": found["attention a"][::-1]}
     with pytest.raises(CheckFailedError, match=r"Spearman -1\.0000"):
-        compare_reports(turned, found, LIMITS["int8"])
+        compare_reports(turned, found, "float16")
 
 
 def test_rank_correlation():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def wrong_inputs(bench: Workbench) -> Finding:
         name = encoder.spec.inputs[0].name
         tiles = bench.tiles[:2]
         refused = [
-            _refused(what, lambda wrong=wrong: encoder.submit(wrong))
+            _refused(what, partial(encoder.submit, wrong))
             for what, wrong in (
                 ("tiles of another size", {name: np.ascontiguousarray(tiles[:, :-1])}),
                 ("tiles of another type", {name: tiles.astype(np.float32)}),

@@ -76,7 +76,9 @@ def batch_sizes(bench: Workbench) -> Finding:
     """
     factory = bench.factory()
     usual = factory.options.batch
-    sizes = {usual: ((1, 3), (usual, 2 * usual), (usual, 2 * usual + 1))}
+    sizes: dict[int, tuple[tuple[int, int], ...]] = {
+        usual: ((1, 3), (usual, 2 * usual), (usual, 2 * usual + 1))
+    }
     if bench.job.gpu and (largest := factory.selection.availability.batches[-1]) != usual:
         sizes[largest] = ((largest, largest + 1),)
     reached, worst = [], 0.0
@@ -98,13 +100,13 @@ def in_flight(bench: Workbench) -> Finding:
         name = encoder.spec.inputs[0].name
         parts = np.array_split(np.arange(len(bench.tiles)), 2 * encoder.in_flight)
         rows = [part for part in parts if len(part)]
-        found = []
+        found, buffers = [], []  # the engine's until their results are there
         for number, part in enumerate(rows):
             if number >= encoder.in_flight:
                 found.append(np.array(encoder.result()["features"]))
-            buffer = encoder.input_buffer(name, (len(part), *bench.tiles.shape[1:]))
-            buffer[:] = bench.tiles[part]
-            encoder.submit({name: buffer})
+            buffers.append(encoder.input_buffer(name, (len(part), *bench.tiles.shape[1:])))
+            buffers[-1][:] = bench.tiles[part]
+            encoder.submit({name: buffers[-1]})
         found += [np.array(encoder.result()["features"]) for _ in rows[-encoder.in_flight :]]
         error = bench.require_features(
             np.concatenate(found), bench.golden, f"{encoder.in_flight} batches in flight"
@@ -133,14 +135,12 @@ def bags(bench: Workbench) -> Finding:
         HeadPanel(bench.bundle, factory) as panel,
         HeadPanel(bench.bundle, cpu_factory(bench)) as cpu,
     ):
-        limits = max(
-            (LIMITS[info.precision] for info in panel.infos.values()),
-            key=lambda limit: limit.probabilities,
-        )
+        precisions = (info.precision for info in panel.infos.values())
+        coarsest = max(precisions, key=lambda name: LIMITS[name].probabilities)
         for n in BAGS:
             bag = bench.bag(n)
             try:
-                found = compare_reports(_panel(panel, bag), _panel(cpu, bag), limits)
+                found = compare_reports(_panel(panel, bag), _panel(cpu, bag), coarsest)
             except CheckFailedError as error:
                 raise CheckFailedError(f"a bag of {n} tiles: {error}") from error
             figures = {
@@ -210,7 +210,7 @@ def two_slides(bench: Workbench) -> Finding:
 
 
 def _as_reference(bench: Workbench, report: Report) -> dict[str, float]:
-    return compare_reports(report_arrays(report), bench.reference, bench.limits)
+    return compare_reports(report_arrays(report), bench.reference, bench.job.target.precision)
 
 
 def in_words(figures: dict[str, float]) -> str:

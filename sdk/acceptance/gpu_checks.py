@@ -19,11 +19,17 @@ from pathgene_rt.acceptance.workbench import (
     Workbench,
 )
 from pathgene_rt.engine import Engine
+from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, open_device
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.replay import encode_tiles
 from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.scaled_decode import LIMITS
+from pathgene_rt.slide_work import prepared
+from pathgene_rt.stored_region import StoredBatch
+from pathgene_rt.tiling import read_tile
 
 HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1"}
 """As if there were no card."""
@@ -136,6 +142,43 @@ def _filled(device: CudaDevice, leave: int) -> Iterator[int]:
                 memory.close()
 
 
+def stored_tiles(bench: Workbench) -> Finding:
+    """Tiles that the card decodes itself have the features of those that the processor decodes."""
+    _require_gpu(bench)
+    with (
+        bench.factory().encoder() as encoder,
+        prepared(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True)) as work,
+    ):
+        decoder, source = encoder.decoder, work.slide.stored(work.grid.level)
+        if decoder is None:
+            raise NotRunError("this engine takes pixels only")
+        if source is None:
+            raise NotRunError(f"{work.slide.reader} gives pixels only")
+        if why := decoder.refusal(source.level):
+            raise NotRunError(why)
+        grid = work.grid
+        corners = [(int(x), int(y)) for x, y in grid.xy[: len(bench.tiles)]]
+        regions = [source.region(corner, grid.read_px) for corner in corners]
+        batch = StoredBatch(regions, grid.tile_px)
+        expected = np.empty(batch.shape, np.uint8)
+        for corner, tile in zip(corners, expected, strict=True):
+            read_tile(work.slide, grid, corner, bench.bundle.preprocess.reduction, tile)
+        pixels = decoder.pixels(batch)
+        encoder.submit_stored(batch)
+        features = np.array(encoder.result()["features"])
+        error = fidelity_error(features, encode_tiles(encoder, expected, len(batch)))
+        rate = len(batch) / seconds_of(lambda: decoder.pixels(batch))
+    differing = float((pixels != expected).mean())
+    if not error.median <= LIMITS.features:
+        raise CheckFailedError(
+            f"e of decoding on the card is {error.median:.4f}, over {LIMITS.features:g}; "
+            f"{differing:.1%} of samples differ"
+        )
+    figures = {"e median": error.median, "samples that differ": differing, "tiles/s": rate}
+    words = f"{decoder.name}: {differing:.1%} of samples differ, e median {error.median:.4f}"
+    return Finding(f"{words}; {rate:,.0f} tiles/s in one batch of {len(batch)}", figures)
+
+
 def copies(bench: Workbench) -> Finding:
     """Gigabytes a second between pinned memory and the card."""
     device = _device(bench)
@@ -183,6 +226,7 @@ def _device(bench: Workbench) -> CudaDevice:
 GPU_CHECKS = (
     Check("named device", "the card computes, under its name", named_device),
     Check("hidden card", "without the card nothing computes in its place", hidden_card, 900.0),
+    Check("stored tiles", "the card decodes tiles as the processor does", stored_tiles),
     Check("out of memory", "a filled card halves the batch, once", out_of_memory, 3600.0),
 )
 

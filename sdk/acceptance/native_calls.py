@@ -61,10 +61,10 @@ def call_sites(source: str, file: str) -> Iterator[Site]:
             name = called_name(node)
             if name and node.end_lineno is not None and node.end_col_offset is not None:
                 yield Site(file, function, name, (node.end_lineno, node.end_col_offset))
-        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        inner = f"{function}.{node.name}".lstrip(".") if named else function
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            function = f"{function}.{node.name}".lstrip(".")
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, inner)
+            yield from visit(child, function)
 
     yield from visit(ast.parse(source), "")
 
@@ -121,7 +121,7 @@ class NativeCalls:
             monitoring.free_tool_id(tool)
         else:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]  # documented to take None
+            threading.settrace(None)
 
     def found(self) -> dict[str, list[str]]:
         """What each executed site raised, by its key; empty lists for those that raised nothing."""

@@ -14,7 +14,7 @@ import numpy as np
 from pathgene_rt.acceptance.result import Target
 from pathgene_rt.attention import percentile_ranks
 from pathgene_rt.bundle import Bundle
-from pathgene_rt.engine import LIMITS, Array, FidelityLimits
+from pathgene_rt.engine import LIMITS, Array, FidelityLimits, Precision
 from pathgene_rt.engines.compare import Fidelity, fidelity_error
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.features import FeatureBag
@@ -26,8 +26,9 @@ from pathgene_rt.report import Report
 CPU_ENGINES = ("openvino", "onnxruntime")
 """What GPU engines are compared with, in float32: the first that is here."""
 
-SPEARMAN = 0.999
-"""Below which attention is not in the same order (the gate of float16 graphs)."""
+SPEARMAN: dict[Precision, float] = {"float32": 0.999, "float16": 0.999}
+"""Below which attention is not in the same order: the gate of float16 graphs. Coarser precisions
+have limits on features and probabilities alone."""
 
 
 class CheckFailedError(Exception):
@@ -199,12 +200,14 @@ def report_arrays(report: Report) -> dict[str, Array]:
 
 
 def compare_reports(
-    found: dict[str, Array], reference: dict[str, Array], limits: FidelityLimits
+    found: dict[str, Array], reference: dict[str, Array], precision: Precision
 ) -> dict[str, float]:
     """The largest move of a probability and the least Spearman correlation of attention, by name.
 
-    Raises CheckFailedError where one is over its limit; comparisons are such that NaN fails.
+    Limits are those of ``precision``. Raises CheckFailedError where one is over its limit;
+    comparisons are such that NaN fails.
     """
+    limits, least_order = LIMITS[precision], SPEARMAN.get(precision, -1.0)
     moved, order = 0.0, 1.0
     for name, values in found.items():
         expected = reference[name]
@@ -219,10 +222,10 @@ def compare_reports(
             moved = max(moved, change)
         else:
             least = min(map(spearman, values.T, expected.T))
-            if not least >= SPEARMAN:
+            if not least >= least_order:
                 raise CheckFailedError(
                     f"{name} is in another order than the CPU's: Spearman {least:.4f}, under "
-                    f"{SPEARMAN:g}"
+                    f"{least_order:g}"
                 )
             order = min(order, least)
     return {"probability moved": moved, "attention Spearman": order}

@@ -22,6 +22,7 @@ from pathgene_rt.acceptance.result import CheckResult
 from pathgene_rt.acceptance.workbench import (
     Check,
     CheckFailedError,
+    Finding,
     Job,
     NotRunError,
     Workbench,
@@ -81,11 +82,10 @@ def _make(check: Check, job: Job) -> CheckResult:
 
 
 def _keep_reference(job: Job) -> CheckResult:
-    def keep(bench: Workbench) -> Any:
-        from pathgene_rt.acceptance.workbench import Finding
-
+    def keep(bench: Workbench) -> Finding:
         assert job.reference is not None
-        np.savez(job.reference, **reference_arrays(bench))
+        arrays: dict[str, Any] = reference_arrays(bench)
+        np.savez(job.reference, **arrays)
         return Finding("kept")
 
     return _make(Check(REFERENCE, "", keep), job)
