@@ -106,7 +106,9 @@ def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> B
                 tell(f"{backend.name} {best.precision}: measuring how many tiles at once", None)
                 best = _tuned(bundle, best, options)
         if cache is not None and availability.available:
-            _keep(cache, decision_key(bundle, backend.name, availability), options, best)
+            refused = next((entry.refused for entry in tried if entry.refused), "")
+            key = decision_key(bundle, backend.name, availability)
+            _keep(cache, key, options, best, refused)
         found += [best if best and entry.precision == best.precision else entry for entry in tried]
     return BuildReport(tuple(found), chosen, () if cache is None else cache.warnings)
 
@@ -123,12 +125,17 @@ def verify(bundle: Bundle, options: EngineOptions) -> tuple[Verification, tuple[
 
 
 def _keep(
-    cache: EngineCache, key: DecisionKey, options: EngineOptions, best: Candidate | None
+    cache: EngineCache,
+    key: DecisionKey,
+    options: EngineOptions,
+    best: Candidate | None,
+    refused: str,
 ) -> None:
-    """Keep what was found, and how TensorRT's engines were built."""
+    """Keep what was found, or why nothing will do, and how TensorRT's engines were built."""
     if options.precision == "auto":
         # Also that none passed: an older decision must not outlive this one.
-        decision: dict[str, Any] = {"precision": None} if best is None else best.to_dict()
+        none: dict[str, Any] = {"precision": None, "refused": refused}
+        decision = none if best is None else best.to_dict()
     elif key.backend in TENSORRT_BACKENDS:
         decision = cache.decision(key) or {}
     else:

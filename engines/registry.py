@@ -196,10 +196,24 @@ class EngineFactory:
         return backend.create(model, spec, self.options, precision, self.cache, tell=self._tell)
 
     def _choose(self) -> None:
-        self.selection = choose(self._asked, self._failed)
-        self._decision = self.cache.decision(self.key) if self.cache is not None else None
+        while True:
+            self.selection = choose(self._asked, self._failed)
+            self._decision = self.cache.decision(self.key) if self.cache is not None else None
+            if not (why := self._ruled_out()):
+                break
+            self._failed[self.selection.backend.name] = why
         self.precision, self._why = self._choose_precision()
         self.options = self._completed()
+
+    def _ruled_out(self) -> str:
+        """Why `build` found that a card's engine cannot run this bundle, which ``auto`` then leaves
+        to the next; empty if it can, or was named.
+        """
+        named = self._asked.backend != "auto" or self._asked.precision != "auto"
+        decision = self._decision or {}
+        if named or self.selection.backend.name not in GPU_BACKENDS or "refused" not in decision:
+            return ""
+        return str(decision["refused"] or "") if decision.get("precision") is None else ""
 
     def _choose_precision(self) -> tuple[Precision, str]:
         if self._asked.precision != "auto":

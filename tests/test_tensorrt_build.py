@@ -816,6 +816,31 @@ def test_a_build_of_one_precision_decides_nothing_about_auto(bundle, elsewhere, 
     assert "found no precision within the limits" not in factory.notes[0]
 
 
+def test_auto_leaves_out_a_card_on_which_build_could_not_run_the_bundle(
+    bundle, elsewhere, tmp_path, monkeypatch
+):
+    from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU
+
+    def refuse(*_args, **_named):
+        raise EngineError("tensorrt cannot read egfr: node 7 (Unique)")
+
+    both = {"tensorrt": elsewhere, "onnxruntime": CPU}
+    monkeypatch.setattr(registry, "BACKENDS", tuple((name, name) for name in both))
+    monkeypatch.setattr(registry, "load_backend", both.__getitem__)
+    options = EngineOptions(cache_dir=tmp_path / "cache")
+    assert EngineFactory(bundle, options).selection.backend is elsewhere
+    monkeypatch.setattr(elsewhere, "create", refuse)
+    build(bundle, options)
+    factory = EngineFactory(bundle, options)
+    assert factory.selection.backend is CPU
+    assert factory.notes[0] == (
+        "engine tensorrt not used: tensorrt cannot read egfr: node 7 (Unique)"
+    )
+    assert (
+        EngineFactory(bundle, replace(options, backend="tensorrt")).selection.backend is elsewhere
+    )
+
+
 def test_options_of_another_version_count_as_none():
     known = TensorRtOptions(max_batch=4)
     assert TensorRtOptions.of_record({"max_batch": 4}) == known

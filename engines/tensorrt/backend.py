@@ -153,8 +153,8 @@ def _warnings(wanted: Build, took: Sequence[float], ranges: int) -> Iterator[str
     if ranges < len(wanted.profiles):
         largest = wanted.profiles[ranges - 1]["n"].highest
         yield (
-            f"tensorrt could build {name} for bags of up to {largest:,} tiles only; for larger ones "
-            f"{OTHER_ENGINE}"
+            f"tensorrt could build {name} for bags of up to {largest:,} tiles only; for larger "
+            f"ones {OTHER_ENGINE}"
         )
 
 
