@@ -36,7 +36,7 @@ _SPACING_PX = 256
 
 
 def main(
-    bags: Annotated[int, typer.Option(help="How many; the issue's cohort has 500.")] = 60,
+    bags: Annotated[int, typer.Option(help="How many; the documented figure is of 500.")] = 60,
     folder: Annotated[Path | None, typer.Option(help="Where files go; else temporary.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its own choice.")] = 0,
 ) -> None:
