@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.errors import EngineError
-from pathgene_rt.features import first_not_finite
+from pathgene_rt.features import FeatureBag, first_not_finite
 from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
-from pathgene_rt.model_spec import Reduction
+from pathgene_rt.model_spec import ModelSpec, Reduction
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.slide import Slide, StoredSource
 from pathgene_rt.streaming.cancellation import CancellationToken
@@ -47,6 +47,21 @@ class TileOrder:
         """The tiles that are there already, int64 [m]."""
         parts = [self.rows_of(first, self.batch) for first in sorted(self.done)]
         return np.concatenate([self.rows[:0], *parts])
+
+
+def empty_bag(slide_id: str, grid: TileGrid, encoder: ModelSpec) -> FeatureBag:
+    """The bag of ``grid``, its features not yet filled. Raises EngineError."""
+    if encoder.feature_dim is None:
+        raise EngineError(f"encoder {encoder.name} declares no feature width; export it again")
+    return FeatureBag(
+        slide_id=slide_id,
+        features=np.empty((len(grid), encoder.feature_dim), dtype=np.float32),
+        xy=grid.xy,
+        tile_px=grid.tile_px,
+        mpp=grid.mpp,
+        span_px=grid.span_px,
+        encoder_sha256=encoder.weights_sha256,
+    )
 
 
 class BagInProgress:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt.engine import FidelityLimits, Precision
-from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.geometry import Float32Array, TileGrid
 from pathgene_rt.model_spec import Reduction
@@ -125,27 +125,31 @@ def choose_decode(
         return known.choice(factor, "measured on an earlier slide")
     if open_encoder is None:
         return DecodeChoice(False, "exact (reduced size was not tried before)", untried=True)
-    sample = _spread(grid)
+    sample = spread(grid)
     with open_encoder() as encode:
         full, scaled = encode(sample, False), encode(sample, True)
     try:
         error = fidelity_error(scaled, full).median
     except ValueError:
         return DecodeChoice(False, "exact (the tiles to try it on do not differ)")
-    verdict = Verdict(error, _moved(probabilities(sample, full), probabilities(sample, scaled)))
+    verdict = Verdict(
+        error, largest_move(probabilities(sample, full), probabilities(sample, scaled))
+    )
     if cache is not None:
         cache.decide(full_key, asdict(verdict))
     return verdict.choice(factor, f"measured on {CHECKED_TILES} tiles of this slide")
 
 
-def _spread(grid: TileGrid) -> TileGrid:
+def spread(grid: TileGrid) -> TileGrid:
     """CHECKED_TILES tiles, one at random from each of as many equal runs of the reading order."""
     runs = np.arange(CHECKED_TILES + 1) * len(grid) // CHECKED_TILES
     rows = np.random.default_rng(0).integers(runs[:-1], runs[1:])
     return replace(grid, xy=grid.xy[rows], tissue=grid.tissue[rows])
 
 
-def _moved(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> float:
+def largest_move(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
+) -> float:
     """The largest difference of any probability of any head; 0 without heads."""
     differences = [np.abs(np.subtract(after[head], before[head])).max() for head in before]
     return float(np.max(differences, initial=0.0))

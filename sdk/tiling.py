@@ -152,12 +152,17 @@ def read_tile(
     (:meth:`Slide.read`). Thread-safe. Raises TileDecodeError, SlideReadError.
     """
     read = (grid.read_px, grid.read_px)
-    whole = grid.read_px % grid.tile_px == 0
-    if grid.read_px == grid.tile_px or (whole and reduction == "box"):
+    if is_means(grid, reduction):
         shrink = grid.read_px // grid.tile_px
         slide.read(xy, grid.level, read, out, shrink=shrink, approximate=approximate)
         return
     np.copyto(out, reduced_tile(slide.read(xy, grid.level, read), grid.tile_px, reduction))
+
+
+def is_means(grid: TileGrid, reduction: Reduction) -> bool:
+    """Whether tiles are the level's pixels, or means over whole squares of them."""
+    whole = grid.read_px % grid.tile_px == 0
+    return grid.read_px == grid.tile_px or (whole and reduction == "box")
 
 
 def reduced_tile(rgb: UInt8Array, tile_px: int, reduction: Reduction) -> UInt8Array:

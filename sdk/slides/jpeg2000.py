@@ -75,7 +75,7 @@ class Jpeg2000Tiles:
         except RuntimeError as error:
             raise ValueError(str(error)) from error
         if self.ycbcr:
-            _to_rgb(out)
+            to_rgb(out)
 
 
 def declared_components(stored: bytes) -> list[tuple[int, int]]:
@@ -96,7 +96,7 @@ def declared_components(stored: bytes) -> list[tuple[int, int]]:
     ]
 
 
-def _to_rgb(pixels: UInt8Array) -> None:
+def to_rgb(pixels: UInt8Array) -> None:
     """Turn ``pixels`` uint8 [h, w, 3] of Y, Cb and Cr into RGB, in place."""
     light = pixels[..., 0].astype(np.int16)
     blueness, redness = pixels[..., 1].copy(), pixels[..., 2].copy()

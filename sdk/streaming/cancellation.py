@@ -27,6 +27,12 @@ class CancellationToken:
         for wake in wakers:
             wake()
 
+    def child(self) -> CancellationToken:
+        """A token that is cancelled with this one, but also alone."""
+        child = CancellationToken()
+        self.on_cancel(lambda: child.cancel(self._cause))
+        return child
+
     @property
     def cancelled(self) -> bool:
         return self._cause is not None

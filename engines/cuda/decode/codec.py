@@ -3,6 +3,9 @@
 In its sources (0.8.0, src/image_generic_codec.h) decoding waits for what the given stream has been
 asked to do before, and the stream waits for the decoding; so images may be decoded into again while
 a kernel on the same stream still reads them.
+
+It notices less damage than the slide's own reader: of a JPEG stream whose two ends are whole but
+whose middle is not, its decoders make some pixels or other (tried with those for processors).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from ctypes import c_uint64
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,8 @@ class Workspace:
         self._used = self._uploaded = 0
         if self._words is None or self._words.size < size:
             self._free()
-            self._pinned, self._words = self._device.pin(size), self._device.allocate(size)
+            self._pinned = self._device.pin(size)
+            self._words = self._device.allocate(size)
 
     def put(self, array: Array | None) -> c_uint64:
         """Where on the device ``array`` will be; 0 for None."""
@@ -128,17 +130,13 @@ class TileDecoder:
     def pixels(self, batch: StoredBatch) -> UInt8Array:
         """See :meth:`StoredTileDecoder.pixels`."""
         out = np.empty(batch.shape, dtype=np.uint8)
-        with self._device.current("decode stored tiles"):
-            stream = self._device.stream()
-            memory = self._device.allocate(out.nbytes)
-            try:
-                self.decode_into(batch, memory.address, stream)
-                self._device.download(out, memory.address, stream)
-                stream.synchronize()
-            finally:
-                self._forget(stream)
-                memory.close()
-                stream.close()
+        with self._device.current("decode stored tiles"), ExitStack() as stack:
+            stream = stack.enter_context(closing(self._device.stream()))
+            memory = stack.enter_context(closing(self._device.allocate(out.nbytes)))
+            stack.callback(self._forget, stream)
+            stack.callback(stream.synchronize)
+            self.decode_into(batch, memory.address, stream)
+            self._device.download(out, memory.address, stream)
         return out
 
     def decode_into(self, batch: StoredBatch, address: int, stream: Stream) -> None:
