@@ -61,6 +61,14 @@ def export(
     directory: Annotated[
         bool, typer.Option("--directory", help="Write a folder instead of one file.")
     ] = False,
+    float16: Annotated[
+        bool | None,
+        typer.Option(
+            "--float16/--no-float16",
+            help="Also export graphs in half precision, which GPUs run; by default, yes.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -91,6 +99,7 @@ def export(
         preprocess=panel.preprocess,
         golden=tuple(golden or panel.golden),
         directory=directory or panel.directory,
+        float16=panel.float16 if float16 is None else float16,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)
@@ -137,8 +146,25 @@ def _print(report: ExportReport, console: Console) -> None:
         rows.append([model, output, sizes, worst.measure, difference, f"{worst.limit:.0e}"])
     columns = ("graph", "output", "tiles", "largest difference of", "is", "limit")
     console.table("Graphs against the originals in float32", columns, rows)
+    _print_float16(report, console)
     console.say(
         f"{report.path}: {report.size / 1e6:.1f} MB, encoder {report.encoder_sha256[:12]}, "
         f"heads: {', '.join(report.heads) or 'none'}; {report.seconds:.0f} s"
     )
     console.emit({**asdict(report), "path": str(report.path)})
+
+
+def _print_float16(report: ExportReport, console: Console) -> None:
+    rows = [
+        [
+            half.model,
+            f"{len(half.kept)} of {half.nodes}",
+            ", ".join(f"{measure} {error:.1e}" for measure, error in half.errors.items()),
+            ", ".join(f"{node} {error:.0e}" for node, error in half.costliest),
+        ]
+        for half in report.float16
+        if not half.refused
+    ]
+    if rows:
+        columns = ("graph", "nodes in float32", "largest difference", "of the others lose most")
+        console.table("Graphs in float16 against float32", columns, rows)

@@ -8,7 +8,7 @@ from pathgene_rt.cli.choices import BundleArgument
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 
 if TYPE_CHECKING:
-    from pathgene_rt.model_spec import HeadSpec
+    from pathgene_rt.model_spec import HeadSpec, ModelSpec
 
 _COLUMNS = (
     "head",
@@ -67,6 +67,12 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
             console.table(f"panel of {len(rows)} heads", _COLUMNS, rows)
         else:
             console.say("no heads: this bundle extracts features only")
+        models = [("encoder", encoder), *((head.name, head.model) for head in opened.heads)]
+        console.table(
+            "graphs in float16, for GPUs",
+            ("graph", "nodes in float32", "largest difference from float32"),
+            [[name, *_float16(model)] for name, model in models],
+        )
 
 
 def _threshold(head: HeadSpec) -> str:
@@ -87,6 +93,14 @@ def _attention(head: HeadSpec) -> str:
         return "yes"
     per_class = branches == len(head.model.classes)
     return "per class" if per_class else f"mean of {branches}"
+
+
+def _float16(model: ModelSpec) -> tuple[str, str]:
+    half = model.float16
+    if half is None:
+        return "all", "no such graph"
+    errors = (f"{measure} {error:.1e}" for measure, error in half.errors.items())
+    return f"{half.kept_float32} of {half.nodes}", ", ".join(errors)
 
 
 def _short(value: float | int | str | list[float]) -> str:

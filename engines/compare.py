@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathgene_rt.geometry import Float32Array
 
@@ -57,3 +58,26 @@ def median_distance(points: Float32Array) -> float:
         distances[filled : filled + len(pairs)] = np.sqrt(np.maximum(pairs, 0))
         filled += len(pairs)
     return float(np.median(distances))
+
+
+def rank_correlation(one: Float32Array, other: Float32Array) -> float:
+    """Spearman's rho of the columns of two arrays [n, k], the lowest of them; equal values share
+    their mean rank. Columns without an order agree if both have none."""
+    lowest = 1.0
+    for left, right in zip(_ranks(one).T, _ranks(other).T, strict=True):
+        spread = left.std() * right.std()
+        if spread > 0:
+            rho = float(((left - left.mean()) * (right - right.mean())).mean() / spread)
+        else:
+            rho = float(np.array_equal(left, right))
+        lowest = min(lowest, rho)
+    return lowest
+
+
+def _ranks(values: Float32Array) -> NDArray[np.float64]:
+    """Ranks float64 [n, k] within the columns of ``values`` [n, k]."""
+    ranks = np.empty(values.shape)
+    for column, numbers in enumerate(values.T):
+        _, place, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        ranks[:, column] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks

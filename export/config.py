@@ -53,6 +53,7 @@ class ExportConfig:
     preprocess: Preprocess | None = None
     golden: tuple[Path, ...] = ()
     directory: bool = False
+    float16: bool = True
 
 
 def load_config(path: Path) -> ExportConfig:

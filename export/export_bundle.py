@@ -4,8 +4,8 @@ written."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathgene_rt.bundle import (
     MODEL_CARD,
     SCHEMA_VERSION,
     BundleManifest,
+    float16_file,
     head_file,
     head_golden,
 )
@@ -24,11 +25,12 @@ from pathgene_rt.bundle_store import is_safe_name
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
 from pathgene_rt.export.requirements import require_export
-from pathgene_rt.model_spec import Preprocess
+from pathgene_rt.model_spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from pathgene_rt.export.check import Comparison
     from pathgene_rt.export.encoder import ExportedEncoder
+    from pathgene_rt.export.float16_gate import HalfPrecision, Reduced
     from pathgene_rt.export.head import ExportedHead
 
 Stage = Callable[[str], None]
@@ -48,6 +50,7 @@ class ExportReport:
     encoder_sha256: str
     heads: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    float16: tuple[HalfPrecision, ...]
     warnings: tuple[str, ...]
     seconds: float
 
@@ -69,8 +72,10 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
     announce = stage or (lambda _: None)
     encoder = _encoder(request, announce)
     heads = _heads(request.heads, encoder, announce)
+    reduced = _in_float16(encoder, heads, announce) if request.float16 else {}
     announce("writing the bundle")
-    digest, size = _write(request, encoder, heads)
+    digest, size = _write(request, encoder, heads, reduced)
+    halves = tuple(half for half, _ in reduced.values())
     return ExportReport(
         path=request.out,
         name=request.bundle_name,
@@ -79,7 +84,12 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
         encoder_sha256=encoder.spec.weights_sha256,
         heads=tuple(head.spec.name for head in heads),
         comparisons=_comparisons(encoder, heads),
-        warnings=(*encoder.warnings, *(warning for head in heads for warning in head.warnings)),
+        float16=halves,
+        warnings=(
+            *encoder.warnings,
+            *(warning for head in heads for warning in head.warnings),
+            *(half.warning for half in halves if half.warning),
+        ),
         seconds=time.monotonic() - began,
     )
 
@@ -141,12 +151,32 @@ def _heads(
     return heads
 
 
+def _in_float16(
+    encoder: ExportedEncoder, heads: Sequence[ExportedHead], announce: Stage
+) -> dict[str, Reduced]:
+    """By file of the float32 graph, what became of each model in float16."""
+    from pathgene_rt.export.float16_gate import encoder_in_float16, head_bags, head_in_float16
+
+    announce("reducing and comparing the encoder in float16")
+    reduced = {ENCODER_FILE: encoder_in_float16(encoder.graph, encoder.tiles, encoder.features)}
+    for head in heads:
+        announce(f"reducing and comparing head {head.spec.name} in float16")
+        inputs = tuple(tensor.name for tensor in head.spec.model.inputs)
+        reduced[head.spec.file] = head_in_float16(
+            head.spec, head.graph, head_bags(inputs, encoder.features)
+        )
+    return reduced
+
+
 def _comparisons(encoder: ExportedEncoder, heads: Sequence[ExportedHead]) -> tuple[Comparison, ...]:
     return (*encoder.comparisons, *(item for head in heads for item in head.comparisons))
 
 
 def _write(
-    request: ExportRequest, encoder: ExportedEncoder, heads: Sequence[ExportedHead]
+    request: ExportRequest,
+    encoder: ExportedEncoder,
+    heads: Sequence[ExportedHead],
+    reduced: Mapping[str, Reduced],
 ) -> tuple[str, int]:
     from pathgene_rt.export.model_card import model_card
     from pathgene_rt.export.write_bundle import array_file, write_bundle
@@ -158,12 +188,21 @@ def _write(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         intended_use=request.intended_use,
         licence=request.licence or encoder.licence,
-        encoder=encoder.spec,
-        heads=tuple(head.spec for head in heads),
+        encoder=_with_float16(encoder.spec, ENCODER_FILE, reduced),
+        heads=tuple(
+            replace(head.spec, model=_with_float16(head.spec.model, head.spec.file, reduced))
+            for head in heads
+        ),
         files={},
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
-    card = model_card(manifest, _comparisons(encoder, heads), encoder.golden_source, versions)
+    card = model_card(
+        manifest,
+        _comparisons(encoder, heads),
+        [half for half, _ in reduced.values()],
+        encoder.golden_source,
+        versions,
+    )
     files = {
         MODEL_CARD: card.encode(),
         ENCODER_FILE: encoder.graph,
@@ -174,7 +213,17 @@ def _write(
         if head.spec.fold is not None and head.fold_graph is not None:
             files[head.spec.fold.file] = head.fold_graph
         files[head_golden(head.spec.name)] = array_file(head.golden)
+    for file, (_, graph) in reduced.items():
+        if graph is not None:
+            files[float16_file(file)] = graph
     digest = write_bundle(
         request.out, manifest, files, directory=request.directory, overwrite=request.overwrite
     )
     return digest, sum(len(data) for data in files.values())
+
+
+def _with_float16(model: ModelSpec, file: str, reduced: Mapping[str, Reduced]) -> ModelSpec:
+    """``model``, whose graph is ``file``, with what was exported of it in float16."""
+    half, graph = reduced.get(file, (None, None))
+    float16 = None if half is None or graph is None else half.spec(file, graph)
+    return replace(model, float16=float16)

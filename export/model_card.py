@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pathgene_rt.bundle import BundleManifest
 from pathgene_rt.export.check import Comparison
+from pathgene_rt.export.float16_gate import ERROR_LIMITS, HalfPrecision
 from pathgene_rt.model_spec import HeadSpec, Preprocess
 
 Figure = float | int | str | list[float]
@@ -19,6 +20,7 @@ _INTERVAL = "_interval"
 def model_card(
     manifest: BundleManifest,
     comparisons: Sequence[Comparison],
+    halves: Sequence[HalfPrecision],
     golden_source: str,
     versions: Mapping[str, str],
 ) -> str:
@@ -74,6 +76,7 @@ def model_card(
             for item in comparisons
         ),
         "",
+        *_float16_section(halves),
         "## Versions",
         "",
         *(f"- {package} {version}" for package, version in versions.items()),
@@ -105,6 +108,29 @@ def _head_section(head: HeadSpec) -> list[str]:
     if not task.metrics:
         return [*lines, "- figures of training: none in the checkpoint", ""]
     return [*lines, "- figures of training:", "", *_figures_table(task.metrics), ""]
+
+
+def _float16_section(halves: Sequence[HalfPrecision]) -> list[str]:
+    """What GPUs run in half precision, and what was refused in it."""
+    if not halves:
+        return ["## Half precision", "", "Left out of this bundle.", ""]
+    lines = [
+        "## Half precision",
+        "",
+        "The graphs that GPUs run in float16 against float32: encoders on the golden tiles, heads "
+        "on the golden bag and on bags of 1 to 5,000 tiles between its tiles.",
+        "",
+        "| graph | nodes in float32 | measure | difference | limit |",
+        "|---|---|---|---|---|",
+    ]
+    for half in halves:
+        kept = f"{len(half.kept)} of {half.nodes}"
+        lines += [
+            f"| {half.model} | {kept} | {measure} | {error:.1e} | {ERROR_LIMITS[measure]:g} |"
+            for measure, error in half.errors.items()
+        ]
+    refused = [f"- {half.warning}" for half in halves if half.warning]
+    return [*lines, "", *refused, *([""] if refused else [])]
 
 
 def _figures_table(metrics: Mapping[str, Figure]) -> list[str]:

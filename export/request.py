@@ -64,8 +64,9 @@ class ExportRequest:
     ``encoder`` is a CTransPath state dict; an :class:`OnnxEncoder` (then without ``preprocess``);
     or a bundle whose encoder and golden tiles are taken over as they are (then without
     ``preprocess`` and ``golden``). ``golden`` are slides to take golden tiles from; without any,
-    tissue is generated. ``directory`` writes a folder instead of one file. ``name`` is None for the
-    stem of ``out``, ``licence`` None for that of the encoder.
+    tissue is generated. ``directory`` writes a folder instead of one file. ``float16`` adds graphs
+    in half precision for GPUs. ``name`` is None for the stem of ``out``, ``licence`` None for that
+    of the encoder.
     """
 
     encoder: Path | OnnxEncoder
@@ -78,6 +79,7 @@ class ExportRequest:
     preprocess: Preprocess | None = None
     golden: tuple[Path, ...] = ()
     directory: bool = False
+    float16: bool = True
     overwrite: bool = False
 
     @property
