@@ -211,9 +211,9 @@ class EngineFactory:
         """
         named = self._asked.backend != "auto" or self._asked.precision != "auto"
         decision = self._decision or {}
-        if named or self.selection.backend.name not in GPU_BACKENDS or "refused" not in decision:
+        if named or self.selection.backend.name not in GPU_BACKENDS or decision.get("precision"):
             return ""
-        return str(decision["refused"] or "") if decision.get("precision") is None else ""
+        return str(decision.get("refused") or "")
 
     def _choose_precision(self) -> tuple[Precision, str]:
         if self._asked.precision != "auto":
