@@ -12,6 +12,7 @@ from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from pathgene_rt.engines.cache_keys import EngineKey
     from pathgene_rt.engines.engine_cache import EngineCache
     from pathgene_rt.engines.kept_engines import KeptEngine
 
@@ -35,7 +36,7 @@ def list_engines(json: JsonOption = False, quiet: QuietOption = False) -> None:
     kept = kept_engines(cache)
     size = sum(found.entry.size_bytes for found in kept)
     if kept:
-        columns = ["engine", "model", "in", "device", "profiles", "size", "last used", "here"]
+        columns = ["model", "engine", "size", "last used", "here"]
         console.table("", columns, [_row(found) for found in kept])
     count = f"{len(kept)} kept in {cache.root}"
     console.say(f"{count}, {_size(size)} of at most {_size(cache.limit_bytes)}")
@@ -104,7 +105,9 @@ def prune(
     freed = sum(found.entry.size_bytes for found in gone)
     left = sum(found.entry.size_bytes for found in kept) - freed
     for found in gone:
-        console.say(f"removed {_summary(found)}, {_size(found.entry.size_bytes)}")
+        record, size = found.entry.record, _size(found.entry.size_bytes)
+        engine = found.unusable if record is None else _engine(record.key)
+        console.say(f"removed {_model(found)}: {engine}, {size}")
     console.say(f"{len(gone)} removed, {_size(freed)} freed, {_size(left)} kept")
     if in_use:
         console.say(f"{in_use} in use and not removed")
@@ -142,34 +145,31 @@ def _size(size_bytes: int) -> str:
 
 def _row(found: KeptEngine) -> list[str]:
     record, used = found.entry.record, found.entry.used.astimezone()
-    kept = [_size(found.entry.size_bytes), f"{used:%Y-%m-%d %H:%M}", found.unusable or "usable"]
-    if record is None:
-        return [found.entry.name[:12], "", "", "", "", *kept]
-    key = record.key
-    card = f" ({key.compute_capability}, driver {key.driver})" if key.compute_capability else ""
-    engine = f"{key.backend} {key.version}"
+    engine = []
+    if record is not None:
+        key = record.key
+        card = f" ({key.compute_capability}, driver {key.driver})" if key.compute_capability else ""
+        engine = [_engine(record.key), f"{key.device}{card}", *key.profiles]
     return [
-        engine if key.content == "engine" else f"{key.content} of {engine}",
         _model(found),
-        key.precision,
-        key.device + card,
-        "; ".join(key.profiles),
-        *kept,
+        "\n".join(engine),
+        _size(found.entry.size_bytes),
+        f"{used:%Y-%m-%d %H:%M}",
+        found.unusable or "usable",
     ]
+
+
+def _engine(key: EngineKey) -> str:
+    """For example "tensorrt 11.4.0 float16" or "timing cache of tensorrt 11.4.0"."""
+    prefix = "" if key.content == "engine" else f"{key.content} of "
+    return f"{prefix}{key.backend} {key.version} {key.precision}".rstrip()
 
 
 def _model(found: KeptEngine) -> str:
     """Bundle and graph as far as they are known, and which ONNX file: "lung 1.0 abmil 1a2b3c4d"."""
     record = found.entry.record
     if record is None:
-        return ""
+        return found.entry.name[:12]
+    if not record.key.onnx_sha256:
+        return "every model"
     return " ".join(filter(None, (record.bundle, record.graph, record.key.onnx_sha256[:8])))
-
-
-def _summary(found: KeptEngine) -> str:
-    record = found.entry.record
-    if record is None:
-        return f"{found.entry.name[:12]} ({found.unusable})"
-    key = record.key
-    words = (key.backend, key.version, key.content, _model(found), key.precision)
-    return " ".join(filter(None, words))

@@ -63,7 +63,7 @@ def _why_unusable(entry: CacheEntry, backends: Mapping[str, Availability]) -> st
     for differs, why in (
         (key.system != system_name(), f"made on {key.system}"),
         (key.product not in ("", version("pathgene-rt")), f"made by pathgene-rt {key.product}"),
-        (not found.available, found.reason),
+        (not found.available, f"{key.backend} cannot run here, see pathgene-rt doctor"),
         (
             key.version not in (LATER_VERSIONS, found.version),
             f"made with {key.backend} {key.version}, here is {found.version}",
