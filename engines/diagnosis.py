@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -23,6 +24,9 @@ _EXTRAS = {
     "train": "pathgene-rt train",
 }
 """Optional dependencies of our metadata and what they are for."""
+
+_INSTEAD = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Packages that bring the same module, and that the one on the left would break."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,10 @@ def _requirements() -> dict[str, tuple[str, ...]]:
 
 
 def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    for one in (name, *_INSTEAD.get(name, ())):
+        with suppress(PackageNotFoundError):
+            return version(one)
+    return None
 
 
 def _cache_folder(path: Path) -> CacheFolder:

@@ -332,8 +332,8 @@ def test_a_head_computes_and_names_what_a_card_has_no_kernel_for():
         outputs = head.result()
         np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
         np.testing.assert_allclose(outputs["attention"], attention, atol=1e-6)
-        assert "computed on the CPU for want of a CUDA kernel: " in head.warnings[0]
-        assert "MatMul" in head.warnings[0] or "Gemm" in head.warnings[0]
+        assert head.device.startswith("a host card (on the CPU: ")
+        assert "MatMul" in head.device or "Gemm" in head.device
 
 
 def test_an_encoder_that_would_run_on_the_cpu_is_refused_with_its_operators():
@@ -466,6 +466,50 @@ def test_auto_does_not_warn_without_a_card(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "cuda_devices", lambda: ())
     with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
         assert EngineFactory(bundle, EngineOptions(cache_dir=None)).warnings == ()
+
+
+class RefusingCard:
+    """A backend on a card that is available, and cannot make its encoder."""
+
+    name = "onnxruntime-cuda"
+
+    def probe(self) -> Availability:
+        precisions = ("float32", "float16")
+        return Availability(True, "", "1", ("NVIDIA Test",), precisions, GPU_BATCHES)
+
+    def create(self, model, spec, options, precision, cache, *, tell=None):
+        raise EngineError("one tile needs 900 MB of GPU memory")
+
+
+def test_auto_goes_on_without_a_card_that_cannot_make_the_encoder(tmp_path, monkeypatch):
+    real, refusing = registry.load_backend, RefusingCard()
+    on_cpu = ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend")
+    monkeypatch.setattr(registry, "BACKENDS", ((refusing.name, ""), on_cpu))
+    monkeypatch.setattr(
+        registry, "load_backend", lambda name: refusing if name == refusing.name else real(name)
+    )
+    monkeypatch.setattr(registry, "cuda_devices", lambda: (CARD,))
+    with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
+        factory = EngineFactory(bundle, EngineOptions(cache_dir=None))
+        assert factory.options.batch == 64 and factory.warnings == ()
+        with factory.encoder() as encoder, factory.head("egfr") as head:
+            assert encoder.info.backend == head.info.backend == "onnxruntime"
+        assert factory.options.batch == 8
+        why = "onnxruntime-cuda: one tile needs 900 MB of GPU memory"
+        assert factory.warnings == (
+            f"NVIDIA Test is not used, the encoder runs on the CPU ({why})",
+        )
+        assert factory.notes[0] == f"engine {why.replace(':', ' not used:', 1)}"
+        # Whoever asked for the card, or for another precision beside an open engine, is told.
+        factory = EngineFactory(bundle, EngineOptions(cache_dir=None, backend=refusing.name))
+        with pytest.raises(EngineError, match="one tile needs 900 MB"):
+            factory.encoder()
+        factory = EngineFactory(bundle, EngineOptions(cache_dir=None))
+        with pytest.raises(EngineError, match="one tile needs 900 MB"):
+            factory.encoder("float32")
+        assert factory.selection.backend is refusing
+        with pytest.raises(EngineUnavailableError, match=r"no engine can run here \(.*float16"):
+            EngineFactory(bundle, EngineOptions(cache_dir=None, precision="float16")).encoder()
 
 
 def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pathgene_rt.engine import Array, EngineInfo
@@ -21,8 +22,8 @@ MEMORY = "gpu"
 class GpuHeadRunner(OnnxRuntimeRunner):
     """A session by ``open_session``. Bags differ in size, so that of each call's memory none stays.
 
-    Operators without a CUDA kernel are computed on the CPU, which a warning tells: a head is a
-    thousandth of the work.
+    Operators without a CUDA kernel are computed on the CPU, which the device's name then tells: a
+    head is a thousandth of the work.
     """
 
     def __init__(
@@ -43,11 +44,9 @@ class GpuHeadRunner(OnnxRuntimeRunner):
             self._options.add_run_config_entry(
                 "memory.enable_memory_arena_shrinkage", f"{MEMORY}:{device.index}"
             )
-        super().__init__(session, spec, info, in_flight)
         if found := cpu_operators(session):
-            self._warnings.append(
-                f"{self._named}: computed on the CPU for want of a CUDA kernel: {listed(found)}"
-            )
+            info = replace(info, device=f"{info.device} (on the CPU: {listed(found)})")
+        super().__init__(session, spec, info, in_flight)
 
     def _run(self, inputs: dict[str, Array]) -> list[Array]:
         doing = f"run {self.spec.name}"

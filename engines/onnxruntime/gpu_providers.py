@@ -129,7 +129,8 @@ def _unloadable(provider: str) -> str:
     pattern = "{}.dll" if _WINDOWS else "lib{}.so"
     file = Path(onnxruntime.__file__).parent / "capi" / pattern.format(_LIBRARIES[provider])
     try:
-        onnxruntime.register_execution_provider_library(provider, str(file))
+        # By another name: sessions look for a provider among those that are registered, too.
+        onnxruntime.register_execution_provider_library(f"{provider} on trial", str(file))
     except Exception as error:  # noqa: BLE001 - its classes have no base that can be named
         reason = str(error).rpartition("error: ")[2].splitlines()[0]
         hint = _INSTALL if provider == CUDA else f"{_INSTALL} 'tensorrt-cu13<11'"
