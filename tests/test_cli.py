@@ -255,7 +255,7 @@ def test_inspect(bundle: Path) -> None:
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("pathgene-rt ")
     shown = run("--help").stdout
-    for command in "demo train extract export build verify predict inspect doctor".split():  # noqa: SIM905
+    for command in "demo train extract export build verify predict inspect doctor engines".split():  # noqa: SIM905
         assert command in shown
 
 
