@@ -2,25 +2,28 @@
 
     python -m tests.native_calls TYPINGS
 
-mypy knows the type of what a method is called on, from the stubs in the folder TYPINGS that were
-made from the real bindings; what has no stubs (ONNX Runtime, nvImageCodec) is Any there, and calls
-on it in the files that use it are taken for its own.
+mypy knows what a method is called on, from the stubs in the folder TYPINGS that were made from the
+real bindings. Calls of which it knows nothing, in files that use a library without stubs (ONNX
+Runtime, nvImageCodec), are taken for that library's.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mypy.build
+import onnxruntime
 from mypy.config_parser import parse_config_file
 from mypy.modulefinder import BuildSource
-from mypy.nodes import CallExpr, Expression, MemberExpr, MypyFile, RefExpr
 from mypy.options import Options
-from mypy.traverser import TraverserVisitor
-from mypy.types import AnyType, CallableType, Instance, Type, UnionType, get_proper_type
+from mypy.plugin import FunctionContext, MethodContext, Plugin
+from mypy.types import Type
 
 from pathgene_rt.acceptance.native_calls import DRIVER_FUNCTION, TABLE, Position, call_sites
 
@@ -29,6 +32,7 @@ STUBS = ("tensorrt11", "pycuda_stub", "cuda_core_stub")
 LIBRARIES = ("tensorrt.", "pycuda.", "cuda.")
 WITHOUT_STUBS = {"onnxruntime/": "onnxruntime", "cuda/decode/codec.py": "nvimgcodec"}
 FOLDERS = ("cuda", "tensorrt", "onnxruntime")
+NVIMGCODEC = {"Backend", "CodeStream", "DecodeParams", "Decoder", "decode"}
 NOT_RUN_BY_USERS = ("cuda/decode/compile_ptx.py",)
 LIBRARY = re.compile(r"(CUDA driver|[a-z]+(?:\.core|\.bindings|\.driver)?)[. ](.+)")
 """Of a native function's name: which library, and which function of it."""
@@ -44,35 +48,36 @@ def native_table(typings: Path) -> dict[str, str]:
         for folder in FOLDERS
         for file in sorted((ROOT / "engines" / folder).rglob("*.py"))
     }
-    trees, types = _checked(list(files.values()), typings)
+    called = _called(list(files.values()), typings)
+    names = {"onnxruntime": _names_of_onnxruntime(), "nvimgcodec": NVIMGCODEC}
     table = {}
-    for name, file in files.items():
-        if name in NOT_RUN_BY_USERS:
-            continue
+    for name in files.keys() - set(NOT_RUN_BY_USERS):
         library = next((lib for start, lib in WITHOUT_STUBS.items() if name.startswith(start)), "")
-        found = _Calls(types, library)
-        trees[_module(file)].accept(found)
-        for site in call_sites(file.read_text(), name):
+        source = files[name].read_text()
+        unknown = _attribute_calls(source) if library else set()
+        for site in call_sites(source, name):
+            function = called.get((str(files[name]), site.position))
             if DRIVER_FUNCTION.fullmatch(site.name):
                 table[site.key] = f"CUDA driver {site.name}"
-            elif site.position in found.functions:
-                table[site.key] = found.functions[site.position]
+            elif function is not None and function.startswith(LIBRARIES):
+                table[site.key] = function
+            elif function is None and site.position in unknown and site.name in names[library]:
+                table[site.key] = f"{library} {site.name}"
     return dict(sorted(table.items()))
 
 
-def _checked(
-    files: list[Path], typings: Path
-) -> tuple[dict[str, MypyFile], dict[Expression, Type]]:
+def _called(files: list[Path], typings: Path) -> dict[tuple[str, Position], str]:
+    """The full name of what is called, by file and place; nothing where mypy knows nothing."""
     options = Options()
     parse_config_file(options, lambda: None, str(ROOT / "pyproject.toml"))
-    options.export_types = options.preserve_asts = True
     options.incremental = False
     options.cache_dir = "nul" if sys.platform == "win32" else "/dev/null"
     options.python_executable = sys.executable
     options.mypy_path = [str(typings / name) for name in STUBS]
     sources = [BuildSource(str(file), _module(file)) for file in files]
-    result = mypy.build.build(sources, options)
-    return result.files, result.types
+    recorder = _Recorder(options)
+    mypy.build.build(sources, options, extra_plugins=[recorder])
+    return recorder.called
 
 
 def _module(file: Path) -> str:
@@ -80,45 +85,42 @@ def _module(file: Path) -> str:
     return ".".join(("pathgene_rt.engines", *parts)).removesuffix(".__init__")
 
 
-class _Calls(TraverserVisitor):
-    """Collects ``functions``: the native function by the position of each call of one."""
+def _attribute_calls(source: str) -> set[Position]:
+    """Places of calls of the form ``something.name(...)``."""
+    return {
+        (node.end_lineno or 0, node.end_col_offset or 0)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
 
-    def __init__(self, types: dict[Expression, Type], library: str) -> None:
-        super().__init__()
-        self.functions: dict[Position, str] = {}
-        self._types = types
-        self._library = library
 
-    def visit_call_expr(self, o: CallExpr) -> None:
-        super().visit_call_expr(o)
-        name = self._function(o.callee)
-        if name and o.end_line is not None and o.end_column is not None:
-            self.functions[o.end_line, o.end_column] = name
+def _names_of_onnxruntime() -> set[str]:
+    """Functions of the module and of its classes; those of the wheel for GPUs are the same."""
+    owners = [onnxruntime, *(one for one in vars(onnxruntime).values() if isinstance(one, type))]
+    return {name for owner in owners for name in dir(owner) if not name.startswith("__")}
 
-    def _function(self, callee: Expression) -> str:
-        if isinstance(callee, RefExpr) and callee.fullname.startswith(LIBRARIES):
-            return callee.fullname
-        if not isinstance(callee, MemberExpr):
-            return ""
-        for owner in self._owners(callee.expr):
-            if isinstance(owner, AnyType) and self._library:
-                return f"{self._library} {callee.name}"
-            full = ""
-            if isinstance(owner, Instance):
-                full = owner.type.fullname
-            elif isinstance(owner, CallableType) and owner.is_type_obj():
-                full = owner.type_object().fullname
-            if full.startswith(LIBRARIES):
-                return f"{full}.{callee.name}"
-        return ""
 
-    def _owners(self, expression: Expression) -> list[Type]:
-        owner = get_proper_type(self._types.get(expression))
-        if owner is None:
-            return []
-        if isinstance(owner, UnionType):
-            return [get_proper_type(item) for item in owner.items]
-        return [owner]
+class _Recorder(Plugin):
+    """Changes no type; mypy asks it about every function and method that it knows by name."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.called: dict[tuple[str, Position], str] = {}
+
+    def get_function_hook(self, fullname: str) -> Callable[[FunctionContext], Type] | None:
+        return self._recorder(fullname)
+
+    def get_method_hook(self, fullname: str) -> Callable[[MethodContext], Type] | None:
+        return self._recorder(fullname)
+
+    def _recorder(self, fullname: str) -> Callable[[Any], Type]:
+        def record(context: Any) -> Type:
+            node = context.context
+            self.called[context.api.path, (node.end_line, node.end_column)] = fullname
+            found: Type = context.default_return_type
+            return found
+
+        return record
 
 
 def documented(table: dict[str, str]) -> str:

@@ -155,14 +155,15 @@ class EncoderLane:
 
     def _binding(self, slot: Slot, tiles: int) -> Any:
         """Input and output of a call of ``tiles``, where they lie on the device."""
-        binding, on = self._session.io_binding(), (MEMORY, self._device.index)
-        for bind, tensor, memory in (
-            (binding.bind_input, self._input, slot.taken),
-            (binding.bind_output, self._output, slot.given),
-        ):
-            shape = self._shape(tensor, tiles)
-            bind(tensor.name, *on, np.dtype(tensor.dtype).type, shape, memory.address)
+        binding = self._session.io_binding()
+        binding.bind_input(*self._bound(self._input, slot.taken, tiles))
+        binding.bind_output(*self._bound(self._output, slot.given, tiles))
         return binding
+
+    def _bound(self, tensor: TensorSpec, memory: DeviceMemory, tiles: int) -> tuple[Any, ...]:
+        """What ONNX Runtime asks of a tensor in our memory: name, device, type, shape, address."""
+        shape, dtype = self._shape(tensor, tiles), np.dtype(tensor.dtype).type
+        return tensor.name, MEMORY, self._device.index, dtype, shape, memory.address
 
     def _rows(self, slot: Slot, tiles: int) -> Array:
         shape = self._shape(self._output, tiles)
