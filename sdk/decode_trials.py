@@ -205,9 +205,10 @@ class DecodeTrials:
     @contextmanager
     def _judging(self) -> Iterator[EncoderService]:
         """An encoder that shows what differing pixels do. One in bfloat16 does not (see
-        scaled_decode.py); float16 rounds eight times finer, and then a second engine, which a GPU
-        may take minutes to build, is not worth it."""
-        if self.service.engine.info.precision == "float16":
+        scaled_decode.py). One in float16 does, which rounds eight times finer; a second engine,
+        which takes some GPUs minutes to build, is not worth it.
+        """
+        if self.service.engine.info.precision in {"float32", "float16"}:
             yield self.service
             return
         with self.engines.encoder("float32") as engine, EncoderService(engine) as service:

@@ -106,9 +106,13 @@ class CompiledModule:
 
 
 class ProcessorCodec:
-    """Decodes complete streams as nvImageCodec does: on the stream, into images used again."""
+    """Decodes complete streams as nvImageCodec does: on the stream, into images used again.
+
+    One that ``refuses`` can decode nothing.
+    """
 
     name = "processor"
+    refuses = False
 
     def __init__(self, device_index: int) -> None:
         self.batches: list[int] = []
@@ -117,6 +121,8 @@ class ProcessorCodec:
         self, streams: Sequence[bytes], level: StoredLevel, images: list[Any], stream: int
     ) -> np.ndarray:
         self.batches.append(len(streams))
+        if self.refuses:
+            raise StoredTileError(f"{self.name} cannot decode them")
         wide, high = level.tile_px
         while len(images) < len(streams):
             images.append(np.zeros((high, wide, 3), np.uint8))
