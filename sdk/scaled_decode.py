@@ -6,8 +6,9 @@ a slide go through the encoder both ways, and must stay within the limits of DES
 The first slide of a kind is decoded in full and tried afterwards, so that it need not wait for its
 first batch; the verdict is kept for slides that are stored alike.
 
-An encoder in bfloat16 is replaced by one in float32 for that, since it turns any two inputs that differ at all into features
-that are 0.02 to 0.03 apart (real tissue: `e` of decoding alone 0.018, as seen in bfloat16 0.027).
+An encoder in bfloat16 or INT8 is replaced by one in float32 for that: bfloat16 turns any two inputs
+that differ at all into features that are 0.02 to 0.03 apart (real tissue: `e` of decoding alone
+0.018, as seen in bfloat16 0.027).
 """
 
 from __future__ import annotations
