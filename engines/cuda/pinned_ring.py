@@ -43,7 +43,7 @@ class PinnedRing:
             self._lent[key] = memory
         # Of a memoryview, so that numpy makes this array the base of every view of it: it goes on
         # to the base's base as long as that is an array, too.
-        whole = np.frombuffer(memoryview(memory.bytes), np.uint8)
+        whole = np.frombuffer(memory.bytes.data, np.uint8)
         # Called wherever the last view dies, so it must neither lock nor call CUDA.
         weakref.finalize(whole, self._returned.append, key)
         return whole[: math.prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)

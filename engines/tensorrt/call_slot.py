@@ -132,14 +132,14 @@ class CallSlot:
     def give_back_above(self, size: int) -> None:
         """Free each piece of memory of more than ``size`` bytes; no call may be under way."""
         self._results = {}
-        for memory in (*self._memory.values(), *self._pinned.values(), self._lane.activations):
+        for memory in (*self._own_memory, self._lane.activations):
             memory.give_back_above(size)
 
     def close(self) -> None:
         """Free everything, once the lane's work is done. Idempotent."""
         self._results = {}
         with ExitStack() as stack:
-            for memory in (*self._memory.values(), *self._pinned.values()):
+            for memory in self._own_memory:
                 stack.callback(memory.close)
             if self._done is not None:
                 stack.callback(self._done.close)
@@ -154,6 +154,10 @@ class CallSlot:
                     self._graphs.clear()
             finally:
                 self._context = self._engine = None
+
+    @property
+    def _own_memory(self) -> list[Growing[DeviceMemory] | Growing[PinnedMemory]]:
+        return [*self._memory.values(), *self._pinned.values()]
 
     @property
     def _own_context(self) -> trt.IExecutionContext:
@@ -176,8 +180,8 @@ class CallSlot:
     def _graphed(self, shapes: Shapes) -> BoundCall | None:
         if self._graphs is None:
             return None
-        memory = (*self._memory.values(), self._lane.activations)
-        versions = tuple(piece.version for piece in memory)
+        pieces = (*self._memory.values(), self._lane.activations)
+        versions = tuple(piece.version for piece in pieces)
         if versions != self._versions:
             self._versions = versions
             self._graphs.clear()
@@ -192,22 +196,25 @@ class CallSlot:
         """Set shapes, activations and addresses of ``context``; allocates what is missing."""
         need = self._shape(context, shapes)
         call = BoundCall(context, {}, self._output_shapes(context))
-        sizes = {
-            tensor.name: math.prod(call.outputs[tensor.name]) * np.dtype(tensor.dtype).itemsize
-            for tensor in self._spec.outputs
-        }
         activations = self._lane.activations
-        room = max(0, need - activations.size) + sum(sizes.values())
+        sizes = {
+            tensor.name: math.prod(shape) * np.dtype(tensor.dtype).itemsize
+            for tensor, shape in (
+                *zip(self._spec.inputs, (shape for _, shape in shapes), strict=True),
+                *((tensor, call.outputs[tensor.name]) for tensor in self._spec.outputs),
+            )
+        }
+        missing = {name: max(0, size - self._memory[name].size) for name, size in sizes.items()}
+        room = max(0, need - activations.size) + sum(missing.values())
         addresses: dict[str, int] = {}
-        for tensor, (name, shape) in zip(self._spec.inputs, shapes, strict=True):
-            address = resident(name, self._lane.stream, room)
+        for name, _ in shapes:
+            address = resident(name, self._lane.stream, room - missing[name])
             if address is None:
-                size = math.prod(shape) * np.dtype(tensor.dtype).itemsize
-                address = call.fill[name] = self._memory[name].at_least(size).address
+                address = call.fill[name] = self._memory[name].at_least(sizes[name]).address
             addresses[name] = address
-        for name, size in sizes.items():
-            self._pinned[name].at_least(size)
-            addresses[name] = self._memory[name].at_least(size).address
+        for name in call.outputs:
+            self._pinned[name].at_least(sizes[name])
+            addresses[name] = self._memory[name].at_least(sizes[name]).address
         block = activations.at_least(need)
         context.set_device_memory(block.address, activations.size)
         for name, address in addresses.items():
