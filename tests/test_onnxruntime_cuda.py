@@ -4,7 +4,9 @@ made, when graphs replay them, what becomes of too little memory. No CUDA call i
 
 from __future__ import annotations
 
+import functools
 import gc
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +17,9 @@ from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import EngineInfo
 from pathgene_rt.engines import registry, tuning
 from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.cuda import errors as cuda_errors
 from pathgene_rt.engines.cuda.driver import GpuInfo
-from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import SHARE, TILE_BYTES
 from pathgene_rt.engines.onnxruntime import encoder_lane, gpu_head_runner, gpu_providers
 from pathgene_rt.engines.onnxruntime.at_work import AT_WORK, EnginesAtWork
@@ -35,10 +38,10 @@ from pathgene_rt.errors import EngineError, EngineUnavailableError
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 
 from . import tiny_models as tiny
-from .host_card import HostCard
+from .fake_cuda import FakeDevice, FakeGpu, FakeStream
 
 CPU = ("CPUExecutionProvider", {})
-INFO = EngineInfo("onnxruntime-cuda", "1", "a host card", "float32", 1)
+INFO = EngineInfo("onnxruntime-cuda", "1", "fake", "float32", 1)
 WEIGHTS = tiny.encoder_weights()
 MODEL = tiny.tiny_encoder_onnx()
 SPEC = tiny.encoder_spec(MODEL)
@@ -50,8 +53,25 @@ def tiles(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+@functools.cache
+def real_session() -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+
+
+class HostGpu(FakeGpu):
+    """One that counts addresses as the computer does, so that ONNX Runtime's CPU provider computes
+    on its memory through the bindings that a card's would get.
+    """
+
+    def map(self, memory: np.ndarray) -> int:
+        self._memory[memory.ctypes.data] = memory
+        return memory.ctypes.data
+
+
 class Session:
-    """A session of the CPU provider, with what a card's would do beside it.
+    """A session of the CPU provider that works when its stream does, as a card's.
 
     Notes the graph of each call. ``stale`` graphs repeat the features that they were captured with.
     Calls of more than ``most`` tiles run out of memory.
@@ -62,7 +82,8 @@ class Session:
         self.graphs: list[int] = []
         self.stale = False
         self.most: int | None = None
-        self._real = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+        self.threads: set[int] = set()
+        self._real = real_session()
         self._captured: set[int] = set()
 
     def io_binding(self):
@@ -72,12 +93,12 @@ class Session:
         graph = int(options.get_run_config_entry("gpu_graph_id"))
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         self.graphs.append(graph)
-        outputs = binding.get_outputs()
-        if self.most is not None and outputs and outputs[0].shape()[0] > self.most:
+        self.threads.add(threading.get_ident())
+        if self.most is not None and binding.get_outputs()[0].shape()[0] > self.most:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
-        if graph in self._captured and self.stale:
-            return
-        self._real.run_with_iobinding(binding, onnxruntime.RunOptions())
+        if graph not in self._captured or not self.stale:
+            stream = FakeStream.by_handle[self.stream]
+            stream.give(lambda: self._real.run_with_iobinding(binding, onnxruntime.RunOptions()))
         if graph > 0:
             self._captured.add(graph)
 
@@ -99,21 +120,17 @@ class Sessions(list[Session]):
 def on_the_host(monkeypatch):
     monkeypatch.setattr(encoder_lane, "MEMORY", "cpu")
     monkeypatch.setattr(gpu_head_runner, "MEMORY", "cpu")
+    monkeypatch.setattr(cuda_errors, "context_failure", lambda: "")
     yield
     gc.collect()
     assert len(AT_WORK._engines) == 0
 
 
-def runner(card=None, opened=None, *, batch: int = 8, in_flight: int = 2, graphs: bool = True):
+def runner(gpu=None, opened=None, *, batch: int = 8, in_flight: int = 2, graphs: bool = True):
     options = EngineOptions(batch=batch, in_flight=in_flight)
-    return EncoderRunner(
-        Sessions() if opened is None else opened,
-        SPEC,
-        INFO,
-        options,
-        card or HostCard(),
-        graphs=graphs,
-    )
+    sessions = Sessions() if opened is None else opened
+    device = FakeDevice(gpu or HostGpu())
+    return EncoderRunner(sessions, SPEC, INFO, options, device, graphs=graphs)
 
 
 def encode(engine: EncoderRunner, batches: list[np.ndarray]) -> None:
@@ -130,14 +147,14 @@ def encode(engine: EncoderRunner, batches: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_features_are_those_of_numpy_with_every_number_of_tiles(graphs):
-    card = HostCard()
-    with runner(card, in_flight=3, graphs=graphs) as engine:
+    gpu = HostGpu()
+    with runner(gpu, in_flight=3, graphs=graphs) as engine:
         encode(engine, [tiles(n, seed=n) for n in (8, 8, 3, 8, 1, 20, 8)])
         buffer = engine.input_buffer("tiles", (5, tiny.TILE_PX, tiny.TILE_PX, 3))
         buffer[:] = tiles(5)
         encode(engine, [buffer])
         assert engine.warnings == ()
-    assert card.open == []
+    assert gpu.alive == []
 
 
 def test_whole_batches_replay_a_graph_of_their_slot_and_others_none():
@@ -155,8 +172,8 @@ def test_whole_batches_replay_a_graph_of_their_slot_and_others_none():
 
 def test_a_graph_that_does_not_see_its_input_is_not_used():
     opened = Sessions(lambda session: setattr(session, "stale", True))
-    card = HostCard()
-    with runner(card, opened) as engine:
+    gpu = HostGpu()
+    with runner(gpu, opened) as engine:
         assert [session.graphs_on for session in opened] == [True, False]
         assert "other features" in engine.graph_problem
         assert engine.warnings == (
@@ -165,7 +182,7 @@ def test_a_graph_that_does_not_see_its_input_is_not_used():
         )
         encode(engine, [tiles(8), tiles(8, 1)])
         assert opened[1].graphs == [-1] * 3
-    assert card.open == []
+    assert gpu.alive == []
 
 
 def test_graphs_are_captured_only_where_no_other_engine_is_at_work():
@@ -193,26 +210,52 @@ def test_an_engine_that_fails_to_open_is_not_at_work():
 
 
 def test_a_call_waits_for_its_own_input_then_enqueues_and_copies_the_result():
-    card = HostCard()
-    with runner(card, graphs=False) as engine:
-        card.log.clear()
+    gpu = HostGpu()
+    with runner(gpu, graphs=False) as engine:
+        gpu.calls.clear()
         encode(engine, [tiles(8)])
-        assert card.log == ["upload", "record", "wait", "download", "record", "wait"]
+        assert gpu.calls == [
+            "upload",
+            "record",
+            "wait for event",
+            "download",
+            "record",
+            "wait for event",
+        ]
 
 
-def test_the_second_input_is_copied_while_the_first_call_computes():
-    card = HostCard()
-    with runner(card, graphs=False) as engine:
-        card.log.clear()
-        engine._worker.submit(lambda: None).result()
-        for seed in range(2):
+def test_each_call_in_flight_has_memory_and_a_stream_of_its_own():
+    with runner(in_flight=3) as engine:
+        for seed in range(3):
             engine.submit({"tiles": tiles(8, seed)})
-        slots = {id(call.running[1].slot) for call, _ in engine._outstanding}
-        streams = {id(call.running[1].slot.stream) for call, _ in engine._outstanding}
-        assert len(slots) == len(streams) == 2
-        for seed in range(2):
+        slots = [submission.running[1].slot for submission, _ in engine._outstanding]
+        for part in ("number", "stream", "taken", "given", "host", "uploaded", "computed"):
+            assert len({id(getattr(slot, part)) for slot in slots}) == 3
+        for seed in range(3):
             expected = tiny.encode(tiles(8, seed), WEIGHTS)
             np.testing.assert_allclose(engine.result()["features"], expected, atol=1e-5)
+
+
+def test_one_thread_makes_and_runs_the_session_whoever_submits():
+    opened = Sessions()
+    with runner(opened=opened) as engine:
+        other = threading.Thread(target=encode, args=(engine, [tiles(8)]))
+        other.start()
+        other.join()
+        encode(engine, [tiles(8), tiles(3)])
+        assert len(opened[0].threads) == 1
+
+
+def test_closing_waits_for_calls_in_flight_and_a_second_time_does_nothing():
+    gpu = HostGpu()
+    engine = runner(gpu)
+    for seed in range(2):
+        engine.submit({"tiles": tiles(8, seed)})
+    engine.close()
+    engine.close()
+    assert gpu.alive == []
+    with pytest.raises(EngineError, match="is closed"):
+        engine.submit({"tiles": tiles(8)})
 
 
 def free_for(batch: int, in_flight: int = 2) -> int:
@@ -222,7 +265,7 @@ def free_for(batch: int, in_flight: int = 2) -> int:
 
 def test_little_free_memory_means_fewer_tiles_a_call_and_a_warning():
     opened = Sessions()
-    with runner(HostCard(free=free_for(2)), opened) as engine:
+    with runner(HostGpu(free=free_for(2)), opened) as engine:
         assert "it computes 2 tiles a call from then on" in engine.warnings[0]
         opened[0].graphs.clear()
         encode(engine, [tiles(8), tiles(3)])
@@ -231,32 +274,32 @@ def test_little_free_memory_means_fewer_tiles_a_call_and_a_warning():
 
 
 def test_no_room_for_one_tile_is_an_error_that_says_what_to_do():
-    card = HostCard(free=1 << 20)
+    gpu = HostGpu(free=1 << 20)
     with pytest.raises(EngineError, match=r"one tile needs .* MB .*use --engine openvino"):
-        runner(card)
-    assert card.open == []
+        runner(gpu)
+    assert gpu.alive == []
 
 
 @pytest.mark.parametrize("most", [4, 3])
 def test_an_encoder_that_needs_more_than_planned_is_halved_when_it_is_made(most):
-    card = HostCard()
+    gpu = HostGpu()
     opened = Sessions(lambda session: setattr(session, "most", most))
-    with runner(card, opened) as engine:
+    with runner(gpu, opened) as engine:
         kept = 4 if most == 4 else 2
         assert f"it computes {kept} tiles a call" in engine.warnings[0]
         assert opened[-1].graphs_on
         encode(engine, [tiles(8)])
-    assert card.open == []
+    assert gpu.alive == []
 
 
 def test_an_encoder_of_which_no_tile_fits_is_an_error():
-    card = HostCard()
+    gpu = HostGpu()
     opened = Sessions(lambda session: setattr(session, "most", 0))
     with pytest.raises(EngineError, match="not even one tile fits") as caught:
-        runner(card, opened)
+        runner(gpu, opened)
     assert "\n" not in str(caught.value)
     assert [session.graphs_on for session in opened] == [True] * 4  # 8, 4, 2, 1
-    assert card.open == []
+    assert gpu.alive == []
 
 
 def test_out_of_memory_in_a_slide_halves_once():
@@ -273,20 +316,43 @@ def test_out_of_memory_in_a_slide_halves_once():
         encode(engine, [tiles(8)])
 
 
-def test_whatever_fails_while_an_engine_is_made_everything_is_closed():
-    card = HostCard()
-    runner(card, graphs=False).close()
-    makings = card.made
-    assert makings > 10
-    for step in range(1, makings + 1):
-        card = HostCard(fails_at=step)
+def use(gpu: FakeGpu) -> None:
+    """Everything that an engine does in its life; what it gives is right or an error."""
+    with runner(gpu) as engine:
+        buffer = engine.input_buffer("tiles", (8, tiny.TILE_PX, tiny.TILE_PX, 3))
+        buffer[:] = tiles(8)
+        for given in (buffer, tiles(3), buffer):
+            try:
+                encode(engine, [given])
+            except EngineError as error:
+                assert "\n" not in str(error)
+
+
+def test_whatever_step_fails_everything_is_closed_and_the_next_call_works():
+    gpu = HostGpu()
+    use(gpu)
+    steps = gpu.steps
+    assert steps > 50
+    for number in range(1, steps + 1):
+        gpu = HostGpu()
+        gpu.fail_at_step(number)
         try:
-            runner(card, graphs=False).close()
+            use(gpu)
         except EngineError as error:
-            assert str(error).startswith("no ")
-        else:
-            pytest.fail(f"making {step} did not fail")
-        assert card.open == []
+            assert "made to" in str(error)
+        assert gpu.failed and gpu.alive == [], number
+
+
+def test_a_card_that_is_lost_ends_the_calls_and_not_the_process(monkeypatch):
+    gpu = HostGpu()
+    monkeypatch.setattr(cuda_errors, "context_failure", lambda: gpu.lost)
+    with runner(gpu) as engine:
+        engine.submit({"tiles": tiles(8)})
+        gpu.lose_at_step(gpu.steps + 1)
+        with pytest.raises(DeviceLostError, match="fake was lost while it was to run tiny"):
+            engine.result()
+        with pytest.raises(DeviceLostError):
+            engine.submit({"tiles": tiles(8)})
 
 
 def test_an_error_of_the_session_is_one_line_and_the_next_call_works():
@@ -327,12 +393,12 @@ def test_a_head_computes_and_names_what_a_card_has_no_kernel_for():
     def open_session():
         return open_gpu_session(model, spec, "onnxruntime-cuda", [CPU])
 
-    with GpuHeadRunner(open_session, spec, INFO, 2, HostCard()) as head:
+    with GpuHeadRunner(open_session, spec, INFO, 2, FakeDevice(HostGpu())) as head:
         head.submit({"features": features})
         outputs = head.result()
         np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
         np.testing.assert_allclose(outputs["attention"], attention, atol=1e-6)
-        assert head.device.startswith("a host card (on the CPU: ")
+        assert head.device.startswith("fake (on the CPU: ")
         assert "MatMul" in head.device or "Gemm" in head.device
 
 

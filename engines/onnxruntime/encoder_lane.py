@@ -73,6 +73,7 @@ class EncoderLane:
             self.slots = [self._slot(number, stack) for number in range(calls)]
             self._session = open_session(self._compute.handle)
             stack.callback(self._drop)
+            stack.callback(self.synchronize)
             self._resources = stack.pop_all()
 
     def upload(self, slot: Slot, tiles: Array) -> None:
@@ -130,7 +131,7 @@ class EncoderLane:
         self._compute.synchronize()
 
     def close(self) -> None:
-        """Free everything; :meth:`synchronize` before."""
+        """Wait for what is enqueued and free everything."""
         self._resources.close()
 
     def _features(self, slot: Slot, tiles: Array) -> Array:

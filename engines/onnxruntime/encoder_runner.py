@@ -91,7 +91,7 @@ class EncoderRunner(HalvingRunner[Call]):
         try:
             tiles = self._on_card("fill the input of", self._fill, slot, work)
         except BaseException:
-            self._idle.append(slot)
+            self._give_up(slot)
             raise
         enqueued = self._worker.submit(self._on_card, "run", self._lane.run, slot, tiles)
         return Call(slot, tiles, work, enqueued)
@@ -100,9 +100,17 @@ class EncoderRunner(HalvingRunner[Call]):
         try:
             call.enqueued.result()
             rows = self._on_card("run", self._lane.result, call.slot, call.tiles)
-        finally:
-            self._idle.append(call.slot)
+        except BaseException:
+            self._give_up(call.slot)
+            raise
+        self._idle.append(call.slot)
         return {self.spec.outputs[0].name: rows}
+
+    def _give_up(self, slot: Slot) -> None:
+        """Make ``slot`` idle after a failure, once nothing reads what the caller gave."""
+        with suppress(EngineError):
+            self._on_card("give up a call of", slot.stream.synchronize)
+        self._idle.append(slot)
 
     def _free_calls(self, running: list[Call]) -> None:
         wait([call.enqueued for call in running])
@@ -121,6 +129,8 @@ class EncoderRunner(HalvingRunner[Call]):
     def _fill(self, slot: Slot, work: Work) -> int:
         """Enqueue that the tiles of ``work`` come into ``slot``; how many they are."""
         if isinstance(work, StoredBatch):
+            # The decoder uses its memory again.
+            slot.stream.synchronize()
             self._lane.fill(slot, partial(self._tile_decoder.decode_into, work))
             return len(work)
         (tiles,) = work.values()
