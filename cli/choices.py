@@ -77,7 +77,7 @@ IoTimeoutOption = Annotated[
     typer.Option(help="Seconds without a tile being read until the slide fails (a stalled share)."),
 ]
 ExactOption = Annotated[
-    bool, typer.Option("--exact", help="Never decode at reduced size, also where it is as good.")
+    bool, typer.Option("--exact", help="The reader's full pixels, also where others do.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 

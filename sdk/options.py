@@ -189,11 +189,11 @@ class PredictOptions:
     ``mpp`` overrides the slide's own scale (um per level-0 pixel). ``coords`` names a CLAM or
     TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
     how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
-    fails. ``exact`` rules out decoding at reduced size, which is otherwise used where it passes its
-    check (``scaled_decode.py``). ``features`` writes them to a file, row by row as they come;
-    ``resume`` takes over those that a killed run of the same kind left. ``budget`` may end a slide
-    before its last tile: its report is then partial. ``anonymize`` replaces the slide id in every
-    output by a hash.
+    fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels differ, which are
+    otherwise used where they pass their checks (``decode_trials.py``). ``features`` writes them to
+    a file, row by row as they come; ``resume`` takes over those that a killed run of the same kind
+    left. ``budget`` may end a slide before its last tile: its report is then partial. ``anonymize``
+    replaces the slide id in every output by a hash.
     """
 
     mpp: float | None = None
