@@ -33,7 +33,9 @@ def operators(model: bytes) -> Counter[str]:
 
 def tensorrt_warnings(name: str, model: bytes) -> tuple[str, ...]:
     """One line if the graph holds what TensorRT cannot take: it will run on the other engines."""
-    refused = sorted({_refusal(node) for node in _nodes(onnx.load_from_string(model))} - {""})
+    parsed = onnx.load_from_string(model)
+    found = {_refusal(node) for node in _nodes(parsed)} | set(_misused_bytes(parsed.graph))
+    refused = sorted(found - {""})
     if not refused:
         return ()
     return (f"{name} uses {', '.join(refused)}, which TensorRT does not take; it runs elsewhere",)
@@ -47,6 +49,19 @@ def _refusal(node: onnx.NodeProto) -> str:
     if node.op_type == "ScatterND" and any(item.name == "reduction" for item in node.attribute):
         return "ScatterND with a reduction"
     return ""
+
+
+def _misused_bytes(graph: onnx.GraphProto) -> Iterator[str]:
+    """What takes an input of bytes and is no cast; not even moving them will do
+    (NVIDIA/TensorRT#3985)."""
+    inputs = {
+        value.name
+        for value in graph.input
+        if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    }
+    for node in graph.node:
+        if node.op_type != "Cast" and inputs.intersection(node.input):
+            yield f"{node.op_type} of bytes"
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

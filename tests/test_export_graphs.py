@@ -25,6 +25,7 @@ from pathgene_rt.export.check import (
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.golden import golden_coords
 from pathgene_rt.export.head import export_head
+from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.passes import FoldConstants, RemoveProvenance, clean_up
 from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.request import HeadRequest
@@ -65,6 +66,20 @@ def test_the_same_weights_give_the_same_bytes(encoder_graph):
     again = TileEncoder(TinyEncoder(), Preprocess())
     tiles = torch.ones(5, 256, 256, 3, dtype=torch.uint8)
     assert to_onnx(again, {"tiles": tiles}, ["features"]) == encoder_graph
+
+
+def test_bytes_are_cast_before_anything_else_for_tensorrt(encoder_graph):
+    assert tensorrt_warnings("the encoder", encoder_graph) == ()
+    cropped = TileEncoder(TinyEncoder(), Preprocess(tile_px=256, resize_px=256, crop_px=224))
+    tiles = torch.zeros(3, 256, 256, 3, dtype=torch.uint8)
+    assert tensorrt_warnings("it", to_onnx(cropped, {"tiles": tiles}, ["features"])) == ()
+    model = onnx.load_from_string(encoder_graph)
+    cast = next(node for node in model.graph.node if "tiles" in node.input)
+    cast.op_type = "Identity"
+    del cast.attribute[:]
+    assert tensorrt_warnings("the encoder", model.SerializeToString()) == (
+        "the encoder uses Identity of bytes, which TensorRT does not take; it runs elsewhere",
+    )
 
 
 def test_the_encoder_graph_keeps_the_contract(encoder_graph):
