@@ -45,9 +45,9 @@ class EncoderSpec(Preprocess):
     tile_px: int = Field(ge=16, le=4096)
     mpp: float = Field(gt=0, le=100)
     resize_px: int = Field(ge=16, le=4096)
-    interpolation: Interpolation
-    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    interpolation: Interpolation = Field()
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = Field()
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field()
     input: str | None = Field(default=None, min_length=1)
     output: str | None = Field(default=None, min_length=1)
     pooling: Pooling = "none"

@@ -9,6 +9,7 @@ ONNX Runtime, behind Pillow, a tile at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from onnx import compose
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pathgene_rt.errors import BundleError, CheckpointError
-from pathgene_rt.export.check import Array, Run, open_graph
+from pathgene_rt.engine import LIMITS
+from pathgene_rt.engines.compare import fidelity_error
+from pathgene_rt.errors import BundleError, CheckpointError, VerificationError
+from pathgene_rt.export.check import Comparison, Run, open_graph, require_passed
 from pathgene_rt.export.encoder import ExportedEncoder, checked_encoder
 from pathgene_rt.export.encoder_spec import EncoderSpec, Pooling
 from pathgene_rt.export.foreign_graph import ForeignGraph
@@ -53,9 +56,11 @@ def adopt_encoder(encoder: OnnxEncoder, golden_slides: Sequence[Path]) -> Export
     )
     identity = foreign.weights_sha256(spec.identity)
     tiles, source = golden_tiles(golden_slides, spec.preprocess)
-    outputs = _original_outputs(foreign, tiles, spec)
+    outputs = _outputs(foreign, foreign.in_float32(), tiles, spec)
+    _require_poolable(outputs, len(tiles), spec, foreign)
     features = pooled_features(outputs, spec.pooling, spec.prefix_tokens)
-    graph = _under_contract(foreign, spec, outputs)
+    upcast = _compare_upcast(foreign, tiles, spec, features) if foreign.upcast else ()
+    graph = _under_contract(foreign, spec, outputs.shape[1:])
     _require_free_batch(foreign, graph, tiles, features.shape[1])
     side = spec.tile_px
     model = ModelSpec(
@@ -67,24 +72,49 @@ def adopt_encoder(encoder: OnnxEncoder, golden_slides: Sequence[Path]) -> Export
         weights_sha256=identity,
         preprocess=spec.preprocess,
     )
-    return checked_encoder(model, graph, tiles, features, source, spec.licence)
+    checked = checked_encoder(model, graph, tiles, features, source, spec.licence)
+    return replace(checked, comparisons=(*checked.comparisons, *upcast))
 
 
-def _original_outputs(foreign: ForeignGraph, tiles: UInt8Array, spec: EncoderSpec) -> Float32Array:
-    """What the file gives for the golden tiles, float32 [n, D] or [n, t, D]."""
-    run = _opened(foreign.path, foreign.path)
-    dtype = np.float16 if foreign.half_input else np.float32
+def _outputs(
+    foreign: ForeignGraph, graph: bytes | Path, tiles: UInt8Array, spec: EncoderSpec
+) -> Float32Array:
+    """What ``graph``, the file or its copy in float32, gives for the golden tiles, float32
+    [n, D] or [n, t, D]."""
+    run = _opened(graph, foreign.path)
+    half = foreign.half_input and isinstance(graph, Path)
     size = foreign.frozen_batch or 1
     batches = []
     for start in range(0, len(tiles), size):
-        pixels = pillow_pixels(tiles[start : start + size], spec.preprocess).astype(dtype)
+        pixels = pillow_pixels(tiles[start : start + size], spec.preprocess)
+        pixels = pixels.astype(np.float16 if half else np.float32)
         missing = size - len(pixels)
         given = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
-        output = _outputs(run, {foreign.input: given}, foreign.path)[foreign.output]
+        try:
+            output = run({foreign.input: given})[foreign.output]
+        except Exception as error:
+            # onnxruntime has a dozen exceptions without a common base.
+            why = str(error).splitlines()[0]
+            raise CheckpointError(f"ONNX Runtime cannot run {foreign.path}: {why}") from error
         batches.append(output[: len(pixels)].astype(np.float32))
     outputs: Float32Array = np.concatenate(batches)
-    _require_poolable(outputs, len(tiles), spec, foreign)
     return outputs
+
+
+def _compare_upcast(
+    foreign: ForeignGraph, tiles: UInt8Array, spec: EncoderSpec, features: Float32Array
+) -> tuple[Comparison]:
+    """How far the file as it is, in FP16, is from float32 arithmetic on its weights."""
+    outputs = _outputs(foreign, foreign.path, tiles, spec)
+    found = pooled_features(outputs, spec.pooling, spec.prefix_tokens)
+    limit = LIMITS["float16"].features
+    try:
+        error = fidelity_error(found, features).maximum
+    except ValueError as problem:
+        raise VerificationError(f"{foreign.path} cannot be compared: {problem}") from problem
+    comparison = Comparison("the FP16 file", "features", 1, "fidelity error", error, limit)
+    require_passed([comparison])
+    return (comparison,)
 
 
 def _require_poolable(
@@ -109,26 +139,31 @@ def _require_poolable(
         )
 
 
-def _under_contract(foreign: ForeignGraph, spec: EncoderSpec, outputs: Float32Array) -> bytes:
-    """The graph with the input tiles uint8 [n, p, p, 3] and the output features float32 [n, D]."""
-    side = spec.tile_px
-    tiles = torch.zeros(_EXAMPLE_TILES, side, side, 3, dtype=torch.uint8)
-    pixels = _Pixels(spec, half=foreign.half_input)
-    graphs = [
-        onnx.load_from_string(to_onnx(pixels, {"tiles": tiles}, ["pixels"])),
-        foreign.converted(),
-    ]
-    if foreign.half_output or spec.pooling != "none":
-        dtype = torch.float16 if foreign.half_output else torch.float32
-        tokens = torch.zeros(_EXAMPLE_TILES, *outputs.shape[1:], dtype=dtype)
-        pooling = _Features(spec.pooling, spec.prefix_tokens)
-        graphs.append(onnx.load_from_string(to_onnx(pooling, {"tokens": tokens}, ["features"])))
+def _under_contract(foreign: ForeignGraph, spec: EncoderSpec, sizes: tuple[int, ...]) -> bytes:
+    """The graph with the input tiles uint8 [n, p, p, 3] and the output features float32 [n, D].
+
+    ``sizes`` are those of the file's output for one image.
+    """
+    graphs = [_pixels_graph(spec.preprocess), foreign.converted(sizes)]
+    if spec.pooling != "none":
+        graphs.append(_features_graph(_Features(spec.pooling, spec.prefix_tokens), sizes))
     data = _chained(graphs, foreign.path)
     try:
         require_self_contained(data, str(foreign.path))
     except BundleError as error:
         raise CheckpointError(str(error)) from error
     return data
+
+
+def _pixels_graph(preprocess: Preprocess) -> onnx.ModelProto:
+    side = preprocess.tile_px
+    tiles = torch.zeros(_EXAMPLE_TILES, side, side, 3, dtype=torch.uint8)
+    return onnx.load_from_string(to_onnx(TilePixels(preprocess), {"tiles": tiles}, ["pixels"]))
+
+
+def _features_graph(pooling: nn.Module, sizes: tuple[int, ...]) -> onnx.ModelProto:
+    tokens = torch.zeros(_EXAMPLE_TILES, *sizes)
+    return onnx.load_from_string(to_onnx(pooling, {"tokens": tokens}, ["features"]))
 
 
 def _chained(graphs: Sequence[onnx.ModelProto], path: Path) -> bytes:
@@ -150,21 +185,8 @@ def _chained(graphs: Sequence[onnx.ModelProto], path: Path) -> bytes:
     return data
 
 
-class _Pixels(nn.Module):
-    """Tiles -> pixels as the encoder takes them, float32 or float16."""
-
-    def __init__(self, preprocess: Preprocess, *, half: bool) -> None:
-        super().__init__()
-        self.pixels, self.half_pixels = TilePixels(preprocess), half
-
-    @override
-    def forward(self, tiles: Tensor) -> Tensor:
-        pixels: Tensor = self.pixels(tiles)
-        return pixels.half() if self.half_pixels else pixels
-
-
 class _Features(nn.Module):
-    """Features [n, D] or tokens [n, t, D] -> float32 [n, D], or [n, 2D] of both kinds."""
+    """Tokens [n, t, D] -> features [n, D], or [n, 2D] of both kinds."""
 
     def __init__(self, pooling: Pooling, prefix_tokens: int) -> None:
         super().__init__()
@@ -172,9 +194,6 @@ class _Features(nn.Module):
 
     @override
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens.float()
-        if self.pooling == "none":
-            return tokens
         pooled = {"cls": tokens[:, 0], "mean": tokens[:, self.prefix_tokens :].mean(dim=1)}
         return torch.cat([pooled[kind] for kind in self.pooling.split("+")], dim=-1)
 
@@ -209,11 +228,3 @@ def _opened(graph: bytes | Path, path: Path) -> Run:
         # onnxruntime has a dozen exceptions without a common base.
         first = str(error).splitlines()[0]
         raise CheckpointError(f"ONNX Runtime cannot open {path}: {first}") from error
-
-
-def _outputs(run: Run, inputs: dict[str, Array], path: Path) -> dict[str, Array]:
-    try:
-        return run(inputs)
-    except Exception as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(f"ONNX Runtime cannot run {path}: {first}") from error

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX file: opened as data, its weights taken in, brought to our opset.
+"""Somebody else's ONNX file: opened as data, its weights taken in, computing in float32.
 
 Nothing of it is trusted: weights are read from its own folder only, and operators of a domain that
 is not ONNX's are refused, as they would run in one engine alone, or load code.
@@ -7,7 +7,7 @@ is not ONNX's are refused, as they would run in one engine alone, or load code.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from onnxscript.version_converter import ConvertVersionPass
 from pathgene_rt.errors import CheckpointError
 from pathgene_rt.export.passes import RemoveProvenance
 from pathgene_rt.export.to_onnx import OPSET
+from pathgene_rt.export.upcast import ComputeInFloat32
 from pathgene_rt.files import reason
 from pathgene_rt.training.checkpoint import tensors_sha256
 
@@ -36,8 +37,9 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 class ForeignGraph:
     """A graph of one image input and one output, its functions inlined and its weights in memory.
 
-    ``input`` and ``output`` are their names in the file ``path``; either may be float16.
-    ``frozen_batch`` is the number of images that the file declares, None for any.
+    ``input`` and ``output`` are their names in the file ``path``. ``upcast`` says that the file
+    computes in FP16, or takes or gives it, which ``model`` does in float32. ``frozen_batch`` is the
+    number of images that the file declares, None for any.
     """
 
     path: Path
@@ -45,7 +47,7 @@ class ForeignGraph:
     input: str
     output: str
     half_input: bool
-    half_output: bool
+    upcast: bool
     frozen_batch: int | None
 
     @classmethod
@@ -74,13 +76,14 @@ class ForeignGraph:
                 raise CheckpointError(
                     f"{path}: {value.name} is {value.dtype}, neither float32 nor float16"
                 )
+        half_input = source.dtype == ir.DataType.FLOAT16
         return cls(
             path=path,
             model=model,
             input=str(source.name),
             output=str(result.name),
-            half_input=source.dtype == ir.DataType.FLOAT16,
-            half_output=result.dtype == ir.DataType.FLOAT16,
+            half_input=half_input,
+            upcast=ComputeInFloat32()(model).modified,
             frozen_batch=_require_images(source, image_px, path),
         )
 
@@ -96,9 +99,16 @@ class ForeignGraph:
             {**extra, "output": self.output},
         )
 
-    def converted(self) -> onnx.ModelProto:
-        """The graph in our opset, from its input to its output alone, for any number of images as
-        far as its nodes allow that.
+    def in_float32(self) -> bytes | Path:
+        """The file, or if it is not of float32 a copy that computes in it."""
+        if not self.upcast:
+            return self.path
+        data: bytes = ir.to_proto(self.model).SerializeToString()
+        return data
+
+    def converted(self, sizes: Sequence[int]) -> onnx.ModelProto:
+        """The graph in our opset, from its input to its output [n, *sizes] alone, for any number of
+        images as far as its nodes allow that.
 
         Raises :class:`CheckpointError` if a converter is lacking.
         """
@@ -111,6 +121,7 @@ class ForeignGraph:
         for node in graph.all_nodes():
             for value in node.outputs:
                 value.shape = None
+        graph.outputs[0].shape = ir.Shape(["n", *sizes])
         RemoveProvenance()(model)
         return ir.to_proto(model)
 
@@ -147,11 +158,17 @@ def _load(path: Path) -> ir.Model:
         raise
     except Exception as error:
         # Foreign bytes reach protobuf and onnx_ir, which fail in a dozen ways.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} is no valid ONNX model ({first}); export it again"
+            f"{path} is no valid ONNX model ({_root(error)}); export it again"
         ) from error
     return model
+
+
+def _root(error: BaseException) -> str:
+    """The first line of what began it: onnx_ir says at each level where it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _initializers(model: ir.Model) -> Iterator[ir.Value]:

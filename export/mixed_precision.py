@@ -16,6 +16,8 @@ import onnx_ir as ir
 from onnx_ir import passes
 from onnx_ir.passes import common
 
+from pathgene_rt.export.upcast import WidenStoredWeights
+
 _MOVER_NAMES = """
 Abs Clip Compress Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max
 MaxPool Min Neg Pad ReduceMax ReduceMin Relu Reshape ScatterElements ScatterND Slice SpaceToDepth
@@ -34,12 +36,14 @@ _TIDY = passes.Sequential(
 
 
 def load(model: bytes) -> ir.Model:
-    """``model`` with known types and shapes, unique names of nodes, and constants lifted."""
+    """``model`` with known types and shapes, unique names of nodes, constants lifted, and weights
+    that are only stored in float16 as float32."""
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), data_prop=True)
     loaded = ir.from_proto(proto)
     passes.Sequential(
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        WidenStoredWeights(),
         common.NameFixPass(),
     )(loaded)
     return loaded

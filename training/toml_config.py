@@ -33,7 +33,9 @@ def read_toml(path: Path, config: type[Config]) -> Config:
     try:
         return TypeAdapter(config).validate_python(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key that is misspelt is also missing; the first says more.
+        errors = error.errors(include_url=False)
+        first = next((item for item in errors if item["type"] in _UNKNOWN_KEY), errors[0])
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] in _UNKNOWN_KEY:
             known = _keys_at(config, first["loc"][:-1])
