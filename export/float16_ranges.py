@@ -55,16 +55,17 @@ def node_ranges(graph: bytes, samples: Iterable[Inputs]) -> dict[str, NodeRange]
     """By name of each node with float32 in it, what ``graph`` shows on ``samples``."""
     model = load(graph)
     probe = _Probe(model)
-    tensors, sums = {}, {}
+    tensors: dict[str, list[tuple[frozenset[str], bool]]] = {}
+    sums: dict[str, str] = {}
     for node in list(model.graph):
         name, read, given = node.name or "", floats(node.inputs), floats(node.outputs)
         if not (read and given):
             continue
         # What a mover gives lies within what it reads, and only constants are small by themselves.
-        touched = read if is_mover(node) else [*read, *given]
+        moves = is_mover(node)
         tensors[name] = [
-            (probe.peaks(value), value.const_value is not None or not is_mover(node))
-            for value in touched
+            (probe.peaks(value), value.const_value is not None or not moves)
+            for value in (read if moves else [*read, *given])
         ]
         if node.op_type in _PRODUCTS:
             sums[name] = probe.reach(node)
@@ -73,13 +74,14 @@ def node_ranges(graph: bytes, samples: Iterable[Inputs]) -> dict[str, NodeRange]
     ranges = {}
     for name, touched in tensors.items():
         seen = [
-            (float(np.max([run[key] for key in keys])), counts)
+            (max((run[key] for key in keys), default=0.0), counts)
             for run in runs
             for keys, counts in touched
         ]
         reached = [run[sums[name]] for run in runs if name in sums]
+        largest = float(np.max([peak for peak, _ in seen] + reached))
         smallest = min((peak for peak, counts in seen if counts and peak > 0), default=np.inf)
-        ranges[name] = NodeRange(float(np.max([peak for peak, _ in seen] + reached)), smallest)
+        ranges[name] = NodeRange(largest, smallest)
     return ranges
 
 
