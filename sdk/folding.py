@@ -31,7 +31,7 @@ class FoldEngine:
     def __init__(self, head: HeadSpec, fold: FoldSpec, engine: Engine) -> None:
         self.head = head
         self.columns, self.width = fold.sizes
-        self._engine = engine
+        self.engine = engine
         self._lock = threading.Lock()
 
     def pool(
@@ -72,8 +72,8 @@ class FoldEngine:
             **dict(zip(FOLD_STATE, state, strict=True)),
         }
         with self._lock:
-            self._engine.submit(inputs)
-            return {name: np.array(part) for name, part in self._engine.result().items()}
+            self.engine.submit(inputs)
+            return {name: np.array(part) for name, part in self.engine.result().items()}
 
 
 class GroupStates:

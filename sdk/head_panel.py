@@ -48,6 +48,12 @@ class HeadPanel:
         """What runs each head."""
         return {name: engine.info for name, engine in self._engines.items()}
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of the heads' engines, each once."""
+        engines = [*self._engines.values(), *(fold.engine for fold in (self._folds or {}).values())]
+        return tuple(dict.fromkeys(text for engine in engines for text in engine.warnings))
+
     def predict(self, bag: FeatureBag) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]:
         """(each head's prediction, attention float32 [N, k] by head) for ``bag``.
 

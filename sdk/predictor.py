@@ -12,6 +12,7 @@ from pathgene_rt.budgeted_run import BudgetedRun
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.encode import TileProgress
 from pathgene_rt.engine import EngineInfo
+from pathgene_rt.engines.backend import Tell
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.files import writable_folder
@@ -36,16 +37,19 @@ class Predictor:
 
     Use as a context manager. Engines are compiled once, at construction. Every method may be called
     from any thread, also for several slides at once: they share the encoder in turn. Raises
-    BundleError, EngineError and EngineUnavailableError.
+    BundleError, EngineError and EngineUnavailableError. ``tell`` hears of engines that take minutes
+    to build, if `build` did not do it before.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, options: EngineOptions | None = None, *, tell: Tell | None = None
+    ) -> None:
         self.bundle = bundle
         with ExitStack() as stack:
             stack.enter_context(bundle)
-            self.engines = EngineFactory(bundle, options or EngineOptions())
-            self.options = self.engines.options
+            self.engines = EngineFactory(bundle, options or EngineOptions(), tell=tell)
             engine = stack.enter_context(self.engines.encoder())
+            self.options = self.engines.options
             self.service = stack.enter_context(EncoderService(engine))
             self.heads = stack.enter_context(HeadPanel(bundle, self.engines))
             self._encoder = SlideEncoder(
@@ -58,9 +62,11 @@ class Predictor:
             self._resources = stack.pop_all()
 
     @classmethod
-    def open(cls, path: Path, options: EngineOptions | None = None) -> Predictor:
+    def open(
+        cls, path: Path, options: EngineOptions | None = None, *, tell: Tell | None = None
+    ) -> Predictor:
         """Open and check the bundle at ``path`` and compile its engines."""
-        return cls(Bundle.open(Path(path)), options)
+        return cls(Bundle.open(Path(path)), options, tell=tell)
 
     def predict(
         self,
@@ -106,7 +112,11 @@ class Predictor:
                 attention=attention,
                 quality=work.quality,
                 provenance=self._provenance(work, encoded),
-                warnings=(*encoded.warnings, *place_warnings(self.bundle.heads, encoded.bag)),
+                warnings=(
+                    *encoded.warnings,
+                    *place_warnings(self.bundle.heads, encoded.bag),
+                    *self.engine_warnings,
+                ),
                 partial=partial,
             )
             if out is None:
@@ -156,7 +166,7 @@ class Predictor:
             if out is not None:
                 encoded.write_features(out)
             if warn is not None:
-                for warning in encoded.warnings:
+                for warning in (*encoded.warnings, *self.engine_warnings):
                     warn(warning)
             return encoded.bag, encoded.stats
 
@@ -216,6 +226,12 @@ class Predictor:
     def notes(self) -> tuple[str, ...]:
         """Which engine and precision run, why, and why preferred ones do not."""
         return self.engines.notes
+
+    @property
+    def engine_warnings(self) -> tuple[str, ...]:
+        """What a reader of a report should know of the engines: a card that is not used, calls that
+        became smaller."""
+        return (*self.engines.warnings, *self.service.engine.warnings, *self.heads.warnings)
 
     def close(self) -> None:
         """Free the engines and the bundle. Idempotent."""

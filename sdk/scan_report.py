@@ -37,6 +37,9 @@ class ScanModel(Protocol):
     @property
     def notes(self) -> tuple[str, ...]: ...
 
+    @property
+    def engine_warnings(self) -> tuple[str, ...]: ...
+
 
 @dataclass(frozen=True)
 class ScannedSlide:
@@ -94,7 +97,11 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
         ),
-        warnings=(*_missing(slide), *place_warnings(model.bundle.heads, slide.bag)),
+        warnings=(
+            *_missing(slide),
+            *place_warnings(model.bundle.heads, slide.bag),
+            *model.engine_warnings,
+        ),
     )
     return ScanResult(report, slide)
 

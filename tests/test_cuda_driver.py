@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from ctypes import CDLL, c_float, c_int32, c_uint64
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathgene_rt.engines.cuda import driver
+from pathgene_rt.engines.cuda import device, driver
 from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls, RegisteredMemory
 from pathgene_rt.engines.cuda.errors import (
@@ -77,6 +78,19 @@ def test_gpus_are_told_with_what_they_can(cuda: CDLL):
     assert driver.driver_problem() == ""
     with pytest.raises(EngineUnavailableError, match="no GPU number 2; CUDA counts 2"):
         open_device(2)
+
+
+def test_a_package_that_drives_gpus_is_needed_and_must_load(
+    cuda: CDLL, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(device, "device_package", lambda: "")
+    with pytest.raises(EngineUnavailableError, match=r"neither cuda.core nor pycuda is installed"):
+        open_device()
+    for package, top in (("cuda.core", "cuda"), ("pycuda", "pycuda")):
+        monkeypatch.setattr(device, "device_package", lambda package=package: package)
+        monkeypatch.setitem(sys.modules, top, None)
+        with pytest.raises(EngineUnavailableError, match=rf"{package} cannot be loaded .*pip"):
+            open_device()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner
 from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
 from pathgene_rt.features import read_features
 from pathgene_rt.slides import open_slide
@@ -85,6 +86,20 @@ def test_files_of_a_report(predictor: Predictor, slide: Path, tmp_path: Path) ->
             assert min(picture.size) > 300
     features = json.loads((folder / "attention.geojson").read_text())["features"]
     assert len(features) == provenance["tiles"]["count"]
+
+
+def test_what_engines_warn_of_stands_in_reports(bundle: Path, slide: Path) -> None:
+    with Predictor.open(bundle, EngineOptions(backend="onnxruntime")) as opened:
+        runners = [opened.service.engine, *opened.heads._engines.values()]
+        assert all(isinstance(runner, OnnxRuntimeRunner) for runner in runners)
+        runners[0].warn("the encoder computes 32 tiles a call")
+        for head in runners[1:]:
+            head.warn("heads had to wait")
+        told = ("the encoder computes 32 tiles a call", "heads had to wait")
+        assert opened.predict(slide).warnings[-2:] == told
+        heard: list[str] = []
+        opened.extract(slide, warn=heard.append)
+        assert heard[-2:] == list(told)
 
 
 def test_anonymized_results_do_not_name_the_slide(

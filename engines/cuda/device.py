@@ -170,12 +170,16 @@ def _open(index: int) -> CudaDevice:
     if not 0 <= index < len(found):
         raise EngineUnavailableError(f"there is no GPU number {index}; CUDA counts {len(found)}")
     package = device_package()
-    if package == "cuda.core":
-        from pathgene_rt.engines.cuda.cuda_core_device import CudaCoreDevice
+    try:
+        if package == "cuda.core":
+            from pathgene_rt.engines.cuda.cuda_core_device import CudaCoreDevice
 
-        return CudaCoreDevice(index, found[index].name)
-    if package == "pycuda":
-        from pathgene_rt.engines.cuda.pycuda_device import PyCudaDevice
+            return CudaCoreDevice(index, found[index].name)
+        if package == "pycuda":
+            from pathgene_rt.engines.cuda.pycuda_device import PyCudaDevice
 
-        return PyCudaDevice(index, found[index].name)
+            return PyCudaDevice(index, found[index].name)
+    except ImportError as error:
+        why = f"{package} cannot be loaded ({error}); {INSTALL}"
+        raise EngineUnavailableError(why) from error
     raise EngineUnavailableError(f"neither cuda.core nor pycuda is installed; {INSTALL}")

@@ -6,6 +6,7 @@ import math
 import threading
 import weakref
 from collections import defaultdict, deque
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -51,11 +52,11 @@ class PinnedRing:
     def close(self) -> None:
         """Unpin all of it, within the current context; nothing that reads it may be outstanding.
         Idempotent."""
-        with self._lock:
+        with self._lock, ExitStack() as stack:
             self._closed = True
-            idle = [memory for kept in self._free.values() for memory in kept]
-            for memory in (*idle, *self._lent.values()):
-                memory.close()
+            for kept in (*self._free.values(), self._lent.values()):
+                for memory in kept:
+                    stack.callback(memory.close)
             self._free.clear()
             self._lent.clear()
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from functools import cache
 
 from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
@@ -105,11 +105,7 @@ class ResidentBags:
                 memory.close()
 
 
-_shared: WeakKeyDictionary[CudaDevice, ResidentBags] = WeakKeyDictionary()
-_sharing = threading.Lock()
-
-
+@cache
 def resident_bags(device: CudaDevice) -> ResidentBags:
     """Those of ``device``, shared by its engines."""
-    with _sharing:
-        return _shared.setdefault(device, ResidentBags(device))
+    return ResidentBags(device)

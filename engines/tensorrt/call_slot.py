@@ -11,6 +11,7 @@ import numpy as np
 
 from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, Event, PinnedMemory, Stream
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.growing_memory import Growing
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, shape_text
@@ -174,7 +175,10 @@ class CallSlot:
         strategy = api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(strategy)
         if context is None:
-            raise RefusedError("out of memory for an execution context")
+            raise DeviceMemoryError(
+                f"{self._device.name} is out of memory for an execution context of "
+                f"{self._spec.name}"
+            )
         return context
 
     def _graphed(self, shapes: Shapes) -> BoundCall | None:
