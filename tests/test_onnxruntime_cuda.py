@@ -343,6 +343,17 @@ def test_whatever_step_fails_everything_is_closed_and_the_next_call_works():
         assert gpu.failed and gpu.alive == [], number
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_call_that_fails_no_longer_reads_what_it_was_given(step):
+    """Step 2 of a call notes that its input was copied, step 3 waits for that."""
+    gpu = HostGpu()
+    with runner(gpu, graphs=False) as engine:
+        gpu.fail_at_step(gpu.steps + step)
+        with pytest.raises(EngineError, match="made to"):
+            encode(engine, [tiles(8)])
+        assert not any(made._waiting for made in gpu.alive if isinstance(made, FakeStream))
+
+
 def test_a_card_that_is_lost_ends_the_calls_and_not_the_process(monkeypatch):
     gpu = HostGpu()
     monkeypatch.setattr(cuda_errors, "context_failure", lambda: gpu.lost)
