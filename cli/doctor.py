@@ -69,6 +69,8 @@ def _accept(
 
 
 def _diagnose(console: Console) -> None:
+    from rich.filesize import decimal
+
     from pathgene_rt.engines.diagnosis import diagnose
     from pathgene_rt.options import default_cache_dir
 
@@ -94,10 +96,9 @@ def _diagnose(console: Console) -> None:
         if extra.missing:
             missing = ", ".join(extra.missing)
             console.say(f"for {extra.purpose}: {extra.install} (missing: {missing})")
-    if found.cache is not None:
-        cache = found.cache
-        size = f"{cache.size_bytes / 1e6:.1f} MB of at most {cache.limit_bytes / 1e6:.0f} MB"
-        engines = f"{cache.engines} engines kept (pathgene-rt engines list)"
-        console.say(f"cache: {cache.path}, {cache.problem or 'writable'}, {engines}, {size}")
+    if (cache := found.cache) is not None:
+        size = f"{decimal(cache.size_bytes)} of at most {decimal(cache.limit_bytes)}"
+        kept = f"{cache.engines} engines, {size} (pathgene-rt engines list)"
+        console.say(f"cache: {cache.path}: {cache.problem or kept}")
     console.emit(found.to_dict())
     found.require_engine()

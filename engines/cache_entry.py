@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from pathgene_rt.engines.cache_keys import SCHEMA, EngineKey, digest
-from pathgene_rt.engines.private_files import read_private
+from pathgene_rt.engines.private_files import read_private, require_private
 
 _LONGEST_RECORD = 1 << 16
 _LOCK = ".lock"
@@ -104,10 +104,12 @@ class CacheEntry:
 
 
 def entries_in(engines: Path) -> tuple[CacheEntry, ...]:
-    """All entries in the folder ``engines``, last used first. Raises OSError.
+    """All entries in the folder ``engines``, last used first. Raises OSError, also if others can
+    write to the folder.
 
     Checksums are left to loading: they need all bytes.
     """
+    require_private(engines)
     names: dict[str, list[Path]] = {}
     for path in engines.iterdir():
         if (name := _name(path)) and path.suffix != _LOCK:

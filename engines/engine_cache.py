@@ -181,8 +181,8 @@ class EngineCache:
 
     def size_bytes(self) -> int:
         """Bytes of all entries and decisions."""
-        found = self._tried("read", lambda: [p.stat().st_size for p in self.root.rglob("*.*")])
-        return sum(found or ())
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        return self._tried("read", lambda: sum(file.stat().st_size for file in files)) or 0
 
     def _files(self, key: EngineKey) -> EntryFiles:
         return EntryFiles(self._engines, digest(key))

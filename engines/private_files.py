@@ -7,6 +7,7 @@ elsewhere answers for that folder's permissions.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -25,7 +26,7 @@ def private_folder(path: Path) -> None:
 
 def require_private(path: Path) -> None:
     """Raise OSError unless ``path`` is there and only its user can write to it."""
-    _check(path.stat())
+    _check(path, path.stat())
 
 
 def read_private(path: Path, limit: int) -> bytes | None:
@@ -35,7 +36,7 @@ def read_private(path: Path, limit: int) -> bytes | None:
     """
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
-        _check(found)
+        _check(path, found)
         return file.read(found.st_size) if found.st_size <= limit else None
 
 
@@ -44,13 +45,17 @@ def make_private(path: Path) -> None:
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_WRITE_BY_OTHERS)
 
 
-def _check(found: os.stat_result) -> None:
+def _check(path: Path, found: os.stat_result) -> None:
     if sys.platform == "win32":
         return
     if found.st_uid not in (os.geteuid(), _ROOT):
-        trouble = "it belongs to another user"
+        trouble = f"{path} belongs to another user"
     elif found.st_mode & _WRITE_BY_OTHERS:
-        trouble = "other users can write to it"
+        trouble = f"other users can write to {path}"
     else:
         return
-    raise PermissionError(1, f"{trouble}, and engines are run; set PATHGENE_RT_CACHE to your own")
+    raise PermissionError(
+        errno.EPERM,
+        f"{trouble}, and engines are run as code; remove it, or set PATHGENE_RT_CACHE to a folder "
+        "of your own",
+    )

@@ -43,7 +43,7 @@ def test_what_is_put_is_got(cache):
     assert EngineCache(cache.root).get(KEY) == b"engine"
     cache.put(KEY, b"another")
     assert cache.get(KEY) == b"another"
-    assert cache.size_bytes() == sum(file.stat().st_size for file in files(cache, ".*"))
+    assert cache.size_bytes() == sum(file.stat().st_size for file in files(cache, ".*")) > 500
     cache.drop(KEY)
     assert cache.get(KEY) is None
     assert cache.entries() == ()

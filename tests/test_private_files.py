@@ -57,7 +57,8 @@ def test_a_folder_that_others_can_write_is_refused(cache, mode):
     assert cache.built(KEY, lambda: b"own") == b"own"
     assert cache.folder(TIMINGS) is None
     assert len(cache.warnings) == 1
-    assert "other users can write to it" in cache.warnings[0]
+    assert f"other users can write to {engines(cache)}," in cache.warnings[0]
+    assert EngineCache(cache.root).entries() == ()
     assert "PATHGENE_RT_CACHE" in cache.warnings[0]
     assert "other users" in cache.problem()
     engines(cache).chmod(0o700)
