@@ -14,9 +14,8 @@ from pathgene_rt.options import EngineOptions
 Tell = Callable[[str, float | None], None]
 """Called with what is being done and which share of it is done, None where that is not known."""
 
-CPU_BATCHES = (4, 8, 16, 32)
-GPU_BATCHES = (32, 64, 128, 256, 512)
-"""Tiles a call: a GPU computes far more at once, and a small call does not fill it."""
+BATCHES = (4, 8, 16, 32)
+"""Tiles a call that suit processors."""
 
 if TYPE_CHECKING:
     from pathgene_rt.engines.engine_cache import EngineCache
@@ -36,7 +35,7 @@ class Availability:
     version: str = ""
     devices: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
-    batches: tuple[int, ...] = CPU_BATCHES
+    batches: tuple[int, ...] = BATCHES
 
     @property
     def usual_batch(self) -> int:

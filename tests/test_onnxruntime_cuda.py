@@ -16,11 +16,11 @@ import pytest
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import EngineInfo
 from pathgene_rt.engines import registry, tuning
-from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cuda import errors as cuda_errors
 from pathgene_rt.engines.cuda.driver import GpuInfo
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
-from pathgene_rt.engines.cuda.memory_plan import SHARE, TILE_BYTES
+from pathgene_rt.engines.cuda.memory_plan import BATCHES, SHARE, TILE_BYTES
 from pathgene_rt.engines.onnxruntime import encoder_lane, gpu_head_runner, gpu_providers
 from pathgene_rt.engines.onnxruntime.at_work import AT_WORK, EnginesAtWork
 from pathgene_rt.engines.onnxruntime.encoder_lane import tile_bytes
@@ -552,7 +552,7 @@ class RefusingCard:
 
     def probe(self) -> Availability:
         precisions = ("float32", "float16")
-        return Availability(True, "", "1", ("NVIDIA Test",), precisions, GPU_BATCHES)
+        return Availability(True, "", "1", ("NVIDIA Test",), precisions, BATCHES)
 
     def create(self, model, spec, options, precision, cache, *, tell=None):
         raise EngineError("one tile needs 900 MB of GPU memory")
@@ -590,7 +590,7 @@ def test_auto_goes_on_without_a_card_that_cannot_make_the_encoder(tmp_path, monk
 
 
 def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):
-    found = Availability(True, "", "1", ("a card",), ("float32",), GPU_BATCHES[:3])
+    found = Availability(True, "", "1", ("a card",), ("float32",), BATCHES[:3])
     made = []
 
     class Card:

@@ -14,10 +14,10 @@ _MESSAGE_LENGTH = 300
 
 _OUT_OF_MEMORY = re.compile(
     r"out[ _]of[ _]memory|OutOfMemory|Requested size was|insufficient memory"
-    r"|Failed to allocate memory|is smaller than requested",
+    r"|Failed to allocate memory|is smaller than requested|ALLOC(?:ATION)?_FAILED",
     re.IGNORECASE,
 )
-"""In the words of the driver, pycuda, cuda.core, TensorRT and ONNX Runtime's arena."""
+"""In the words of the driver, pycuda, cuda.core, TensorRT, ONNX Runtime's arena, cuBLAS, cuDNN."""
 
 
 class DeviceMemoryError(EngineError):

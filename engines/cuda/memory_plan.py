@@ -22,7 +22,10 @@ activations of a Swin-T in float32 (56 x 56 tokens of 4 x 96 values each), and a
 CONTEXTS = 2
 """Calls that compute at once: one copies its tiles while another computes. More only queue."""
 
-LARGEST_BATCH = 512
+BATCHES = (32, 64, 128, 256, 512)
+"""Tiles a call that suit cards: fewer do not fill one."""
+
+LARGEST_BATCH = BATCHES[-1]
 """From where on throughput no longer grows, but the time to the first result does."""
 
 
@@ -41,6 +44,12 @@ def largest_batch(memory_total: int) -> int:
     """
     fitting = int(memory_total * SHARE) // (2 * TILE_BYTES)
     return max(1, min(LARGEST_BATCH, _power_of_two(fitting)))
+
+
+def batches_to_try(memory_total: int) -> tuple[int, ...]:
+    """Numbers of tiles a call, ascending, to measure on a card of ``memory_total`` bytes."""
+    most = largest_batch(memory_total)
+    return tuple(batch for batch in BATCHES if batch <= most) or (most,)
 
 
 def plan_encoder(

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pathgene_rt.engines.backend import GPU_BATCHES, Availability
+from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cuda.device import device_package
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
-from pathgene_rt.engines.cuda.memory_plan import largest_batch
+from pathgene_rt.engines.cuda.memory_plan import batches_to_try
 from pathgene_rt.engines.onnxruntime.runner import ONLY_FATAL, native_errors
 from pathgene_rt.errors import EngineError
 
@@ -64,8 +64,7 @@ def probe(provider: str) -> Availability:
     if why := _unusable(provider, version, offered):
         return Availability(False, why, version)
     card = cuda_devices()[0]
-    most = largest_batch(card.memory_total)
-    batches = tuple(batch for batch in GPU_BATCHES if batch <= most) or (most,)
+    batches = batches_to_try(card.memory_total)
     return Availability(True, "", version, (card.name,), ("float32", "float16"), batches)
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import GPU_BATCHES, Availability, Tell
+from pathgene_rt.engines.backend import Availability, Tell
 from pathgene_rt.engines.cuda.device import CudaDevice, device_package, open_device
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
-from pathgene_rt.engines.cuda.memory_plan import MB, largest_batch
+from pathgene_rt.engines.cuda.memory_plan import MB, batches_to_try, largest_batch
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
@@ -52,8 +52,7 @@ class TensorRtBackend:
         if not device_package():
             why = f"neither cuda.core nor pycuda is installed; {api.install(gpu.driver_version)}"
             return Availability(False, why)
-        most = largest_batch(gpu.memory_total)
-        batches = tuple(batch for batch in GPU_BATCHES if batch <= most) or (most,)
+        batches = batches_to_try(gpu.memory_total)
         return Availability(True, "", api.version(), (gpu.name,), ("float32", "float16"), batches)
 
     def create(
