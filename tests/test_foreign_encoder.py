@@ -456,14 +456,15 @@ def test_from_a_vendors_file_to_a_prediction(vit, tmp_path):
     """Export without heads, extract, train, export with the head, verify, predict."""
     shutil.copytree(vit[0].parent, tmp_path / "vendor")
     (tmp_path / "spec.toml").write_text(SPEC_TOML)
-    (tmp_path / "slides").mkdir()
+    slides = tmp_path / "slides"
+    slides.mkdir()
     rows = ["slide_id,case_id,EGFR"]
-    for number in range(8):
-        write_slide(tmp_path / "slides" / f"s{number}.svs", (768, 768), seed=number)
+    for number in range(6):
+        write_slide(slides / f"s{number}.svs", (640, 640), seed=number, tissue_share=0.7)
         rows.append(f"s{number},c{number},{'mutated' if number % 2 else 'wild type'}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "train.toml").write_text(
-        '[data]\nfeatures = "features"\nlabels = "labels.csv"\ntest = 0.25\nvalidation = 0.25\n'
+        '[data]\nfeatures = "features"\nlabels = "labels.csv"\ntest = 0.34\nvalidation = 0.34\n'
         "[training]\nepochs = 2\nbootstrap = 100\n"
         '[[head]]\nname = "egfr"\narchitecture = "abmil"\ntask = "EGFR"\ngene = "EGFR"\n'
         "[head.options]\nprojection = 8\nhidden = 4\n"
@@ -480,9 +481,7 @@ def test_from_a_vendors_file_to_a_prediction(vit, tmp_path):
     report = done("export", *spec, "--out", bundle)
     assert report["heads"] == []
     engine = ("--engine", "onnxruntime")
-    done(
-        "extract", tmp_path / "slides", "--bundle", bundle, "--out", tmp_path / "features", *engine
-    )
+    done("extract", slides, "--bundle", bundle, "--out", tmp_path / "features", *engine)
     bag = read_features(tmp_path / "features" / "s0.h5")
     assert bag.encoder_sha256 == report["encoder_sha256"]
     assert bag.features.shape == (len(bag), 2 * WIDTH)
@@ -499,7 +498,7 @@ def test_from_a_vendors_file_to_a_prediction(vit, tmp_path):
     assert verified["passed"]
     predicted = done(
         "predict",
-        tmp_path / "slides" / "s1.svs",
+        slides / "s1.svs",
         "--bundle",
         panel,
         "--out",
@@ -509,10 +508,3 @@ def test_from_a_vendors_file_to_a_prediction(vit, tmp_path):
     assert predicted["slides"][0]["status"] == "done"
     document = json.loads((tmp_path / "p" / "s1" / "report.json").read_text())
     assert document["predictions"][0]["gene"] == "EGFR"
-
-    other = tmp_path / "other.toml"
-    other.write_text(SPEC_TOML.replace("prefix_tokens = 5", "prefix_tokens = 1"))
-    refused = run("export", *spec[:3], other, "--head", head, "--out", tmp_path / "no.pgrt")
-    assert isinstance(refused.exception, CheckpointError)
-    assert "weights or preprocessing differ" in str(refused.exception)
-    assert not (tmp_path / "no.pgrt").exists()
