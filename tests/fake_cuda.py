@@ -235,13 +235,13 @@ class FakeStream(_Alive):
     def capture(self, enqueue: Callable[[int], None]) -> FakeGraph:
         self.gpu.step("capture")
         assert not self._waiting, "a capture begins once the stream is done"
-        self.capturing = []
+        other = FakeStream(self.gpu)
+        other.capturing = []
         try:
-            enqueue(self.handle)
-            captured = self.capturing
+            enqueue(other.handle)
+            return FakeGraph(self, other.capturing)
         finally:
-            self.capturing = None
-        return FakeGraph(self, captured)
+            other.close()
 
     def _closed(self) -> None:
         assert not self._waiting or self.gpu.lost, "a stream was closed with work in it"

@@ -29,6 +29,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return []
 
 
+def imported_for_this_test(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Our module, with the packages that are in place now; forgotten when the test ends."""
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    del sys.modules[name]
+    return importlib.import_module(name)
+
+
 @pytest.fixture
 def pycuda(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Stack]:
     """(a device, the contexts on each thread): the module of pycuda.driver records into calls."""
@@ -84,9 +91,7 @@ def pycuda(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Stac
     package.driver = module  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", module)
-    sys.modules.pop("pathgene_rt.engines.cuda.pycuda_device", None)
-    made = importlib.import_module("pathgene_rt.engines.cuda.pycuda_device")
-    monkeypatch.delitem(sys.modules, "pathgene_rt.engines.cuda.pycuda_device")
+    made = imported_for_this_test("pathgene_rt.engines.cuda.pycuda_device", monkeypatch)
     return made.PyCudaDevice(0, "fake"), stack
 
 
@@ -186,9 +191,6 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
         def sync(self) -> None:
             calls.append("stream.sync")
 
-        def create_graph_builder(self) -> GraphBuilder:
-            return GraphBuilder(self)
-
     class Device:
         def __init__(self, number: int) -> None:
             pass
@@ -200,6 +202,11 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
             assert options.nonblocking
             return Stream(self)
 
+        def create_graph_builder(self) -> GraphBuilder:
+            other = Stream(self)
+            other.handle = 0x5678
+            return GraphBuilder(other)
+
         def create_event(self, options: dict[str, bool]) -> Event:
             calls.append(("event", options))
             return Event()
@@ -210,9 +217,7 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", module)
     monkeypatch.setitem(sys.modules, "cuda.core.graph", graph)
-    sys.modules.pop("pathgene_rt.engines.cuda.cuda_core_device", None)
-    made = importlib.import_module("pathgene_rt.engines.cuda.cuda_core_device")
-    monkeypatch.delitem(sys.modules, "pathgene_rt.engines.cuda.cuda_core_device")
+    made = imported_for_this_test("pathgene_rt.engines.cuda.cuda_core_device", monkeypatch)
     return made.CudaCoreDevice(0, "fake")
 
 
@@ -245,7 +250,7 @@ def test_cuda_core_streams_events_and_graphs(cuda_core: Any, calls: list[Any]):
         "record",
         "event.sync",
         ("begin", "thread_local"),
-        ("enqueued", 0x1234),
+        ("enqueued", 0x5678),
         "end",
         "close GraphBuilder",
         "launch",

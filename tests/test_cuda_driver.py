@@ -83,6 +83,7 @@ def test_gpus_are_told_with_what_they_can(cuda: CDLL):
 def test_a_package_that_drives_gpus_is_needed_and_must_load(
     cuda: CDLL, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(device, "_devices", {})
     monkeypatch.setattr(device, "device_package", lambda: "")
     with pytest.raises(EngineUnavailableError, match=r"neither cuda.core nor pycuda is installed"):
         open_device()

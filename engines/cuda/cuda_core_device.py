@@ -43,6 +43,7 @@ class CudaCoreGraph:
 
 class CudaCoreStream:
     def __init__(self, device: Device) -> None:
+        self._device = device
         self._stream = device.create_stream(options=StreamOptions(nonblocking=True))
 
     @property
@@ -56,7 +57,8 @@ class CudaCoreStream:
         self._stream.sync()
 
     def capture(self, enqueue: Callable[[int], None]) -> CudaCoreGraph:
-        builder = self._stream.create_graph_builder()
+        # On a stream of its own: what fails must leave this one as it was.
+        builder = self._device.create_graph_builder()
         try:
             # What other threads allocate meanwhile must not break it off.
             builder.begin_building("thread_local")

@@ -55,8 +55,8 @@ class Stream(Protocol):
         """Wait until all its work is done."""
 
     def capture(self, enqueue: Callable[[int], None]) -> Graph:
-        """What ``enqueue`` puts into the stream of the handle it is given, as a graph; none of it
-        runs, while work of other threads goes on.
+        """What ``enqueue`` puts into another stream, whose handle it is given, as a graph for this
+        one; none of it runs, while work of other threads goes on.
 
         Only where the device captures graphs. Raises what ``enqueue`` raises, or what CUDA refuses.
         """

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 
 from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
@@ -105,7 +104,9 @@ class ResidentBags:
                 memory.close()
 
 
-@cache
+_of_device: dict[CudaDevice, ResidentBags] = {}
+
+
 def resident_bags(device: CudaDevice) -> ResidentBags:
-    """Those of ``device``, shared by its engines."""
-    return ResidentBags(device)
+    """Those of ``device``, shared by its engines; devices are never closed."""
+    return _of_device.setdefault(device, ResidentBags(device))

@@ -75,8 +75,9 @@ class CallSlot:
         self._pinned: dict[str, Growing[PinnedMemory]] = {
             tensor.name: Growing(device.pin, stream) for tensor in spec.outputs
         }
-        self._graphs = None if gave_up is None else GraphedCalls(stream, self._bind_anew, gave_up)
-        self._versions: tuple[int, ...] = ()
+        self._graphs = GraphedCalls(stream, self._bind_anew, gave_up)
+        self._graphs_versions: tuple[int, ...] = ()
+        self._kept: tuple[Shapes, tuple[int, ...], BoundCall] | None = None
         self._context: trt.IExecutionContext | None = None
         self._done: Event | None = None
         self._results: dict[str, Array] = {}
@@ -88,25 +89,26 @@ class CallSlot:
 
     def activation_bytes(self, shapes: Shapes) -> int:
         """What a call of ``shapes`` needs for its activations."""
+        self._kept = None
         return self._shape(self._own_context, shapes)
 
     def reserve(self, shapes: Shapes) -> None:
         """Allocate what a call of ``shapes`` needs."""
-        self._bind(self._own_context, shapes, _nowhere)
+        self._own_call(shapes, None)
 
-    def start(self, shapes: Shapes, fill: Fill, resident: Resident) -> None:
+    def start(self, shapes: Shapes, fill: Fill, resident: Resident | None = None) -> None:
         """Enqueue a call: ``fill`` writes the inputs that are not ``resident``.
 
         If it fails, :meth:`abandon` the call.
         """
         stream = self._lane.stream
         graphed = self._graphed(shapes)
-        call = graphed or self._bind(self._own_context, shapes, resident)
+        call = graphed or self._own_call(shapes, resident)
         for name, address in call.fill.items():
             fill(name, address, stream)
-        if graphed is not None and self._graphs is not None and not self._graphs.enqueue(graphed):
-            graphed, call = None, self._bind(self._own_context, shapes, resident)
-        if graphed is None:
+        if graphed is None or not self._graphs.enqueue(graphed):
+            if graphed is not None:
+                call = self._own_call(shapes, resident)
             call.enqueue(stream.handle)
         self._results = {
             tensor.name: self._download(tensor, call.outputs[tensor.name])
@@ -151,10 +153,9 @@ class CallSlot:
             self._lane.stream.synchronize()
         finally:
             try:
-                if self._graphs is not None:
-                    self._graphs.clear()
+                self._graphs.clear()
             finally:
-                self._context = self._engine = None
+                self._kept = self._context = self._engine = None
 
     @property
     def _own_memory(self) -> list[Growing[DeviceMemory] | Growing[PinnedMemory]]:
@@ -182,20 +183,35 @@ class CallSlot:
         return context
 
     def _graphed(self, shapes: Shapes) -> BoundCall | None:
-        if self._graphs is None:
-            return None
-        pieces = (*self._memory.values(), self._lane.activations)
-        versions = tuple(piece.version for piece in pieces)
-        if versions != self._versions:
-            self._versions = versions
+        versions = self._versions
+        if versions != self._graphs_versions:
+            self._graphs_versions = versions
             self._graphs.clear()
         return self._graphs.find(shapes)
 
+    def _own_call(self, shapes: Shapes, resident: Resident | None) -> BoundCall:
+        """The slot's own context bound to ``shapes``, anew unless it is so from the last time."""
+        if resident is None and self._kept is not None:
+            kept, versions, call = self._kept
+            if kept == shapes and versions == self._versions:
+                return call
+        self._kept = None
+        call = self._bind(self._own_context, shapes, resident)
+        if resident is None:
+            self._kept = shapes, self._versions, call
+        return call
+
+    @property
+    def _versions(self) -> tuple[int, ...]:
+        """Of what a bound call has the addresses of."""
+        pieces = (*self._memory.values(), self._lane.activations)
+        return tuple(piece.version for piece in pieces)
+
     def _bind_anew(self, shapes: Shapes) -> BoundCall:
-        return self._bind(self._new_context(), shapes, _nowhere)
+        return self._bind(self._new_context(), shapes, None)
 
     def _bind(
-        self, context: trt.IExecutionContext, shapes: Shapes, resident: Resident
+        self, context: trt.IExecutionContext, shapes: Shapes, resident: Resident | None
     ) -> BoundCall:
         """Set shapes, activations and addresses of ``context``; allocates what is missing."""
         need = self._shape(context, shapes)
@@ -212,7 +228,9 @@ class CallSlot:
         room = max(0, need - activations.size) + sum(missing.values())
         addresses: dict[str, int] = {}
         for name, _ in shapes:
-            address = resident(name, self._lane.stream, room - missing[name])
+            address = None
+            if resident is not None:
+                address = resident(name, self._lane.stream, room - missing[name])
             if address is None:
                 address = call.fill[name] = self._memory[name].at_least(sizes[name]).address
             addresses[name] = address
@@ -258,7 +276,3 @@ class CallSlot:
         source = self._memory[tensor.name].at_least(size)
         self._device.download(result, source.address, self._lane.stream)
         return result
-
-
-def _nowhere(name: str, stream: Stream, room: int) -> None:
-    """No input is resident."""

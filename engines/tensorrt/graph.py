@@ -49,25 +49,25 @@ class GraphedCalls:
 
     A shape that comes the second time in a row gets a context by ``bind`` and is enqueued
     ordinarily, as TensorRT asks before a capture; the third time it is captured, and launched from
-    then on. Where any of that fails, ``gave_up`` is told why and there are no graphs any more.
+    then on. Where any of that fails, ``gave_up`` is told why and there are no graphs any more, as
+    there are none with None.
     """
 
     def __init__(
         self,
         stream: Stream,
         bind: Callable[[Shapes], BoundCall],
-        gave_up: Callable[[Exception], None],
+        gave_up: Callable[[Exception], None] | None,
     ) -> None:
         self._stream = stream
         self._bind = bind
         self._gave_up = gave_up
         self._last: Shapes | None = None
         self._calls: dict[Shapes, BoundCall] = {}
-        self._wanted = True
 
     def find(self, shapes: Shapes) -> BoundCall | None:
         """The call for ``shapes``; None if the slot's own context is to be bound to them."""
-        if not self._wanted or shapes in self._calls:
+        if self._gave_up is None or shapes in self._calls:
             return self._calls.get(shapes)
         if shapes != self._last:
             self._last = shapes
@@ -107,6 +107,7 @@ class GraphedCalls:
                 self._stream.synchronize()
 
     def _give_up(self, error: Exception) -> None:
-        self._wanted = False
-        self._gave_up(error)
+        tell, self._gave_up = self._gave_up, None
+        if tell is not None:
+            tell(error)
         self.clear()

@@ -22,7 +22,7 @@ from pathgene_rt.engines.cuda.resident_bag import resident_bags
 from pathgene_rt.engines.runner_base import BusySpan
 from pathgene_rt.engines.tensorrt.call_slot import KEPT_BYTES, CallSlot, Lane
 from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, check_tensors
-from pathgene_rt.engines.tensorrt.errors import LOG, failure
+from pathgene_rt.engines.tensorrt.errors import LOG, Messages, failure
 from pathgene_rt.engines.tensorrt.graph import RefusedError, Shapes
 from pathgene_rt.engines.tensorrt.plan import LoadedPlan
 from pathgene_rt.model_spec import ModelSpec
@@ -63,6 +63,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         self._loaded: LoadedPlan | None = None
         self._idle: deque[CallSlot] = deque()
         self._lost = ""
+        self._said = Messages()
         with self._working(f"prepare {spec.name}"), ExitStack() as stack:
             stack.callback(self._ring.close)
             stack.callback(self._drop_engine)
@@ -123,7 +124,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
             return self._bags.address(inputs[name], stream, room)
 
         shapes = tuple((name, array.shape) for name, array in inputs.items())
-        slot.start(shapes, fill, resident)
+        slot.start(shapes, fill, resident if self._tiles is None else None)
 
     def _start_decoding(self, slot: CallSlot, batch: StoredBatch) -> None:
         decoder = self._tiles
@@ -135,7 +136,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
             decoder.decode_into(batch, address, stream)
 
         shapes = ((self.spec.inputs[0].name, tuple(batch.shape)),)
-        slot.start(shapes, fill, lambda *_: None)
+        slot.start(shapes, fill)
 
     def _open(self, engine: trt.ICudaEngine, options: EngineOptions, stack: ExitStack) -> None:
         """Make lanes and slots; ``stack`` gets what frees them."""
@@ -204,7 +205,8 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         )
 
     def _without_graphs(self, error: Exception) -> None:
-        self.warn(f"{self._named} runs without CUDA graphs: {error}")
+        why = self._said.telling if isinstance(error, RefusedError) else ""
+        self.warn(f"{self._named} runs without CUDA graphs: {why or error}")
 
     def _drop_engine(self) -> None:
         loaded, self._loaded = self._loaded, None
@@ -219,11 +221,11 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         if self._lost:
             raise DeviceLostError(self._lost)
         try:
-            with self._device.current(doing), LOG.listening() as said:
+            with self._device.current(doing), LOG.listening() as self._said:
                 try:
                     yield
                 except RefusedError as refusal:
-                    raise failure(doing, said, str(refusal)) from refusal
+                    raise failure(doing, self._said, str(refusal)) from refusal
         except DeviceLostError as error:
             self._lost = str(error)
             raise
