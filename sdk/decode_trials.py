@@ -88,7 +88,7 @@ class DecodeTrials:
 
     work: SlideWork
     options: PredictOptions
-    token: CancellationToken | None
+    token: CancellationToken
     service: EncoderService
     reduction: Reduction
     batch: int
@@ -165,7 +165,8 @@ class DecodeTrials:
         if differing:
             with self._judging() as service:
                 before, after = (
-                    service.encode(tiles, self.batch, self.token) for tiles in (ours, theirs)
+                    service.encode(tiles, self.batch, self.token.child())
+                    for tiles in (ours, theirs)
                 )
             e = fidelity_error(after, before).median
             moved = largest_move(
@@ -244,7 +245,7 @@ class DecodeTrials:
             # The limit is that of the whole slide, not of the few tiles tried.
             faults=TileFaults(self.work.slide_id, len(self._grid)),
             io_timeout_s=self.options.io_timeout_s,
-            token=self.token,
+            token=self.token.child(),
         )
         return features, stats.tiles_per_second
 

@@ -102,6 +102,7 @@ class SlideEncoder:
         earlier run of the same kind kept are taken over with ``options.resume``. Raises SlideError,
         EngineError, OutputError, CancelledError.
         """
+        token = token or CancellationToken()
         trials = DecodeTrials(
             work,
             options,
@@ -163,7 +164,6 @@ class SlideEncoder:
                 on_batch=on_batch,
                 progress=progress,
             )
-            token = token or CancellationToken()
             try:
                 stats = run(order, source=decode.source, token=token.child())
             except (StoredTileError, TileDecodeError) as error:

@@ -368,10 +368,12 @@ def test_a_damaged_stored_tile_is_white_as_it_is_with_the_reader(
 def test_trouble_while_it_is_tried_costs_the_slide_nothing(
     library: ctypes.CDLL, cache: EngineCache, fine_slide: Path, rates: dict[str, float]
 ) -> None:
+    token = CancellationToken()
     with bench_of(library, cache) as bench:
         bench.engine.codec.refuses = True
-        found = bench.encode(fine_slide)
+        found = bench.encode(fine_slide, token=token)
     assert "not on the GPU (could not be tried: processor cannot decode" in found.decode
+    assert not token.cancelled
     assert len(found.slide.bag) > 48
 
 
