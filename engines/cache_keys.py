@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, TypedDict
 
 from pathgene_rt.engines.cuda.driver import GpuInfo
+from pathgene_rt.engines.cuda.driver_release import driver_release
 from pathgene_rt.files import sha256
 
 SCHEMA = 2
@@ -34,9 +35,9 @@ class EngineKey:
     ``version`` is the library's, ``device`` the processor's or the card's name. ``onnx_sha256`` is
     empty for what holds for every graph, ``precision`` for every precision. ``profiles`` are the
     input shapes that were compiled for, e.g. "tiles 1..32..64"; ``flags`` the build flags and
-    options by name, sorted. ``compute_capability`` ("8.6"), ``sm_count`` and ``driver`` ("13.1")
-    are a card's (:func:`gpu_words`). ``product`` is this package's version where it decides how a
-    graph is built.
+    options by name, sorted. ``compute_capability`` ("8.6"), ``sm_count`` and ``driver``
+    ("580.65.06 (CUDA 13.0)") are a card's (:func:`gpu_words`). ``product`` is this package's
+    version where it decides how a graph is built.
     """
 
     content: Content = "engine"
@@ -65,11 +66,12 @@ class GpuWords(TypedDict):
 
 def gpu_words(gpu: GpuInfo) -> GpuWords:
     """``EngineKey(**gpu_words(gpu), ...)``: what engines that run on ``gpu`` depend on."""
+    cuda, release = f"CUDA {'.'.join(map(str, gpu.driver_version))}", driver_release()
     return {
         "device": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "sm_count": gpu.sm_count,
-        "driver": ".".join(map(str, gpu.driver_version)),
+        "driver": f"{release} ({cuda})" if release else cuda,
     }
 
 

@@ -102,3 +102,13 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
 /* For the test, not of CUDA. */
 void fake_fail(int code) { failure = code; }
 int fake_registered(void) { return registered; }
+
+/* NVML, of which only the driver's release is asked. */
+static int nvml_open;
+int nvmlInit_v2(void) { nvml_open++; return from_environment("FAKE_NVML_INIT", 0); }
+int nvmlShutdown(void) { return --nvml_open; }
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+  if (!nvml_open || length < 10) return 7;
+  strcpy(version, "580.65.06");
+  return 0;
+}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathgene_rt.engines.cuda import device, driver
+from pathgene_rt.engines.cuda import device, driver, driver_release
 from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls, RegisteredMemory
 from pathgene_rt.engines.cuda.errors import (
@@ -212,3 +212,22 @@ def test_kernels_get_their_arguments_as_they_declare_them(cuda: CDLL):
     memory.close()
     with pytest.raises(driver.CudaCallError, match="cuModuleLoadData"):
         Module(b"no PTX")
+
+
+@pytest.mark.parametrize(("answer", "release"), [("0", "580.65.06"), ("9", "")])
+def test_the_release_of_the_driver(
+    built: Path, monkeypatch: pytest.MonkeyPatch, answer: str, release: str
+) -> None:
+    monkeypatch.setattr(driver_release, "LIBRARY", str(built))
+    monkeypatch.setenv("FAKE_NVML_INIT", answer)
+    driver_release.driver_release.cache_clear()
+    try:
+        assert driver_release.driver_release() == release
+    finally:
+        driver_release.driver_release.cache_clear()
+
+
+def test_no_management_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_release, "LIBRARY", "libnvidia-ml-not-there.so.1")
+    driver_release.driver_release.cache_clear()
+    assert driver_release.driver_release() == ""

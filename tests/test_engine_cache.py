@@ -67,7 +67,7 @@ def test_an_entry_says_in_words_what_it_is_of(cache):
     document = json.loads(record.read_text())
     assert document["key"]["device"] == "NVIDIA RTX A2000"
     assert document["key"]["compute_capability"] == "8.6"
-    assert document["key"]["driver"] == "13.1"
+    assert document["key"]["driver"] == "CUDA 13.1"
     assert document["key"]["profiles"] == ["tiles 1..32..64"]
     assert (document["bundle"], document["graph"]) == ("lung 1.0", "encoder")
     assert document["size"] == 6
@@ -305,7 +305,7 @@ def test_a_folder_for_a_library_is_kept_under_its_key(tmp_path):
     assert folder is not None
     (folder / "timing.cache").write_bytes(b"x" * 1000)
     assert cache.folder(TIMINGS) == folder
-    assert EngineCache(cache.root).folder(replace(TIMINGS, driver="12.8")) != folder
+    assert EngineCache(cache.root).folder(replace(TIMINGS, driver="CUDA 12.8")) != folder
     assert TIMINGS in kept(cache)
     assert max(entry.size_bytes for entry in cache.entries()) > 1000
     removed = cache.prune(0)

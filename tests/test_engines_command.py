@@ -75,7 +75,7 @@ def test_an_engine_of_this_machine_is_usable(cache, machine):
         ({"device": "NVIDIA L4"}, "made for NVIDIA L4"),
         ({"compute_capability": "8.9"}, "made for NVIDIA RTX A2000"),
         ({"sm_count": 25}, "made for NVIDIA RTX A2000"),
-        ({"driver": "12.8"}, "made with driver 12.8, here is 13.1"),
+        ({"driver": "CUDA 12.8"}, "made with driver CUDA 12.8, here is CUDA 13.1"),
         ({"compute_capability": "", "device": "a CPU"}, "made for a CPU"),
     ],
 )
@@ -159,7 +159,7 @@ def test_prune_removes_what_was_named_and_says_how_much(cache, machine, options,
     machine.found = replace(machine.found, devices=(GPU.name, CALIBRATION.device))
     calibration = replace(CALIBRATION, version=KEY.version)
     cache.decide(DECISION, {"precision": "int8"})
-    for key, hours in ((calibration, 30), (replace(TIMINGS, driver="12.8"), 20), (OURS, 0)):
+    for key, hours in ((calibration, 30), (replace(TIMINGS, driver="CUDA 12.8"), 20), (OURS, 0)):
         cache.put(key, b"x" * 100_000)
         age(cache, key, hours)
     before = cache.size_bytes()
