@@ -95,7 +95,6 @@ def _trial(provider: str) -> str:
     import onnxruntime
 
     with quiet():
-        preload(provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ONLY_FATAL
         # TensorRT would take seconds to build the graph; it leaves one so small to CUDA.
@@ -103,6 +102,7 @@ def _trial(provider: str) -> str:
         providers = [CUDA] if provider == CUDA else [small, CUDA]
         try:
             with native_errors("compute on the GPU"):
+                preload(provider)
                 session = onnxruntime.InferenceSession(
                     _RELU, options, providers=providers, enable_fallback=0
                 )
