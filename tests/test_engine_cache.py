@@ -309,7 +309,7 @@ def test_a_folder_for_a_library_is_kept_under_its_key(tmp_path):
     assert TIMINGS in kept(cache)
     assert max(entry.size_bytes for entry in cache.entries()) > 1000
     removed = cache.prune(0)
-    assert [entry.record.key.driver for entry in removed] == ["12.8"]  # nobody has it open
+    assert [entry.record.key.driver for entry in removed] == ["CUDA 12.8"]  # nobody has it open
     assert folder.is_dir()
     del cache
     reopened = EngineCache(folder.parents[1])
