@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -273,6 +273,11 @@ def _engine_row(
     }
 
 
+def fastest(precisions: Sequence[Precision]) -> Precision:
+    """The most reduced of those that need no calibration."""
+    return [precision for precision in precisions if precision != "int8"][-1]
+
+
 def _options(bench: Bench, name: str, precision: Precision, batch: int) -> EngineOptions:
     cache = Path(bench.settings.cache)
     return EngineOptions(backend=name, precision=precision, batch=batch, cache_dir=cache)
@@ -284,7 +289,7 @@ def decoding(bench: Bench) -> Iterator[Row]:
     if not name:
         yield {"side": "decoding", "failed": "no engine to decode for"}
         return
-    precision = load_backend(name).probe().precisions[-1]
+    precision = fastest(load_backend(name).probe().precisions)
     options = _options(bench, name, precision, max(bench.settings.batches))
     with Bundle.open(Path(bench.settings.bundle)) as bundle:
         factory = EngineFactory(bundle, options)
@@ -329,7 +334,7 @@ def slide(bench: Bench) -> Iterator[Row]:
         if not found.available:
             yield {"side": f"slide, {name}", "failed": found.reason}
             continue
-        yield from _slide_rows(bench, name, found.precisions[-1])
+        yield from _slide_rows(bench, name, fastest(found.precisions))
 
 
 def _slide_rows(bench: Bench, name: str, precision: Precision) -> Iterator[Row]:

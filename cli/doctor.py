@@ -51,15 +51,21 @@ def _accept(
     bundle: Path, out: Path, slide: Path | None, engines: list[str] | None, console: Console
 ) -> None:
     from pathgene_rt.acceptance.acceptance import GPU_ENGINES, HTML_FILE, accept
+    from pathgene_rt.acceptance.checks import CHECKS
 
     report = accept(
         bundle, out, slide=slide, engines=tuple(engines or GPU_ENGINES), tell=console.note
     )
-    rows = [
-        [f"{one.engine} {one.precision}".strip(), one.check, report.WORDS[one.status], one.detail]
-        for one in report.results
-    ]
+    rows = []
+    for name, results, why in report.by_target():
+        if why:
+            rows.append([name, f"all {len(results)}", "not run", why])
+            continue
+        for one in results:
+            rows.append([name, one.check, report.WORDS[one.status], one.detail])
     console.table("", ["engine", "check", "", "found"], rows)
+    if not report.count("passed") + report.count("failed"):
+        console.say(f"it would run: {', '.join(CHECKS)}")
     executed = sum(bool(call.executed) for call in report.calls)
     console.say(f"native functions executed: {executed} of {len(report.calls)}")
     console.say(f"report: {out / HTML_FILE}")

@@ -6,7 +6,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 from pathgene_rt.acceptance.checks import CHECKS
 from pathgene_rt.acceptance.golden_slide import write_golden_slide
@@ -15,16 +19,31 @@ from pathgene_rt.acceptance.native_calls import load_table, summary
 from pathgene_rt.acceptance.report_html import write_html
 from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
 from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
-from pathgene_rt.acceptance.worker import REFERENCE
+from pathgene_rt.acceptance.worker import PROBE, REFERENCE
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import Precision
-from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
+from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
 from pathgene_rt.files import writable_folder, write_json
+from pathgene_rt.report import software_versions
 
 JSON_FILE, HTML_FILE = "acceptance.json", "acceptance.html"
-REFERENCE_LIMIT_S = 3600.0
-"""A slide of the user's own on the CPU in float32."""
+PROBE_LIMIT_S, REFERENCE_LIMIT_S = 300.0, 3600.0
+"""A slide of the user's own on the CPU in float32 takes long."""
+
+PACKAGES = (
+    "tensorrt",
+    "tensorrt-cu12",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "openvino",
+    "cuda-core",
+    "pycuda",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-cudnn-cu13",
+    "nvidia-cublas",
+)
+"""Whose versions matter to what was found."""
 
 GPU_ENGINES = tuple(name for name, _ in BACKENDS if name in GPU_BACKENDS)
 """In the order in which `auto` prefers them."""
@@ -62,11 +81,12 @@ def accept(
         report = AcceptanceReport(
             bundle=opened.manifest.name,
             bundle_sha256=opened.sha256,
-            gpus=tuple(gpu.name for gpu in cuda_devices()),
+            gpus=tuple(_described(gpu) for gpu in cuda_devices()),
             problems=run.problems,
             results=tuple(run.results),
             calls=summary(load_table(), run.calls),
             seconds=time.monotonic() - began,
+            versions={**software_versions(), **_installed()},
         )
     write_json(out / JSON_FILE, report.to_dict())
     write_html(out / HTML_FILE, report)
@@ -96,16 +116,23 @@ class _Run:
         """Every engine that is here in every precision; the others' checks are not run."""
         targets: list[Target] = []
         for name in engines:
-            found = load_backend(name).probe()
-            if found.available:
-                for precision in found.precisions:
-                    if why := self._lacks(precision):
-                        self._leave_out(name, precision, why)
-                    else:
-                        targets.append(Target(name, precision))
-            else:
-                self.problems[name] = _why_not(name, found.reason)
+            if name in GPU_ENGINES and (problem := driver_problem()):
+                self.problems[name] = f"no NVIDIA GPU ({problem})"
                 self._leave_out(name, "", self.problems[name])
+                continue
+            # Not in this process: probing loads drivers, and keeps some of the card's memory.
+            probed = self._outcome(self._job(Target(name, "float32"), (PROBE,), None)).results[0]
+            if probed.status == "failed":  # it crashed, or stood still
+                self.results.append(replace(probed, precision=""))
+            if probed.status != "passed":
+                self.problems[name] = probed.detail
+                self._leave_out(name, "", probed.detail)
+                continue
+            for precision in cast(list[Precision], probed.detail.split()):
+                if why := self._lacks(precision):
+                    self._leave_out(name, precision, why)
+                else:
+                    targets.append(Target(name, precision))
         if targets:
             self._keep_reference()
         for target in targets:
@@ -131,7 +158,7 @@ class _Run:
             self.problems[REFERENCE] = "no CPU engine is installed; pip install openvino"
             return
         reference = self._folder / "reference.npz"
-        job = self._job(Target(name, "float32"), (REFERENCE,), reference, recorded=False)
+        job = self._job(Target(name, "float32"), (REFERENCE,), reference)
         outcome = self._outcome(job)
         if outcome.results[0].status == "passed":
             self._reference = reference
@@ -149,7 +176,12 @@ class _Run:
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
 
     def _job(
-        self, target: Target, checks: tuple[str, ...], reference: Path | None, *, recorded: bool
+        self,
+        target: Target,
+        checks: tuple[str, ...],
+        reference: Path | None,
+        *,
+        recorded: bool = False,
     ) -> Job:
         gpu = target.engine in GPU_ENGINES
         return Job(
@@ -167,13 +199,22 @@ class _Run:
         limits = {name: check.limit_s for name, check in CHECKS.items()}
         return run_isolated(
             job,
-            {**limits, REFERENCE: REFERENCE_LIMIT_S},
+            {**limits, PROBE: PROBE_LIMIT_S, REFERENCE: REFERENCE_LIMIT_S},
             lambda check: self._tell(f"{job.target}: {check}"),
         )
 
 
-def _why_not(name: str, reason: str) -> str:
-    """Why an engine cannot be tried: no card before anything else."""
-    if name in GPU_ENGINES and (problem := driver_problem()):
-        return f"no NVIDIA GPU ({problem})"
-    return reason
+def _described(gpu: GpuInfo) -> str:
+    capability = ".".join(map(str, gpu.compute_capability))
+    driver = ".".join(map(str, gpu.driver_version))
+    memory = f"{gpu.memory_total / 1e9:.1f} GB"
+    return f"{gpu.name} (compute capability {capability}, {memory}, driver for CUDA {driver})"
+
+
+def _installed() -> dict[str, str]:
+    """Versions of the packages that engines are made of, those that are there."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def html(report: AcceptanceReport) -> str:
     ]
     if failed:
         body += ["<h2>What failed</h2>", _results(failed, with_engine=True)]
-    for engine, precision in dict.fromkeys((one.engine, one.precision) for one in report.results):
-        rows = [one for one in report.results if (one.engine, one.precision) == (engine, precision)]
-        body += [f"<h2>{escape(f'{engine} {precision}'.strip())}</h2>", _results(rows)]
+    for name, results, why in report.by_target():
+        body.append(f"<h2>{escape(name)}</h2>")
+        if why:
+            body.append(f"<p>Not run: {escape(why)}. These are the checks:</p>")
+        body.append(_results([replace(one, detail="") for one in results] if why else results))
     body += ["<h2>Native calls</h2>", *_calls(report.calls)]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -86,9 +87,22 @@ class AcceptanceReport:
     def verdict(self) -> str:
         """The report in one line."""
         if self.count("passed") + self.count("failed") == 0:
-            return f"nothing could be run: {'; '.join(self.problems.values()) or 'no engine'}"
+            reasons = dict.fromkeys(
+                (*self.problems.values(), *(one.detail for one in self.results))
+            )
+            return f"nothing could be run: {'; '.join(reasons) or 'no engine was named'}"
         counts = [f"{self.count(status)} {word}" for status, word in self.WORDS.items()]
         return f"{'NOT ' if self.count('failed') else ''}accepted: {', '.join(counts)}"
+
+    def by_target(self) -> Iterator[tuple[str, list[CheckResult], str]]:
+        """(engine and precision, its results, why none of them was run or an empty string)."""
+        targets: dict[str, list[CheckResult]] = {}
+        for result in self.results:
+            targets.setdefault(f"{result.engine} {result.precision}".strip(), []).append(result)
+        for name, results in targets.items():
+            why = {(result.status, result.detail) for result in results}
+            status, detail = next(iter(why))
+            yield name, results, detail if len(why) == 1 and status == "not run" else ""
 
     def require_passed(self) -> None:
         """Raise VerificationError if a check failed, EngineUnavailableError if none could run."""

@@ -28,10 +28,12 @@ from pathgene_rt.acceptance.workbench import (
     Workbench,
     reference_arrays,
 )
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import PathGeneError
 
-REFERENCE = "reference"
-"""The job that is no check: keep what this engine gives, for the others to be compared with."""
+PROBE, REFERENCE = "probe", "reference"
+"""Jobs that are no checks: say in which precisions the engine runs here; keep what it gives, for
+the others to be compared with."""
 
 
 def main(job_file: str, events_file: str) -> None:
@@ -49,7 +51,7 @@ def main(job_file: str, events_file: str) -> None:
             calls.start()
         for name in job.checks:
             say({"began": name})
-            result = _keep_reference(job) if name == REFERENCE else _make(CHECKS[name], job)
+            result = _make({**CHECKS, **_JOBS}[name], job)
             say({"result": asdict(result), "calls": calls.found()})
 
 
@@ -81,14 +83,24 @@ def _make(check: Check, job: Job) -> CheckResult:
     )
 
 
-def _keep_reference(job: Job) -> CheckResult:
-    def keep(bench: Workbench) -> Finding:
-        assert job.reference is not None
-        arrays: dict[str, Any] = reference_arrays(bench)
-        np.savez(job.reference, **arrays)
-        return Finding("kept")
+def _probe(bench: Workbench) -> Finding:
+    found = load_backend(bench.job.target.engine).probe()
+    if not found.available:
+        raise NotRunError(found.reason)
+    return Finding(" ".join(found.precisions))
 
-    return _make(Check(REFERENCE, "", keep), job)
+
+def _keep_reference(bench: Workbench) -> Finding:
+    assert bench.job.reference is not None
+    arrays: dict[str, Any] = reference_arrays(bench)
+    np.savez(bench.job.reference, **arrays)
+    return Finding("kept")
+
+
+_JOBS = {
+    PROBE: Check(PROBE, "", _probe),
+    REFERENCE: Check(REFERENCE, "", _keep_reference),
+}
 
 
 def _in_words(error: Exception) -> str:
