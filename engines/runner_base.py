@@ -85,6 +85,12 @@ class RunnerBase(ABC, Generic[Ticket]):
         self._launch(lambda span: self._start({name: inputs[name] for name in self._inputs}, span))
 
     def submit_stored(self, batch: StoredBatch) -> None:
+        taken = self.spec.inputs[0].shape[1:]
+        if self.decoder is None or batch.shape[1:] != taken:
+            raise EngineError(
+                f"{self._named} cannot decode stored tiles to {_shape_text(batch.shape)}; give it "
+                f"pixels of {_shape_text(taken)}"
+            )
         self._launch(lambda span: self._start_stored(batch, span))
 
     def _launch(self, start: Callable[[BusySpan], Ticket]) -> None:
@@ -138,7 +144,7 @@ class RunnerBase(ABC, Generic[Ticket]):
 
     def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Ticket:  # noqa: ARG002
         """As :meth:`_start`, of tiles that ``decoder`` decodes. Only called where there is one."""
-        raise EngineError(f"{self._named} decodes no stored tiles; give it pixels")
+        raise NotImplementedError
 
     @abstractmethod
     def _wait(self, ticket: Ticket) -> dict[str, Array]:

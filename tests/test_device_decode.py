@@ -24,13 +24,14 @@ from pathgene_rt.engine import EngineInfo, Precision
 from pathgene_rt.engines.cuda import errors
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
 from pathgene_rt.engines.engine_cache import DecisionKey, EngineCache
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import CancelledError, EngineError
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.slide_encoding import EncodedSlide, SlideEncoder
 from pathgene_rt.slide_work import SlideWork, prepared
-from pathgene_rt.stored_region import StoredBatch, StoredLevel
+from pathgene_rt.stored_region import StoredBatch, StoredLevel, StoredRegion
 from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService
 from pathgene_rt.training.synthetic_slides import write_slide
@@ -291,6 +292,19 @@ def test_without_a_cache_nothing_is_tried(
     with bench_of(library, None) as bench:
         assert "not on the GPU (not tried before)" in bench.encode(fine_slide).decode
     assert not bench.engine.stored_batches
+
+
+def test_an_engine_that_decodes_nothing_says_so() -> None:
+    model = tiny.tiny_encoder_onnx()
+    spec = tiny.encoder_spec(model)
+    level = StoredLevel("jpeg", (64, 64), (64, 64), (255, 255, 255))
+    batch = StoredBatch([StoredRegion(level, (0, 0), 64, {0: b""})], 64)
+    options = EngineOptions(cache_dir=None)
+    with (
+        load_backend("onnxruntime").create(model, spec, options, "float32", None) as engine,
+        pytest.raises(EngineError, match=r"cannot decode stored tiles to \[1, 64, 64, 3\]"),
+    ):
+        engine.submit_stored(batch)
 
 
 def test_other_engines_do_not_mention_it(
