@@ -142,7 +142,7 @@ class RunnerBase(ABC, Generic[Ticket]):
     def _start(self, inputs: dict[str, Array], span: BusySpan) -> Ticket:
         """Start computing; ``span.end()`` is due when the computation ends."""
 
-    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Ticket:  # noqa: ARG002
+    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Ticket:
         """As :meth:`_start`, of tiles that ``decoder`` decodes. Only called where there is one."""
         raise NotImplementedError
 
