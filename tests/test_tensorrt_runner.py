@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -576,3 +578,23 @@ def test_stored_tiles_are_decoded_into_the_engines_input(
         decoder = runner.decoder
     assert decoder.closed
     card.assert_empty()
+
+
+@pytest.mark.parametrize("stub", ["tensorrt10_3", "tensorrt10", "tensorrt11"])
+def test_the_stand_ins_have_no_name_that_the_bindings_lack(shared: Path, stub: str):
+    tree = ast.parse((shared / "tensorrt" / "typings" / stub / "tensorrt/__init__.pyi").read_text())
+    declared: dict[str, set[str]] = {}
+    for item in tree.body:
+        if isinstance(item, ast.ClassDef):
+            methods = {part.name for part in item.body if isinstance(part, ast.FunctionDef)}
+            values = [part.target for part in item.body if isinstance(part, ast.AnnAssign)]
+            declared[item.name] = methods | {ast.unparse(value) for value in values}
+    for kind, name in ((trt.FakeEngine, "ICudaEngine"), (trt.FakeContext, "IExecutionContext")):
+        assert {key for key in vars(kind) if not key.startswith("_")} <= declared[name]
+    for members in (
+        trt.ExecutionContextAllocationStrategy,
+        trt.TensorIOMode,
+        trt.TensorLocation,
+        trt.DataType,
+    ):
+        assert set(members.__members__) <= declared[members.__name__]

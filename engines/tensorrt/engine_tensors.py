@@ -45,15 +45,13 @@ class Profiles:
 
     def __init__(self, engine: trt.ICudaEngine, spec: ModelSpec) -> None:
         self._spec = spec
-        self._ranges = [
-            {
-                tensor.name: tuple(
-                    tuple(shape) for shape in engine.get_tensor_profile_shape(tensor.name, index)
-                )
-                for tensor in spec.inputs
-            }
-            for index in range(engine.num_optimization_profiles)
-        ]
+        self._ranges: list[dict[str, tuple[tuple[int, ...], ...]]] = []
+        for index in range(engine.num_optimization_profiles):
+            ranges = {}
+            for tensor in spec.inputs:
+                ends = engine.get_tensor_profile_shape(tensor.name, index)
+                ranges[tensor.name] = tuple(tuple(shape) for shape in ends)
+            self._ranges.append(ranges)
 
     def of(self, shapes: Shapes) -> int:
         """The first profile that holds ``shapes``. Raises EngineError, which names all of them."""
