@@ -70,8 +70,9 @@ class RunnerBase(ABC, Generic[Ticket]):
         return tuple(self._warnings)
 
     def warn(self, what: str) -> None:
-        """Add to :attr:`warnings`, for the report of whoever uses this engine."""
-        self._warnings.append(what)
+        """Add to :attr:`warnings`, once, for the report of whoever uses this engine."""
+        if what not in self._warnings:
+            self._warnings.append(what)
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         """A new array of the input's dtype whose first byte lies on a cache line."""

@@ -272,7 +272,7 @@ def test_without_graphs_calls_go_on_and_a_warning_says_so(card: Card, what: str)
         why = {"capture": "not permitted when stream is capturing", "context": "out of memory"}
         for text in runner.warnings:
             assert "runs without CUDA graphs" in text and why[what] in text
-        assert 1 <= len(runner.warnings) <= 2
+        assert len(runner.warnings) == 1
     for batch, features in zip(batches, found, strict=True):
         np.testing.assert_allclose(features, encode(batch), rtol=1e-6)
     assert "launch graph" not in card.gpu.calls
@@ -570,8 +570,12 @@ def test_stored_tiles_are_decoded_into_the_engines_input(
             )
         damaged = stored(tiles(2))
         damaged.regions[1].streams[0] = b"damaged"
+        made = Counter(card.gpu.calls)["make memory"]
         with pytest.raises(StoredTileError):
             runner.submit_stored(damaged)
+        runner.submit_stored(stored(tiles(8, 4)))
+        np.testing.assert_allclose(runner.result()["features"], encode(tiles(8, 4)), rtol=1e-6)
+        assert Counter(card.gpu.calls)["make memory"] == made
         engine.out_of_memory = lambda shapes: shapes["tiles"][0] > 4
         runner.submit_stored(stored(tiles(7, 5)))
         np.testing.assert_allclose(runner.result()["features"], encode(tiles(7, 5)), rtol=1e-6)

@@ -25,6 +25,7 @@ from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, check_tensors
 from pathgene_rt.engines.tensorrt.errors import LOG, Messages, failure
 from pathgene_rt.engines.tensorrt.graph import RefusedError, Shapes
 from pathgene_rt.engines.tensorrt.plan import LoadedPlan
+from pathgene_rt.errors import StoredTileError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.stored_region import StoredBatch
@@ -87,6 +88,8 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
                         self._start_decoding(slot, work)
                     else:
                         self._start_arrays(slot, work)
+                except StoredTileError:
+                    raise  # nothing was enqueued
                 except BaseException:
                     slot.abandon()
                     raise
