@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import weakref
@@ -13,7 +12,9 @@ from typing import Any
 import pytest
 
 from pathgene_rt.engines.cuda import errors
+from pathgene_rt.engines.cuda.cuda_core_device import CudaCoreDevice
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
+from pathgene_rt.engines.cuda.pycuda_device import PyCudaDevice
 from pathgene_rt.errors import EngineError
 
 
@@ -27,13 +28,6 @@ class Stack(threading.local):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(errors, "context_failure", lambda: "")
     return []
-
-
-def imported_for_this_test(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Our module, with the packages that are in place now; forgotten when the test ends."""
-    monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    del sys.modules[name]
-    return importlib.import_module(name)
 
 
 @pytest.fixture
@@ -91,8 +85,7 @@ def pycuda(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Stac
     package.driver = module  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", module)
-    made = imported_for_this_test("pathgene_rt.engines.cuda.pycuda_device", monkeypatch)
-    return made.PyCudaDevice(0, "fake"), stack
+    return PyCudaDevice(0, "fake"), stack
 
 
 def test_pycuda_pushes_the_primary_context_around_each_use(
@@ -217,8 +210,7 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", module)
     monkeypatch.setitem(sys.modules, "cuda.core.graph", graph)
-    made = imported_for_this_test("pathgene_rt.engines.cuda.cuda_core_device", monkeypatch)
-    return made.CudaCoreDevice(0, "fake")
+    return CudaCoreDevice(0, "fake")
 
 
 def test_cuda_core_is_told_the_device_in_every_thread(cuda_core: Any, calls: list[Any]):

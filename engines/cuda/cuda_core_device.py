@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from cuda.core import Device, Event, Stream, StreamOptions
-from cuda.core.graph import Graph
+from typing import TYPE_CHECKING
 
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls
 from pathgene_rt.engines.cuda.errors import context_errors, native_errors
+
+if TYPE_CHECKING:
+    from cuda.core import Device, Event, Stream
+    from cuda.core.graph import Graph
 
 
 class CudaCoreEvent:
@@ -43,6 +45,8 @@ class CudaCoreGraph:
 
 class CudaCoreStream:
     def __init__(self, device: Device) -> None:
+        from cuda.core import StreamOptions
+
         self._device = device
         self._stream = device.create_stream(options=StreamOptions(nonblocking=True))
 
@@ -80,6 +84,8 @@ class CudaCoreDevice(MemoryCalls):
     captures_graphs = True
 
     def __init__(self, index: int, name: str) -> None:
+        from cuda.core import Device
+
         self.index, self.name = index, name
         with native_errors(name, "be opened by cuda.core"):
             self._device = Device(index)

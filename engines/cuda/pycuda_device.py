@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import pycuda.driver as cuda
+from typing import TYPE_CHECKING, TypeVar
 
 from pathgene_rt.engines.cuda.device import Graph
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls
 from pathgene_rt.engines.cuda.errors import context_errors, native_errors
 from pathgene_rt.errors import EngineError
+
+if TYPE_CHECKING:
+    import pycuda.driver as cuda
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ _NON_BLOCKING = 1
 
 class PyCudaEvent:
     def __init__(self, stream: cuda.Stream) -> None:
+        import pycuda.driver as cuda
+
         self._stream: cuda.Stream | None = stream
         flags = cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING
         self._event: cuda.Event | None = cuda.Event(flags)
@@ -42,6 +45,8 @@ class PyCudaEvent:
 
 class PyCudaStream:
     def __init__(self) -> None:
+        import pycuda.driver as cuda
+
         self._stream: cuda.Stream | None = cuda.Stream(_NON_BLOCKING)
 
     @property
@@ -67,6 +72,8 @@ class PyCudaDevice(MemoryCalls):
     captures_graphs = False
 
     def __init__(self, index: int, name: str) -> None:
+        import pycuda.driver as cuda
+
         self.index, self.name = index, name
         with native_errors(name, "be opened by pycuda"):
             cuda.init()
@@ -74,6 +81,8 @@ class PyCudaDevice(MemoryCalls):
 
     @contextmanager
     def current(self, doing: str) -> Iterator[None]:
+        import pycuda.driver as cuda
+
         with native_errors(self.name, doing):
             self._context.push()
             try:
