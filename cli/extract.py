@@ -69,7 +69,9 @@ def extract(
     )
     folder = writable_folder(out)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
-    with Predictor.open(find_bundle(bundle), engines) as predictor:
+    with console.steps() as step:
+        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
+    with opened as predictor:
         encoder = predictor.bundle.encoder.weights_sha256
         if not overwrite:
             _refuse_foreign([folder / f"{slide.stem}.h5" for slide in found], encoder)

@@ -108,7 +108,9 @@ def predict(
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
-    with Predictor.open(find_bundle(bundle), engines) as predictor:
+    with console.steps() as step:
+        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
+    with opened as predictor:
         for note in predictor.notes:
             console.note(note)
 

@@ -70,8 +70,10 @@ def simulate_scan(
         seed=seed,
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
+    with console.steps() as step:
+        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
     with (
-        Predictor.open(find_bundle(bundle), engines) as predictor,
+        opened as predictor,
         open_slide(slide, mpp) as source,
     ):
         info = source.info
