@@ -131,6 +131,17 @@ def test_the_second_time_is_an_error(late: bool):
     runner.close()
 
 
+def test_only_the_last_limit_is_warned_of():
+    runner = Runner()
+    runner.warn("something else")
+    runner.take_at_most(6, "there is little memory")
+    runner.room = 3
+    list(results(runner, [tiles(8)]))
+    other, limit = runner.warnings
+    assert other == "something else" and "3 tiles a call" in limit
+    runner.close()
+
+
 def test_one_tile_cannot_be_halved():
     runner = Runner()
     runner.room = 0

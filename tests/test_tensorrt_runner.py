@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +20,13 @@ from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, LoadedPlan
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
 from pathgene_rt.errors import EngineError, StoredTileError
-from pathgene_rt.model_spec import ModelSpec, Preprocess, TensorSpec
+from pathgene_rt.features import FeatureBag
+from pathgene_rt.geometry import grid_edges
+from pathgene_rt.heads import run_heads
+from pathgene_rt.model_spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.stored_region import StoredBatch, StoredLevel, StoredRegion
+from pathgene_rt.streaming.encoder_service import EncoderService
 
 from . import fake_trt_engine as trt
 from .fake_cuda import LOST, FakeDevice, FakeGpu, FakeStream
@@ -395,6 +400,23 @@ def test_little_free_memory_means_smaller_calls_from_the_start(card: Card):
     card.assert_empty()
 
 
+def test_memory_that_is_gone_when_it_is_taken_halves_calls_too(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+):
+    card.gpu.free = 2 * 4 * PER_TILE + 3 * 8 * (PX * PX * 3 + 4 * WIDTH)
+    monkeypatch.setattr(card.device, "memory_info", lambda: (1 << 30, 1 << 30), raising=False)
+    with card.encoder() as runner:
+        (warning,) = runner.warnings
+        assert "out of GPU memory with 8 tiles" in warning and "4 tiles a call" in warning
+        (features,) = run(runner, [tiles(8)])
+        np.testing.assert_allclose(features, encode(tiles(8)), rtol=1e-6)
+    card.assert_empty()
+    card.gpu.free = 2 * PER_TILE
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
+        card.encoder()
+    card.assert_empty()
+
+
 def test_no_room_for_a_tile_is_an_error(card: Card):
     card.gpu.free = PER_TILE
     with pytest.raises(DeviceMemoryError, match="one tile needs"):
@@ -581,6 +603,46 @@ def test_stored_tiles_are_decoded_into_the_engines_input(
         np.testing.assert_allclose(runner.result()["features"], encode(tiles(7, 5)), rtol=1e-6)
         decoder = runner.decoder
     assert decoder.closed
+    card.assert_empty()
+
+
+def test_slides_in_several_threads_share_the_engine(card: Card):
+    slides = [tiles(50 + 7 * seed, seed) for seed in range(3)]
+    found: dict[int, Array] = {}
+    with card.encoder() as runner, EncoderService(runner) as service:
+
+        def encode_slide(number: int) -> None:
+            found[number] = service.encode(slides[number], 8)
+
+        threads = [threading.Thread(target=encode_slide, args=(n,)) for n in range(len(slides))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for number, slide in enumerate(slides):
+        np.testing.assert_allclose(found[number], encode(slide), rtol=1e-6)
+    card.assert_empty()
+
+
+def test_a_panel_of_heads_copies_the_bag_once(card: Card):
+    side, count = 20, 400
+    xy = np.stack([np.arange(count) % side, np.arange(count) // side], axis=1) * 16
+    features = bag(count)["features"]
+    slide = FeatureBag("slide", features, xy.astype(np.int32), 16, 0.5, 16, None)
+    names = ("ALK", "EGFR", "TP53")
+    with ExitStack() as stack:
+        heads = [
+            (HeadSpec(model=replace(HEAD, name=name), file=name, task=Task(kind="mutation")), made)
+            for name in names
+            if (made := stack.enter_context(card.head(name=name)))
+        ]
+        results = run_heads(heads, slide)
+        # Each head has coords and edges of its own, 16 bytes a tile and 16 an edge.
+        assert Counter(card.gpu.calls)["upload"] == 1 + 2 * len(names)
+    expected = judge(features, slide.coords, grid_edges(slide.coords))
+    for name in names:
+        np.testing.assert_allclose(results[name].logits, expected["logits"], rtol=1e-5)
+        np.testing.assert_allclose(results[name].attention, expected["attention"], rtol=1e-5)
     card.assert_empty()
 
 

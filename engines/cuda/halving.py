@@ -49,11 +49,23 @@ class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
         super().__init__(spec, info, in_flight)
         self._halved_to: int | None = None
         self._most_tiles: int | None = None
+        self._limited = ""
 
     def take_at_most(self, tiles: int, why: str) -> None:
-        """Compute an encoder's submissions in calls of at most ``tiles``, and warn that it does."""
+        """Compute an encoder's submissions in calls of at most ``tiles``, and warn that it does.
+
+        The warning takes the place of that of an earlier, higher limit.
+        """
         self._most_tiles = tiles
-        self.warn(f"{self._named}: {why}; it computes {tiles} tiles a call from then on")
+        self._warnings = [text for text in self._warnings if text != self._limited]
+        self._limited = f"{self._named}: {why}; it computes {tiles} tiles a call from then on"
+        self.warn(self._limited)
+
+    def halve_calls(self, tiles: int, error: DeviceMemoryError) -> int:
+        """Take half of ``tiles`` from now on, more than which was the ``error``; returns it."""
+        self._halved_to = (tiles + 1) // 2
+        self.take_at_most(self._halved_to, f"out of GPU memory with {tiles} tiles ({error})")
+        return self._halved_to
 
     @abstractmethod
     def _start_call(self, work: Work, span: BusySpan | None) -> Call:
@@ -111,15 +123,16 @@ class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
         if self.spec.preprocess is None or tiles == 1:
             raise DeviceMemoryError(f"{error}; close what else uses the GPU") from error
         if self._halved_to is None:
-            self._halved_to = (tiles + 1) // 2
-            self.take_at_most(self._halved_to, f"out of GPU memory with {tiles} tiles ({error})")
-        elif tiles <= self._halved_to:
+            halved = self.halve_calls(tiles, error)
+        elif tiles > self._halved_to:
+            halved = self._halved_to  # of a call that was in flight when the first failed
+        else:
             raise DeviceMemoryError(
                 f"{error}, with {tiles} tiles a call, halved already; close what else uses the GPU "
                 f"or give --batch {tiles // 2}"
             ) from error
         submission.span = None
-        submission.waiting.extendleft(reversed(_split(work, self._halved_to)))
+        submission.waiting.extendleft(reversed(_split(work, halved)))
 
 
 def _tiles(work: Work) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from pathgene_rt.engine import Array, EngineInfo
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
 from pathgene_rt.engines.cuda.device import CudaDevice, Stream
-from pathgene_rt.engines.cuda.errors import DeviceLostError
+from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.cuda.halving import HalvingRunner, Work
 from pathgene_rt.engines.cuda.memory_plan import MB, EncoderPlan, plan_encoder
 from pathgene_rt.engines.cuda.pinned_ring import PinnedRing
@@ -171,8 +171,19 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         stack.callback(self._tiles.close)
         for one in lanes:
             stack.callback(one.stream.synchronize)
-        for made in self._idle:
-            made.reserve(self._shapes(plan.batch))
+        try:
+            self._reserve(plan.batch)
+        except DeviceMemoryError as error:
+            if plan.batch == 1:
+                raise
+            self._reserve(self.halve_calls(plan.batch, error))
+
+    def _reserve(self, tiles: int) -> None:
+        """Allocate what calls of ``tiles`` need, in place of what there is."""
+        for slot in self._idle:
+            slot.give_back_above(0)
+        for slot in self._idle:
+            slot.reserve(self._shapes(tiles))
 
     def _planned(self, slot: CallSlot, most: int, asked: int) -> EncoderPlan:
         """What fits on the card for calls of ``asked`` tiles, of ``most`` as the engine was built;
