@@ -25,7 +25,8 @@ def doctor(
         typer.Option(help="Try these engines instead, also those of the CPU; once for each."),
     ] = None,
     slide: Annotated[
-        Path | None, typer.Option(help="The slide to predict; else one of the golden tiles.")
+        Path | None,
+        typer.Option(help="A small slide, which the CPU predicts, too; else one of golden tiles."),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for acceptance.html and acceptance.json.")

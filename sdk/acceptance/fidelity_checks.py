@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -49,7 +50,12 @@ def build(bench: Workbench) -> Finding:
 def _compile_all(bench: Workbench) -> float:
     began = time.perf_counter()
     factory = bench.factory()
-    with factory.encoder(), HeadPanel(bench.bundle, factory):
+    with ExitStack() as stack:
+        stack.enter_context(factory.encoder())
+        stack.enter_context(HeadPanel(bench.bundle, factory))
+        for head in bench.bundle.heads:
+            if head.fold is not None:
+                stack.enter_context(factory.fold(head.fold))
         return time.perf_counter() - began
 
 
