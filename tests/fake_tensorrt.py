@@ -11,18 +11,49 @@ import enum
 import functools
 import inspect
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import onnx
+import pytest
+
+from pathgene_rt.engines.cuda.driver import GpuInfo
+from pathgene_rt.engines.tensorrt import api
+
+from . import tiny_models as tiny
 
 BITS = {
     10: {"STRONGLY_TYPED": 1, "TF32": 7, "VERSION_COMPATIBLE": 13, "STRIP_PLAN": 19},
     11: {"STRONGLY_TYPED": 0, "TF32": 5, "VERSION_COMPATIBLE": 9, "STRIP_PLAN": 13},
 }
 """Values of enum members that differ between the majors, so that nothing can rely on them."""
+
+
+GPU = GpuInfo(0, "NVIDIA RTX A2000 12GB", (8, 6), 12 << 30, 26, (13, 1))
+ENCODER = tiny.tiny_encoder_onnx()
+ENCODER_SPEC = tiny.encoder_spec(ENCODER)
+HEAD = tiny.tiny_head_onnx(coords=True)
+HEAD_SPEC = tiny.head_spec("egfr", HEAD).model
+"""What the tests build, and the card they build it for."""
+
+VERSIONS = {10: "10.3.0", 11: "11.4.0.106"}
+"""By major version: JetPack 6's, and the newest that was looked at."""
+
+PHASES: list[tuple[Any, ...]] = [
+    ("start", "Building Engine", None, 2),
+    ("start", "Tactic Selection", "Building Engine", 4),
+    ("step", "Tactic Selection"),
+    ("step", "Tactic Selection"),
+    ("finish", "Tactic Selection"),
+    ("step", "Building Engine"),
+    ("step", "Building Engine"),
+    ("finish", "Building Engine"),
+]
+"""What a build of two steps may report, the first of them in four."""
 
 
 @dataclass
@@ -48,6 +79,17 @@ class Script:
     refit_errors: list[tuple[str, str, str]] = field(default_factory=list)
     missing_weights: list[str] = field(default_factory=list)
     refits: bool = True
+
+
+@contextmanager
+def installed(major: int, script: Script) -> Iterator[FakeTensorRt]:
+    """A stand-in of a major version as what ``import tensorrt`` gives."""
+    fake = FakeTensorRt(VERSIONS[major], script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", fake)
+        api.logger.cache_clear()
+        yield fake
+    api.logger.cache_clear()
 
 
 class Recorded:

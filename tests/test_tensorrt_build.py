@@ -7,53 +7,45 @@ from __future__ import annotations
 
 import _thread
 import ast
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from pathgene_rt import anytime, folding
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.cli.console import Console
-from pathgene_rt.cli.main import app
-from pathgene_rt.engines import registry
-from pathgene_rt.engines.backend import Availability
-from pathgene_rt.engines.build import build
-from pathgene_rt.engines.cuda.driver import GpuInfo
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
-from pathgene_rt.engines.cuda.memory_plan import MB, largest_batch
+from pathgene_rt.engines.cuda.memory_plan import MB
 from pathgene_rt.engines.engine_cache import EngineCache
-from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.engines.tensorrt import api, backend, profiles
-from pathgene_rt.engines.tensorrt.backend import BACKEND
+from pathgene_rt.engines.tensorrt import api, profiles
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.errors import native_errors
 from pathgene_rt.engines.tensorrt.keys import timing_key
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, load_plan
 from pathgene_rt.engines.tensorrt.progress import BuildProgress
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
-from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError
+from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import grid_edges
 from pathgene_rt.model_spec import ModelSpec, TensorSpec
-from pathgene_rt.options import EngineOptions, TensorRtOptions
+from pathgene_rt.options import TensorRtOptions
 
-from . import tiny_models as tiny
-from .fake_tensorrt import BITS, FakeTensorRt, Recorded, Script
-
-VERSIONS = {10: "10.3.0", 11: "11.4.0.106"}
-GPU = GpuInfo(0, "NVIDIA RTX A2000 12GB", (8, 6), 12 << 30, 26, (13, 1))
-ENCODER = tiny.tiny_encoder_onnx()
-ENCODER_SPEC = tiny.encoder_spec(ENCODER)
-HEAD = tiny.tiny_head_onnx(coords=True)
-HEAD_SPEC = tiny.head_spec("egfr", HEAD).model
+from .fake_tensorrt import (
+    BITS,
+    ENCODER,
+    ENCODER_SPEC,
+    GPU,
+    HEAD,
+    HEAD_SPEC,
+    PHASES,
+    FakeTensorRt,
+    Recorded,
+    Script,
+    installed,
+)
 
 
 @pytest.fixture
@@ -62,13 +54,9 @@ def script() -> Script:
 
 
 @pytest.fixture(params=[11, 10])
-def library(request, script, monkeypatch) -> Iterator[FakeTensorRt]:
-    """A recording stand-in of each major version; it is what ``import tensorrt`` gives."""
-    fake = FakeTensorRt(VERSIONS[request.param], script)
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    api.logger.cache_clear()
-    yield fake
-    api.logger.cache_clear()
+def library(request, script) -> Iterator[FakeTensorRt]:
+    with installed(request.param, script) as fake:
+        yield fake
 
 
 def order(model: bytes = ENCODER, spec: ModelSpec = ENCODER_SPEC, **changed: Any) -> Build:
@@ -282,17 +270,6 @@ def test_messages_in_a_loop_do_not_fill_the_memory(library):
 
 # --- progress and stopping
 
-PHASES: list[tuple[Any, ...]] = [
-    ("start", "Building Engine", None, 2),
-    ("start", "Tactic Selection", "Building Engine", 4),
-    ("step", "Tactic Selection"),
-    ("step", "Tactic Selection"),
-    ("finish", "Tactic Selection"),
-    ("step", "Building Engine"),
-    ("step", "Building Engine"),
-    ("finish", "Building Engine"),
-]
-
 
 def test_progress_grows_from_phases_in_phases(library, script):
     script.phases = PHASES
@@ -488,411 +465,6 @@ def test_fold_graphs_are_built_for_the_calls_that_are_made():
     spec = replace(HEAD_SPEC, inputs=(*HEAD_SPEC.inputs, group))
     (profile,) = profiles.profiles_for(spec, 64)
     assert profiles.shapes(group, profile) == ((1, 1), (32, 1), (32, 1))
-
-
-# --- the backend
-
-
-@dataclass
-class Card:
-    """A GPU as far as the backend looks at it."""
-
-    name: str = GPU.name
-    free: int = 8 << 30
-
-    @contextmanager
-    def current(self, doing: str):
-        yield
-
-    def memory_info(self) -> tuple[int, int]:
-        return self.free, 12 << 30
-
-
-class Runner:
-    """Loads its plan, and runs nothing."""
-
-    def __init__(self, load: Callable[[], Any], spec, info, options, device) -> None:
-        self.loaded, self.spec, self.info, self.options = load(), spec, info, options
-        self.warnings: list[str] = []
-
-    def warn(self, what: str) -> None:
-        self.warnings.append(what)
-
-
-@pytest.fixture
-def card(monkeypatch) -> Card:
-    found = Card()
-    monkeypatch.setattr(backend, "driver_problem", lambda: "")
-    monkeypatch.setattr(backend, "cuda_devices", lambda: (GPU,))
-    monkeypatch.setattr(backend, "device_package", lambda: "cuda.core")
-    monkeypatch.setattr(backend, "open_device", lambda index: found)
-    monkeypatch.setattr(backend, "TensorRtRunner", Runner)
-    monkeypatch.setattr(api, "installed", lambda: True)
-    monkeypatch.setattr(api, "_has_distribution", lambda name: False)
-    return found
-
-
-def create(
-    cache: EngineCache | None,
-    *,
-    tensorrt: TensorRtOptions | None = None,
-    model: bytes = ENCODER,
-    spec: ModelSpec = ENCODER_SPEC,
-    batch: int = 8,
-    **more: Any,
-) -> Any:
-    options = EngineOptions(batch=batch, tensorrt=tensorrt)
-    return BACKEND.create(model, spec, options, "float16", cache, **more)
-
-
-def builds(library: FakeTensorRt) -> int:
-    return library.made().count("Builder.build_serialized_network")
-
-
-def test_an_engine_is_built_once_and_the_first_who_waited_is_told(library, card, tmp_path):
-    cache = EngineCache(tmp_path)
-    first = create(cache)
-    assert builds(library) == 1
-    (warning,) = first.warnings
-    assert "tiny had to be built first, which took 0 s; pathgene-rt build does" in warning
-    second = create(EngineCache(tmp_path))
-    assert builds(library) == 1 and second.warnings == []
-    assert second.info.backend == "tensorrt" and second.info.precision == "float16"
-    assert second.info.device == GPU.name and second.info.version == library.__version__
-    assert create(None).warnings and builds(library) == 2
-
-
-def test_a_smaller_batch_finds_the_same_engine_and_a_larger_one_gets_its_own(
-    library, card, tmp_path
-):
-    cache = EngineCache(tmp_path)
-    most = largest_batch(GPU.memory_total)
-    for batch in (8, most // 2, most):
-        create(cache, batch=batch)
-    assert builds(library) == 1
-    create(cache, batch=2 * most)
-    assert builds(library) == 2
-    create(cache, tensorrt=TensorRtOptions(max_batch=16))
-    assert [shape[-1][0] for shape in library.arguments("IOptimizationProfile.set_shape")] == [
-        most,
-        2 * most,
-        16,
-    ]
-
-
-@pytest.mark.parametrize("library", [11], indirect=True)
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "NVIDIA L4"},
-        {"compute_capability": (8, 9)},
-        {"sm_count": 58},
-        {"driver_version": (13, 2)},
-    ],
-    ids=str,
-)
-def test_another_card_or_driver_has_its_own_engine(library, card, tmp_path, monkeypatch, change):
-    create(EngineCache(tmp_path))
-    monkeypatch.setattr(backend, "cuda_devices", lambda: (replace(GPU, **change),))
-    create(EngineCache(tmp_path))
-    assert builds(library) == 2
-
-
-@pytest.mark.parametrize("library", [11], indirect=True)
-@pytest.mark.parametrize(
-    "asked",
-    [
-        TensorRtOptions(workspace_mb=512),
-        TensorRtOptions(version_compatible=True),
-        TensorRtOptions(hardware_compatible="ampere_plus"),
-        TensorRtOptions(strip_weights=True),
-    ],
-    ids=str,
-)
-def test_every_flag_has_its_own_engine(library, card, tmp_path, asked):
-    create(EngineCache(tmp_path))
-    create(EngineCache(tmp_path), tensorrt=asked)
-    create(EngineCache(tmp_path), tensorrt=asked)
-    assert builds(library) == 2
-
-
-@pytest.mark.parametrize("library", [11], indirect=True)
-def test_compatible_engines_are_found_by_other_cards_and_versions(
-    library, card, tmp_path, monkeypatch
-):
-    asked = TensorRtOptions(
-        version_compatible=True, hardware_compatible="ampere_plus", max_batch=32
-    )
-    create(EngineCache(tmp_path), tensorrt=asked)
-    newer = replace(GPU, name="NVIDIA L4", compute_capability=(8, 9), driver_version=(13, 2))
-    monkeypatch.setattr(backend, "cuda_devices", lambda: (newer,))
-    library.__version__ = "11.5.0"
-    create(EngineCache(tmp_path), tensorrt=asked)
-    assert builds(library) == 1
-
-
-@pytest.mark.parametrize("library", [11], indirect=True)
-def test_an_engine_that_tensorrt_does_not_take_is_built_anew(library, card, script, tmp_path):
-    cache = EngineCache(tmp_path)
-    create(cache)
-    library.calls.clear()
-    library.__version__, before = "11.4.0.107", library.__version__
-    with pytest.MonkeyPatch.context() as patch:  # as if the key could not tell
-        patch.setattr(api, "version", lambda: before)
-        assert create(cache).warnings
-        assert builds(library) == 1
-        assert not create(cache).warnings  # the new one was kept in its place
-        assert builds(library) == 1
-
-
-def test_an_engine_that_is_foreign_where_it_was_built_is_an_error(library, card, script, tmp_path):
-    script.refuses_plans = True
-    with pytest.raises(ForeignPlanError):
-        create(EngineCache(tmp_path))
-    assert builds(library) == 1
-
-
-@pytest.mark.parametrize("library", [11], indirect=True)
-def test_a_head_built_for_smaller_bags_says_so_each_time(library, card, script, tmp_path):
-    script.refuses_profiles_over = 3
-    head = {"model": HEAD, "spec": HEAD_SPEC}
-    _, told = create(EngineCache(tmp_path), **head).warnings
-    assert told == (
-        "tensorrt could build egfr for bags of up to 32,768 tiles only; for larger ones use "
-        "--engine onnxruntime-cuda"
-    )
-    assert create(EngineCache(tmp_path), **head).warnings == [told]
-
-
-def test_a_card_that_others_fill_is_told_before_minutes_are_spent(library, card):
-    card.free = 300 * MB
-    with pytest.raises(DeviceMemoryError) as failed:
-        create(None)
-    assert str(failed.value) == (
-        "NVIDIA RTX A2000 12GB has 300 of 12,288 MB free, too little to build tiny; close what "
-        "else uses it (nvidia-smi lists it), or use --engine onnxruntime-cuda"
-    )
-    assert builds(library) == 0
-
-
-def test_engines_for_ampere_are_refused_on_older_cards(library, card, monkeypatch):
-    turing = replace(GPU, name="Tesla T4", compute_capability=(7, 5))
-    monkeypatch.setattr(backend, "cuda_devices", lambda: (turing,))
-    with pytest.raises(EngineError, match="Tesla T4 is older than Ampere"):
-        create(None, tensorrt=TensorRtOptions(hardware_compatible="ampere_plus"))
-    assert builds(library) == 0
-
-
-def test_minutes_of_work_are_told_of(library, card, script, tmp_path):
-    script.phases = PHASES
-    told: list[tuple[str, float | None]] = []
-    create(EngineCache(tmp_path), tell=lambda *what: told.append(what))
-    assert told[0] == ("tensorrt: building tiny; this takes minutes", None)
-    assert told[-1] == ("tensorrt: building tiny", 1.0)
-
-
-def test_the_card_decides_what_is_offered(library, card, monkeypatch):
-    found = BACKEND.probe()
-    assert found == Availability(
-        True,
-        "",
-        library.__version__,
-        (GPU.name,),
-        ("float32", "float16"),
-        (32, 64, 128, 256),
-    )
-    monkeypatch.setattr(backend, "cuda_devices", lambda: (replace(GPU, memory_total=1 << 30),))
-    (only,) = BACKEND.probe().batches
-    assert 1 <= only < 32
-
-
-def test_what_is_missing_is_told_in_one_line(library, card, monkeypatch):
-    def reason(change: Callable[[pytest.MonkeyPatch], None]) -> str:
-        with monkeypatch.context() as patch:
-            change(patch)
-            found = BACKEND.probe()
-        assert not found.available and "\n" not in found.reason
-        with pytest.raises(EngineUnavailableError), monkeypatch.context() as patch:
-            change(patch)
-            create(None)
-        return found.reason
-
-    def attribute(place: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
-        return lambda patch: patch.setattr(place, name, value)
-
-    cuda12 = (replace(GPU, driver_version=(12, 4)),)
-    assert reason(attribute(backend, "driver_problem", lambda: "no driver")) == "no driver"
-    told = reason(attribute(api, "installed", lambda: False))
-    assert told == "not installed; pip install 'pathgene-rt[tensorrt]'"
-    told = reason(attribute(backend, "device_package", lambda: ""))
-    assert told.startswith("neither cuda.core nor pycuda is installed; pip install")
-    for version in ("10.2.0", "8.6.1", "12.0.0", "who knows"):
-        told = reason(attribute(library, "__version__", version))
-        assert told.startswith(f"TensorRT {version} is installed, this pathgene-rt runs 10.3 to 11")
-
-    def broken(patch: pytest.MonkeyPatch) -> None:
-        patch.setitem(sys.modules, "tensorrt", None)
-
-    assert reason(broken).startswith("tensorrt cannot be loaded: ")
-
-    def for_cuda_13(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(api, "_has_distribution", lambda name: name == "tensorrt-cu13")
-        patch.setattr(backend, "cuda_devices", lambda: cuda12)
-
-    assert reason(for_cuda_13) == (
-        f"TensorRT {library.__version__} for CUDA 13 is installed, the driver serves CUDA 12.4; "
-        "install a newer NVIDIA driver, or pip uninstall tensorrt-cu13 and pip install "
-        "'pathgene-rt[tensorrt-cu12]'"
-    )
-
-
-def test_distributions_are_looked_up_by_name(monkeypatch):
-    def known(name: str) -> None:
-        if name != "tensorrt-cu12":
-            raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(api, "distribution", known)
-    assert api._has_distribution("tensorrt-cu12") and not api._has_distribution("tensorrt-cu13")
-
-
-# --- what build keeps, and the command line
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Iterator[Bundle]:
-    with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as opened:
-        yield opened
-
-
-class Elsewhere:
-    """A backend under TensorRT's name whose engines are ONNX Runtime's; notes its options."""
-
-    name = "tensorrt"
-
-    def __init__(self) -> None:
-        self.asked: list[TensorRtOptions | None] = []
-
-    def probe(self) -> Availability:
-        return Availability(True, "", "11.4", (GPU.name,), ("float32",))
-
-    def create(self, model, spec, options, precision, cache, *, tell=None):
-        from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU
-
-        self.asked.append(options.tensorrt)
-        if tell is not None:
-            tell("building", 0.5)
-        return CPU.create(model, spec, options, precision, cache)
-
-
-@pytest.fixture
-def elsewhere(monkeypatch) -> Elsewhere:
-    found = Elsewhere()
-    monkeypatch.setattr(registry, "BACKENDS", (("tensorrt", "elsewhere"),))
-    monkeypatch.setattr(registry, "load_backend", lambda name: found)
-    return found
-
-
-@pytest.mark.parametrize("precision", ["auto", "float32"])
-def test_later_commands_ask_for_the_engines_that_build_made(bundle, elsewhere, tmp_path, precision):
-    options = EngineOptions(cache_dir=tmp_path / "cache", precision=precision)
-    asked = TensorRtOptions(strip_weights=True, workspace_mb=512, max_batch=16)
-    told = []
-    build(bundle, replace(options, tensorrt=asked), lambda *what: told.append(what))
-    assert set(elsewhere.asked) == {asked}
-    assert ("building", 0.5) in told
-    assert EngineFactory(bundle, options).options.tensorrt == asked
-    assert EngineFactory(bundle, replace(options, precision="float32")).options.tensorrt == asked
-    elsewhere.asked.clear()
-    build(bundle, options)  # without flags: as if never told otherwise
-    assert set(elsewhere.asked) == {TensorRtOptions()}
-    assert EngineFactory(bundle, options).options.tensorrt == TensorRtOptions()
-
-
-def test_a_build_of_one_precision_decides_nothing_about_auto(bundle, elsewhere, tmp_path):
-    options = EngineOptions(cache_dir=tmp_path / "cache", precision="float32")
-    build(bundle, options)
-    factory = EngineFactory(bundle, replace(options, precision="auto"))
-    assert factory._choose_precision()[0] == "float32"
-    assert "found no precision within the limits" not in factory.notes[0]
-
-
-def test_auto_leaves_out_a_card_on_which_build_could_not_run_the_bundle(
-    bundle, elsewhere, tmp_path, monkeypatch
-):
-    from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU
-
-    def refuse(*_args, **_named):
-        raise EngineError("tensorrt cannot read egfr: node 7 (Unique)")
-
-    both = {"tensorrt": elsewhere, "onnxruntime": CPU}
-    monkeypatch.setattr(registry, "BACKENDS", tuple((name, name) for name in both))
-    monkeypatch.setattr(registry, "load_backend", both.__getitem__)
-    options = EngineOptions(cache_dir=tmp_path / "cache")
-    assert EngineFactory(bundle, options).selection.backend is elsewhere
-    monkeypatch.setattr(elsewhere, "create", refuse)
-    build(bundle, options)
-    factory = EngineFactory(bundle, options)
-    assert factory.selection.backend is CPU
-    assert factory.notes[0] == (
-        "engine tensorrt not used: tensorrt cannot read egfr: node 7 (Unique)"
-    )
-    assert (
-        EngineFactory(bundle, replace(options, backend="tensorrt")).selection.backend is elsewhere
-    )
-
-
-def test_options_of_another_version_count_as_none():
-    known = TensorRtOptions(max_batch=4)
-    assert TensorRtOptions.of_record({"max_batch": 4}) == known
-    for record in (None, "text", {"max_batch": -1}, {"unheard_of": 1}, {"workspace_mb": 1 << 40}):
-        assert TensorRtOptions.of_record(record) == TensorRtOptions()
-
-
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ({"workspace_mb": -1}, "workspace -1 MB is out of range"),
-        ({"max_batch": 5000}, "max_batch 5000 is out of range"),
-        ({"hardware_compatible": "hopper"}, "compatibility 'hopper' is unknown"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(asked, told):
-    with pytest.raises(UsageError, match=told):
-        TensorRtOptions(**asked)
-
-
-def test_build_hands_the_flags_on(tmp_path, elsewhere):
-    path = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
-    flags = ["--workspace", "300", "--version-compatible", "--strip-weights", "--batch", "4"]
-    more = ["--hardware-compatible", "ampere_plus", "--quiet"]
-    result = CliRunner().invoke(app, ["build", str(path), "--engine", "tensorrt", *flags, *more])
-    assert result.exit_code == 0, result.output
-    assert set(elsewhere.asked) == {
-        TensorRtOptions(
-            workspace_mb=300,
-            max_batch=4,
-            version_compatible=True,
-            hardware_compatible="ampere_plus",
-            strip_weights=True,
-        )
-    }
-
-
-def test_steps_are_lines_and_shares_are_a_bar(monkeypatch, capsys):
-    with Console().steps() as step:
-        step("one")
-        step("two", 0.5)
-        step("three", None)
-    assert capsys.readouterr().err == "one\nthree\n"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Console().steps() as step:
-        step("two", 0.25)
-        step("two", 0.5)
-        assert step._bar is not None
-        (task,) = step._bar._bars.tasks
-        assert (task.description, task.completed, task.total) == ("two", 50, 100)
-        step("three")
-        assert step._bar is None
 
 
 # --- the stand-ins against the real bindings
