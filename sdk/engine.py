@@ -139,8 +139,8 @@ class Engine(Protocol):
     def holding(self, array: Array) -> AbstractContextManager[None]:
         """Promise that ``array`` stays as it is during the block.
 
-        Engines of one device that are given it again and again then copy it there once; every
-        result must be taken within the block.
+        Engines of one device that are given it one after the other then copy it there once; each
+        result must be taken before the next engine is given it, and within the block.
         """
 
     def submit(self, inputs: Mapping[str, Array]) -> None:

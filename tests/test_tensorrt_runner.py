@@ -473,6 +473,21 @@ def test_heads_share_one_copy_of_the_bag(card: Card):
     card.assert_empty()
 
 
+def test_a_bag_whose_copy_failed_is_copied_again(card: Card, monkeypatch: pytest.MonkeyPatch):
+    inputs = bag(50)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the bus is broken")
+
+    with card.head() as runner, runner.holding(inputs["features"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(card.device, "upload", broken)
+            with pytest.raises(EngineError, match="the bus is broken"):
+                runner.submit(inputs)
+        assert_judged(runner, inputs)
+    card.assert_empty()
+
+
 def test_a_bag_that_leaves_no_room_for_the_head_moves_to_the_computers_memory(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ):

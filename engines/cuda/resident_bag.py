@@ -22,12 +22,13 @@ from pathgene_rt.engines.cuda.memory_plan import place_bag
 
 @dataclass
 class _Held:
-    """``array`` and where it lies for the GPU; None: nobody asked yet."""
+    """``array`` and where it lies for the GPU (None: nobody asked yet), once it was ``copied``."""
 
     array: Array
     holders: int = 0
     memory: DeviceMemory | PinnedMemory | None = None
     on_device: bool = False
+    copied: bool = False
 
 
 class ResidentBags:
@@ -74,19 +75,19 @@ class ResidentBags:
             return
         free, _ = self._device.memory_info()
         size = held.array.nbytes
-        if place_bag(free + (size if held.on_device else 0), size, room) == "device":
-            if held.on_device:
-                return
+        if place_bag(free + (size if held.on_device else 0), size, room) == "host":
+            self._spill(held)
+            return
+        if held.memory is None:
             try:
-                memory = self._device.allocate(size)
-            except DeviceMemoryError:
-                pass  # in pieces, or taken by another program since
-            else:
-                held.memory, held.on_device = memory, True
-                self._device.upload(memory.address, held.array, stream)
-                stream.synchronize()
+                held.memory, held.on_device = self._device.allocate(size), True
+            except DeviceMemoryError:  # in pieces, or taken by another program since
+                self._spill(held)
                 return
-        self._spill(held)
+        if not held.copied:
+            self._device.upload(held.memory.address, held.array, stream)
+            stream.synchronize()
+            held.copied = True
 
     def _spill(self, held: _Held) -> None:
         memory, held.memory, held.on_device = held.memory, None, False
