@@ -230,4 +230,7 @@ GPU_CHECKS = (
     Check("out of memory", "a filled card halves the batch, once", out_of_memory, 3600.0),
 )
 
-GPU_TIMING_CHECKS = (Check("time: copies", "what the bus allows", copies, timing=True),)
+GPU_TIMING_CHECKS = (
+    Check("time: copies", "what the bus allows", copies, timing=True),
+    Check("time: decode on the card", "how fast tiles come from it", stored_tiles, timing=True),
+)
