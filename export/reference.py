@@ -55,8 +55,9 @@ def pooled_features(outputs: Float32Array, pooling: Pooling, prefix_tokens: int)
     """Features [n, D] as they are; tokens [n, t, D] pooled to [n, D], or [n, 2D] of both kinds."""
     if pooling == "none":
         return outputs
-    first, mean = outputs[:, 0], outputs[:, prefix_tokens:].mean(axis=1)
-    return {"cls": first, "mean": mean, "cls+mean": np.concatenate([first, mean], axis=1)}[pooling]
+    kinds = {"cls": outputs[:, 0], "mean": outputs[:, prefix_tokens:].mean(axis=1)}
+    pooled: Float32Array = np.concatenate([kinds[kind] for kind in pooling.split("+")], axis=1)
+    return pooled
 
 
 def head_inputs(

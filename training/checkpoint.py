@@ -219,8 +219,8 @@ def weights_sha256(state: Mapping[str, Tensor], extra: Mapping[str, object]) -> 
     tensors = ((name, state[name].detach().cpu().contiguous()) for name in sorted(state))
     return tensors_sha256(
         (
-            (name, str(tensor.dtype), tensor.shape, tensor.reshape(-1).view(torch.uint8).numpy())
-            for name, tensor in tensors
+            (name, str(part.dtype), part.shape, part.reshape(-1).view(torch.uint8).numpy().data)
+            for name, part in tensors
         ),
         extra,
     )
