@@ -26,7 +26,8 @@ from typing import Annotated
 
 import torch
 import typer
-from gpu_parts import PARTS, Row, Settings
+from gpu_bench import Row, Settings
+from gpu_parts import PARTS
 
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS
