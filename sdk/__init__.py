@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathgene_rt.case_prediction import predict_case
     from pathgene_rt.errors import PathGeneError
     from pathgene_rt.features import FeatureBag, read_features, write_features
-    from pathgene_rt.options import EngineOptions, PredictOptions, TissueOptions
+    from pathgene_rt.options import EngineOptions, PredictOptions, TensorRtOptions, TissueOptions
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report import Report
     from pathgene_rt.scan import ScanSession
@@ -39,6 +39,7 @@ __all__ = [
     "ScanOptions",
     "ScanProgress",
     "ScanSession",
+    "TensorRtOptions",
     "TissueOptions",
     "open_slide",
     "predict_case",
@@ -58,6 +59,7 @@ _HOMES = {
     "ScanOptions": "scan_input",
     "ScanProgress": "scan_progress",
     "ScanSession": "scan",
+    "TensorRtOptions": "options",
     "TissueOptions": "options",
     "open_slide": "slides",
     "predict_case": "case_prediction",
