@@ -41,7 +41,7 @@ HERE = Path(__file__).parent
 NO_GPU = 5
 """The exit code of commands that find no engine."""
 
-MPP_40X, TILE_UM, TISSUE = 0.25, 128.0, 0.6
+MPP_40X, TILE_UM, TISSUE = 0.25, 128.0, 0.8
 SLIDE_TILES = 30_000
 BATCHES = (32, 128, 512)
 LIMIT_S = {"torch-compile": 300.0, "engines": 900.0, "slide": 300.0}
