@@ -165,6 +165,12 @@ def test_a_refused_operator_is_one_line_with_its_node(library, script):
     assert "Builder.build_serialized_network" not in library.made()
 
 
+def test_an_old_export_that_moves_bytes_is_to_be_made_again(library, script):
+    script.parser_errors = [("Transpose_0", "Transpose", "UINT8 is not supported here")]
+    with pytest.raises(EngineError, match="UINT8 is not supported here; export the bundle again"):
+        build_plan(order())
+
+
 def test_running_out_of_memory_is_told_though_it_is_not_the_first_error(library, script):
     script.plan_is_none = True
     script.log = [

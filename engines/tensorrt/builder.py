@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pathgene_rt.engines.backend import Tell
 from pathgene_rt.engines.tensorrt import api
-from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE, failure, native_errors
+from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE, advice, failure, native_errors
 from pathgene_rt.engines.tensorrt.profiles import Profile, shapes
 from pathgene_rt.engines.tensorrt.progress import BuildProgress, monitor
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
@@ -107,7 +107,7 @@ def _refusal(name: str, errors: Sequence[trt.ParserError]) -> EngineError:
     told = " ".join(first.desc().split()).rstrip(".")
     return EngineError(
         f"tensorrt cannot read {name}: node {node} ({first.node_operator()}): {told}{more}; "
-        f"{OTHER_ENGINE}"
+        f"{advice(told)}"
     )
 
 

@@ -70,6 +70,10 @@ _CAUSES = (
         re.compile(r"Could not find any implementation", re.I).search,
         f"build with a larger --workspace, or {OTHER_ENGINE}",
     ),
+    _Cause(
+        re.compile(r"\bUINT8\b", re.I).search,
+        "export the bundle again: older exports move bytes before they cast them",
+    ),
 )
 
 
@@ -136,6 +140,10 @@ def failure(doing: str, said: Messages, otherwise: str = "it gave no reason") ->
     A DeviceMemoryError if GPU memory ran out.
     """
     text = said.telling or " ".join(otherwise.split())
-    advice = next((cause.advice for cause in _CAUSES if cause.told_by(text)), OTHER_ENGINE)
     kind = DeviceMemoryError if is_out_of_memory(text) else EngineError
-    return kind(f"tensorrt cannot {doing}: {shorten(text, _MESSAGE_LENGTH)}; {advice}")
+    return kind(f"tensorrt cannot {doing}: {shorten(text, _MESSAGE_LENGTH)}; {advice(text)}")
+
+
+def advice(text: str) -> str:
+    """What to do about the failure that ``text`` tells of."""
+    return next((cause.advice for cause in _CAUSES if cause.told_by(text)), OTHER_ENGINE)
