@@ -1,8 +1,8 @@
 """Every head and the encoder in float16 against float32: docs/float16.md's table.
 
-    python -m benchmarks.float16_gate [--head NAME] [--n 1 --n 100000] [--encoder]
+    python -m benchmarks.float16_gate [--head NAME] [--n 1 --n 100000] [--golden SLIDE]
 
-Heads are seeded, for the features that a seeded CTransPath gives of generated tissue; their last
+Heads are seeded, for the features that a seeded CTransPath gives of the golden tiles; their last
 layer is shifted and scaled so that probabilities span 0.2 to 0.8 and more over 24 bags that stand
 for slides, each of tiles between two of the golden ones. The float16 graph is the one that
 `pathgene-rt export` would write; it runs with each result rounded to float16, in ONNX Runtime on
@@ -12,6 +12,7 @@ the CPU. Exits with 1 if a head is over a limit at some n.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -27,13 +28,12 @@ from pathgene_rt.export.float16_gate import (
     ERROR_LIMITS,
     FIDELITY,
     PROBABILITY,
-    RANK,
     encoder_in_float16,
     head_bags,
     head_errors,
     head_in_float16,
 )
-from pathgene_rt.export.golden import generated_tiles
+from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.head import HeadGraph
 from pathgene_rt.export.mixed_precision import rounding_in_float32
 from pathgene_rt.export.preprocess import TileEncoder
@@ -73,24 +73,29 @@ def main(
     head: Annotated[list[str] | None, typer.Option(help="Which heads; all by default.")] = None,
     n: Annotated[list[int] | None, typer.Option(help="Bag sizes.")] = None,
     encoder: Annotated[bool, typer.Option(help="Judge the encoder too.")] = True,
+    golden: Annotated[
+        list[Path] | None, typer.Option(help="Slides of the golden tiles; else generated tissue.")
+    ] = None,
 ) -> None:
     preprocess = Preprocess()
-    tiles, module = generated_tiles(preprocess), CTransPath.seeded(0)
+    (tiles, source), module = golden_tiles(golden or [], preprocess), CTransPath.seeded(0)
     features = encoder_features(module, tiles, preprocess)
     sizes, passed = n or _SIZES, True
-    print("| graph | float32 nodes | probabilities | " + " | ".join(f"n = {k:,}" for k in sizes))
-    print("|---" * (3 + len(sizes) + 1) + "|")
+    columns = [f"{_SLIDES} slides", *(f"n = {size:,}" for size in sizes), "verdict"]
+    print(f"| graph | float32 nodes | probabilities | {' | '.join(columns)} |")
+    print("|---" * (3 + len(columns)) + "|")
     if encoder:
         example = {"tiles": torch.from_numpy(tiles[:3])}
         graph = to_onnx(TileEncoder(FoldedCTransPath(module), preprocess), example, ["features"])
-        began = time.monotonic()
+        began = time.process_time()
         half, reduced = encoder_in_float16(graph, tiles, features)
         passed &= reduced is not None
         print(
-            f"| encoder, {len(tiles)} tiles | {len(half.kept)} of {half.nodes} | - "
+            f"| encoder, {len(tiles)} tiles of {source} | {len(half.kept)} of {half.nodes} | - "
             f"| e = {half.errors[FIDELITY]:.4f}, limit {ERROR_LIMITS[FIDELITY]:g}; "
-            f"{time.monotonic() - began:.0f} s, {len(graph) / 1e6:.0f} + "
-            f"{len(reduced or b'') / 1e6:.0f} MB |"
+            f"{time.process_time() - began:.0f} s of CPU time, {len(graph) / 1e6:.0f} + "
+            f"{len(reduced or b'') / 1e6:.0f} MB |",
+            flush=True,
         )
     for variant in head or VARIANTS:
         passed &= _judge(variant, features, sizes)
@@ -113,23 +118,21 @@ def _judge(variant: str, features: Float32Array, sizes: list[int]) -> bool:
         print(f"{row} | float32 only: {half.refused} |", flush=True)
         return True
     rounding = open_graph(rounding_in_float32(reduced))
-    cells, passed = [], True
-    groups = [slides, *([bag] for bag in head_bags(head.inputs, features, sizes)[1:])]
-    for bags in groups:
-        errors = [head_errors(spec, float32(bag), rounding(bag)) for bag in bags]
-        worst = {measure: max(found[measure] for found in errors) for measure in errors[0]}
-        passed &= all(error <= ERROR_LIMITS[measure] for measure, error in worst.items())
-        cells.append(
-            f"{worst[PROBABILITY]:.0e} / {worst[RANK]:.0e}"
-            if RANK in worst
-            else f"{worst[PROBABILITY]:.0e}"
-        )
+    moved = [head_errors(spec, float32(bag), rounding(bag))[PROBABILITY] for bag in slides]
+    cells, passed = [f"{max(moved):.0e}"], max(moved) <= ERROR_LIMITS[PROBABILITY]
+    for bag in head_bags(head.inputs, features, sizes)[1:]:
+        errors = head_errors(spec, float32(bag), rounding(bag))
+        passed &= all(error <= ERROR_LIMITS[measure] for measure, error in errors.items())
+        cells.append(" / ".join(f"{error:.0e}" for error in errors.values()))
     print(f"{row} | {' | '.join(cells)} | {'passes' if passed else 'FAILS'} |", flush=True)
     return passed
 
 
 def _slides(inputs: tuple[str, ...], features: Float32Array) -> list[Inputs]:
-    """Bags that differ as slides do: the tiles of each lie between two golden ones of its own."""
+    """Bags that differ as slides do: the tiles of each lie between two golden ones of its own.
+
+    Attention within them is not compared: it hardly differs from tile to tile.
+    """
     pairs = np.random.default_rng(0).permutation(len(features)).reshape(_SLIDES, -1)
     return [head_bags(inputs, features[pair], [_SLIDE_TILES])[1] for pair in pairs]
 

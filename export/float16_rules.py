@@ -39,7 +39,7 @@ def kept_by_rule(model: ir.Model) -> Reasons:
         ("no float16 form", [node for node in nodes if not _takes_float16(node, model)]),
         ("integers", begun),
         ("pixels", rounding | _scaling({*begun, *rounding})),
-        ("result", computed_by(model.graph.outputs)),
+        ("result", _last_layers(model.graph.outputs)),
         ("decision", _before([node for node in model.graph if _decides(node)])),
         ("sum", [node for node in nodes if node.op_type in _SUMMING or _spans_bag(node)]),
         ("iteration", _iterating({node for node in nodes if _multiplies_squares(node)})),
@@ -168,6 +168,17 @@ def computed_by(values: Iterable[ir.Value]) -> set[ir.Node]:
     return found
 
 
+def _last_layers(outputs: Iterable[ir.Value]) -> set[ir.Node]:
+    """The nodes that compute ``outputs``, through what only scales and shifts them."""
+    found: set[ir.Node] = set()
+    waiting = list(outputs)
+    while waiting:
+        nodes = computed_by([waiting.pop()]) - found
+        found |= nodes
+        waiting += [value for node in nodes if _scales(node) for value in floats(node.inputs)]
+    return found
+
+
 def _scaling(nodes: Iterable[ir.Node]) -> set[ir.Node]:
     """What only scales and shifts by constants behind ``nodes``, through movers."""
     found: set[ir.Node] = set()
@@ -175,10 +186,13 @@ def _scaling(nodes: Iterable[ir.Node]) -> set[ir.Node]:
     while waiting:
         for value in floats(waiting.pop().outputs):
             for user in value.consumers():
-                others = [item for item in user.inputs if item is not value and item is not None]
-                constant = all(item.const_value is not None for item in others)
-                scales = constant and user.op_type in _ELEMENTWISE
-                if user not in found and (scales or is_mover(user)):
+                if user not in found and (_scales(user) or is_mover(user)):
                     found.add(user)
                     waiting.append(user)
     return found
+
+
+def _scales(node: ir.Node) -> bool:
+    """Whether ``node`` scales or shifts its one variable input by a constant."""
+    variable = [value for value in node.inputs if value is not None and value.const_value is None]
+    return node.op_type in _ELEMENTWISE and len(variable) == 1

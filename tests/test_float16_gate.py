@@ -123,9 +123,12 @@ def test_a_head_whose_products_all_choose_is_refused():
 
 
 def test_a_head_that_is_no_number_is_far_from_any():
-    nothing = {"logits": np.full(2, np.nan, np.float32), "attention": np.ones((3, 1), np.float32)}
-    found = {"logits": np.zeros(2, np.float32), "attention": np.ones((3, 1), np.float32)}
+    even = np.ones((30, 1), np.float32)
+    nothing = {"logits": np.full(2, np.nan, np.float32), "attention": even}
+    found = {"logits": np.zeros(2, np.float32), "attention": even}
     assert head_errors(spec(), found, nothing) == {"probability": np.inf, "attention rank": 0}
+    few = {"logits": np.zeros(2, np.float32), "attention": even[:22]}
+    assert head_errors(spec(), few, few) == {"probability": 0}
 
 
 def test_bags_have_no_two_tiles_alike_and_places_of_their_own():
