@@ -41,13 +41,13 @@ def verify(
     ]
     for head in found.heads:
         for what, moved, limit in (
-            ("probability, torch's features", head.golden_features, head.limit),
+            ("probability, golden features", head.golden_features, head.limit),
             ("probability, own features", head.own_features, limits.probabilities),
         ):
             if moved is not None:
                 rows.append([head.name, what, f"{moved:.6f}", f"{limit}"])
     title = f"{found.engine.backend} {found.engine.version}, {found.engine.precision}"
-    console.table(title, ["model", "difference from torch", "found", "limit"], rows)
+    console.table(title, ["model", "difference from the golden one", "found", "limit"], rows)
     console.emit({**found.to_dict(), "notes": list(notes)})
     found.require_passed()
     console.say("Within the limits.")

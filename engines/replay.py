@@ -68,7 +68,7 @@ class Verification:
                 found.append(f"fidelity error {error:.4f} of the {which} tile is over {limit:g}")
         for head in self.heads:
             for what, moved, limit in (
-                ("torch's features", head.golden_features, head.limit),
+                ("golden features", head.golden_features, head.limit),
                 ("its own features", head.own_features, self.limits.probabilities),
             ):
                 if moved is not None and not moved <= limit:
