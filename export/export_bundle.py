@@ -114,6 +114,7 @@ def _require_sensible(request: ExportRequest) -> None:
 
 def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
     from pathgene_rt.export.encoder import export_encoder, is_bundle, reuse_encoder
+    from pathgene_rt.export.foreign_encoder import adopt_encoder
 
     if isinstance(request.encoder, OnnxEncoder):
         if request.preprocess is not None:
@@ -121,8 +122,6 @@ def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
                 f"[preprocess] is for a checkpoint; that of {request.encoder.path} is in the file "
                 "of --preprocess"
             )
-        from pathgene_rt.export.foreign_encoder import adopt_encoder
-
         announce("taking over and comparing the encoder")
         return adopt_encoder(request.encoder, request.golden)
     if is_bundle(request.encoder):
@@ -133,6 +132,10 @@ def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
             )
         announce("taking over and comparing the encoder")
         return reuse_encoder(request.encoder)
+    if request.encoder.suffix == ".onnx":
+        raise UsageError(
+            f"{request.encoder} is an ONNX file; give it as --encoder-onnx, with --preprocess"
+        )
     announce("exporting and comparing the encoder")
     return export_encoder(request.encoder, request.preprocess or Preprocess(), request.golden)
 

@@ -97,6 +97,8 @@ def test_the_graph_keeps_the_contract(exported):
     assert [size.dim_value for size in tiles.type.tensor_type.shape.dim[1:]] == [TILE_PX] * 2 + [3]
     assert (features.name, features.type.tensor_type.elem_type) == ("features", TensorProto.FLOAT)
     assert features.type.tensor_type.shape.dim[1].dim_value == exported.feature_dim == 2 * WIDTH
+    # TensorRT takes bytes into nothing else.
+    assert {node.op_type for node in model.graph.node if "tiles" in node.input} == {"Cast"}
     assert not model.functions and not model.metadata_props and not model.graph.doc_string
     spec = exported.spec
     assert (spec.name, spec.architecture, spec.feature_dim) == ("test-vit", "test-vit", 2 * WIDTH)
@@ -444,10 +446,11 @@ def test_a_panel_names_the_file_and_its_spec(tmp_path):
         (("--preprocess", "s.toml"), "describes an --encoder-onnx; give that too"),
         (("--encoder", "e.pth", "--preprocess", "s.toml"), "describes an --encoder-onnx"),
         (("--encoder", "e.pth", "--encoder-onnx", "m.onnx"), "are two encoders; give one"),
+        (("--encoder", "m.onnx"), "is an ONNX file; give it as --encoder-onnx"),
     ],
 )
-def test_options_that_contradict_each_other(arguments, message):
-    result = run("export", *arguments, "--out", "x.pgrt")
+def test_options_that_contradict_each_other(tmp_path, arguments, message):
+    result = run("export", *arguments, "--out", tmp_path / "x.pgrt")
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
 
