@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from pathgene_rt.geometry import Float32Array
 
+RANKED_FROM = 23
+"""Tiles of a bag: in a smaller one two neighbours that change places cost a rank correlation more
+than 0.001."""
+
 _ROWS = 256
 """Rows of the distance matrix computed at a time: bounds memory to this many times n."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from pathgene_rt.bundle import float16_file
 from pathgene_rt.calibration import probabilities
 from pathgene_rt.engine import LIMITS
-from pathgene_rt.engines.compare import fidelity_error, rank_correlation
+from pathgene_rt.engines.compare import RANKED_FROM, fidelity_error, rank_correlation
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.export.check import Inputs, Run, check_graph, open_graph
 from pathgene_rt.export.float16_ranges import kept_by_range, node_errors
@@ -49,7 +49,6 @@ probability, and 1 - Spearman's rho of a bag's attention."""
 BAG_SIZES = (1, 17, 300, 5000)
 _BATCH = 4
 _BLOCK = 8
-_RANKED_FROM = 23
 _NAMED = 3
 _SHARES = (0.0, 0.1, 0.3, 0.6)
 """Of the nodes that may compute in float16, how many costly ones are kept in each attempt."""
@@ -132,7 +131,7 @@ def head_errors(spec: HeadSpec, expected: Inputs, found: Inputs) -> dict[str, fl
         for outputs in (expected, found)
     )
     errors = {PROBABILITY: float(np.abs(after - before).max())}
-    if "attention" in expected and len(expected["attention"]) >= _RANKED_FROM:
+    if "attention" in expected and len(expected["attention"]) >= RANKED_FROM:
         errors[RANK] = 1 - rank_correlation(expected["attention"], found["attention"])
     return {measure: float(np.nan_to_num(error, nan=np.inf)) for measure, error in errors.items()}
 

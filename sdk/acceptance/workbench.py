@@ -12,10 +12,9 @@ from typing import Any, Self
 import numpy as np
 
 from pathgene_rt.acceptance.result import Target
-from pathgene_rt.attention import percentile_ranks
 from pathgene_rt.bundle import Bundle
 from pathgene_rt.engine import LIMITS, Array, FidelityLimits, Precision
-from pathgene_rt.engines.compare import Fidelity, fidelity_error
+from pathgene_rt.engines.compare import RANKED_FROM, Fidelity, fidelity_error, rank_correlation
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.features import FeatureBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
@@ -220,8 +219,8 @@ def compare_reports(
                     f"{name} move by {change:.4f} from the CPU's, over {limits.probabilities:g}"
                 )
             moved = max(moved, change)
-        else:
-            least = min(map(spearman, values.T, expected.T))
+        elif len(values) >= RANKED_FROM:
+            least = rank_correlation(values, expected)
             if not least >= least_order:
                 raise CheckFailedError(
                     f"{name} is in another order than the CPU's: Spearman {least:.4f}, under "
@@ -229,13 +228,3 @@ def compare_reports(
                 )
             order = min(order, least)
     return {"probability moved": moved, "attention Spearman": order}
-
-
-def spearman(left: Array, right: Array) -> float:
-    """Spearman's rank correlation of two float vectors; 1 where both are constant."""
-    ranks = [percentile_ranks(values).astype(np.float64) for values in (left, right)]
-    spread = [float(values.std()) for values in ranks]
-    if 0.0 in spread:
-        return float(spread == [0.0, 0.0])
-    centred = [values - values.mean() for values in ranks]
-    return float((centred[0] * centred[1]).mean() / (spread[0] * spread[1]))
