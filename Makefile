@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPINGS := ../shared/tensorrt/typings
 
-.PHONY: demo test test-slow lint lint-gpu format link wheel capi-wheel clean
+.PHONY: demo test test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
 
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
@@ -31,6 +31,10 @@ lint-gpu:
 	  MYPYPATH=$(TYPINGS)/$$version:$(TYPINGS)/pycuda_stub:$(TYPINGS)/cuda_core_stub \
 	    $(BIN)/mypy --cache-dir .mypy_cache/$$version -p pathgene_rt.engines || exit 1; \
 	done
+
+# Which native functions our source calls: for acceptance, and the list in docs/gpu.md.
+native-calls: link
+	$(BIN)/python -m tests.native_calls $(TYPINGS)
 
 format: link
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Makes sdk/acceptance/native_calls.json: which native function each call in our source means.
 
-    python -m tests.native_calls TYPINGS
+    make native-calls        # python -m tests.native_calls TYPINGS
 
 mypy knows what a method is called on, from the stubs in the folder TYPINGS that were made from the
 real bindings. Calls of which it knows nothing, in files that use a library without stubs (ONNX
