@@ -79,7 +79,8 @@ def _make(check: Check, job: Job) -> CheckResult:
         status,  # type: ignore[arg-type]
         detail,
         time.perf_counter() - began,
-        {name: float(value) for name, value in figures.items()},
+        # JSON has no infinity.
+        {name: float(value) for name, value in figures.items() if np.isfinite(value)},
     )
 
 
