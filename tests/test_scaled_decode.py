@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
-from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import EngineError
