@@ -2,8 +2,8 @@
 
 Its ONNX file takes normalised pixels float [n, 3, i, i] and gives features [n, D] or tokens
 [n, t, D]. Our graphs go before it (bytes to pixels) and, where tokens are pooled, behind it; its
-own nodes and weights stay as they are. The reference that it is compared with is the file itself in
-ONNX Runtime, behind Pillow, a tile at a time.
+own nodes and weights stay as they are, but for FP16 ones, which compute in float32. The reference
+that it is compared with is the file itself in ONNX Runtime, behind Pillow, a tile at a time.
 """
 
 from __future__ import annotations
