@@ -70,7 +70,7 @@ def encoder_rate(bench: Workbench) -> Finding:
 
 def repeated_shapes(bench: Workbench) -> Finding:
     """What a batch as large as the last saves: that is when engines that can use CUDA graphs."""
-    small = 8  # where starting the kernels takes longer than they do
+    small = 4  # where starting the kernels takes longer than they do
     with bench.factory(batch=small).encoder() as encoder:
         name = encoder.spec.inputs[0].name
         parts = [np.ascontiguousarray(bench.tiles[:count]) for count in (small, small - 1)]
@@ -91,7 +91,7 @@ def repeated_shapes(bench: Workbench) -> Finding:
     return Finding("; ".join((words, *warnings)), figures)
 
 
-_CALLS = 20
+_CALLS = 10
 
 
 def heads_time(bench: Workbench) -> Finding:
