@@ -68,11 +68,14 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         else:
             console.say("no heads: this bundle extracts features only")
         models = [("encoder", encoder), *((head.name, head.model) for head in opened.heads)]
-        console.table(
-            "graphs in float16, for GPUs",
-            ("graph", "nodes in float32", "largest difference from float32"),
-            [[name, *_float16(model)] for name, model in models],
-        )
+        if any(model.float16 for _, model in models):
+            console.table(
+                "graphs in float16, for GPUs",
+                ("graph", "nodes in float32", "largest difference from float32"),
+                [[name, *_float16(model)] for name, model in models],
+            )
+        else:
+            console.say("no graphs in float16: GPUs run this bundle in float32")
 
 
 def _threshold(head: HeadSpec) -> str:
