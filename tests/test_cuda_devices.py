@@ -175,8 +175,9 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     class Stream(Closing):
         handle = 0x1234
 
-        def __init__(self, device: Device) -> None:
-            self.device = device
+        @property
+        def device(self) -> Device:
+            return Device(0)
 
         def record(self, event: Event) -> None:
             calls.append("record")
@@ -184,23 +185,35 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
         def sync(self) -> None:
             calls.append("stream.sync")
 
+    of_thread = threading.local()
+
     class Device:
-        def __init__(self, number: int) -> None:
-            pass
+        """One object a thread, each to be told that it is current: as cuda.core 1.2.2 has it."""
+
+        told = False
+
+        def __new__(cls, number: int) -> Device:
+            if not hasattr(of_thread, "device"):
+                of_thread.device = super().__new__(cls)
+            found: Device = of_thread.device
+            return found
 
         def set_current(self) -> None:
+            self.told = True
             calls.append(("current", threading.get_ident()))
 
         def create_stream(self, *, options: Any) -> Stream:
-            assert options.nonblocking
-            return Stream(self)
+            assert self.told and options.nonblocking
+            return Stream()
 
         def create_graph_builder(self) -> GraphBuilder:
-            other = Stream(self)
+            assert self.told
+            other = Stream()
             other.handle = 0x5678
             return GraphBuilder(other)
 
         def create_event(self, options: dict[str, bool]) -> Event:
+            assert self.told, "perhaps you forgot to call .set_current() first?"
             calls.append(("event", options))
             return Event()
 
@@ -250,6 +263,19 @@ def test_cuda_core_streams_events_and_graphs(cuda_core: Any, calls: list[Any]):
         "close Event",
         "close Stream",
     ]
+
+
+def test_cuda_core_makes_events_in_threads_that_did_not_open_the_device(
+    cuda_core: Any, calls: list[Any]
+):
+    def use() -> None:
+        with cuda_core.current("work"):
+            cuda_core.stream().event().record()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert calls[1:] == [("event", {"blocking_sync": True}), "record"]
 
 
 def test_a_capture_that_fails_is_ended_and_closed(cuda_core: Any, calls: list[Any]):

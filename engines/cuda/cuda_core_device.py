@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class CudaCoreEvent:
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, device: Device, stream: Stream) -> None:
         self._stream = stream
-        self._event: Event = stream.device.create_event({"blocking_sync": True})
+        # Not of `stream.device`: that is another object in each thread, which must be told, too.
+        self._event: Event = device.create_event({"blocking_sync": True})
 
     def record(self) -> None:
         self._stream.record(self._event)
@@ -55,7 +56,7 @@ class CudaCoreStream:
         return int(self._stream.handle)
 
     def event(self) -> CudaCoreEvent:
-        return CudaCoreEvent(self._stream)
+        return CudaCoreEvent(self._device, self._stream)
 
     def synchronize(self) -> None:
         self._stream.sync()
