@@ -178,6 +178,13 @@ def test_errors_of_ours_pass_unchanged(cuda: CDLL):
     assert found.value is ours
 
 
+def test_a_context_that_another_thread_captures_in_is_not_lost(cuda: CDLL):
+    cuda.fake_fail(900)
+    with pytest.raises(EngineError, match="unsupported") as found, context_errors("fake", "run"):
+        raise RuntimeError("unsupported")
+    assert type(found.value) is EngineError
+
+
 @pytest.mark.parametrize(
     "text",
     [

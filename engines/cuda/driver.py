@@ -29,6 +29,9 @@ _ADVICE = {
 }
 """By CUresult of cuInit."""
 
+_CAPTURING = 900
+"""CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED."""
+
 _OUT = POINTER(c_int)
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
@@ -112,10 +115,11 @@ def context_failure() -> str:
     """What has made the calling thread's current context unusable, or an empty string.
 
     After an error such as an illegal address every call on the context fails with it, also this
-    one, which waits for the context's work; after one such as out of memory none does.
+    one, which waits for the context's work; after one such as out of memory none does. While
+    another thread captures a graph the context works, but nobody may wait for it.
     """
     code = library().cuCtxSynchronize()
-    return "" if code == 0 else f"{error_symbol(code)} ({code})"
+    return "" if code in (0, _CAPTURING) else f"{error_symbol(code)} ({code})"
 
 
 def cuda_devices() -> tuple[GpuInfo, ...]:
