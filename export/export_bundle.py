@@ -158,16 +158,20 @@ def _in_float16(
     encoder: ExportedEncoder, heads: Sequence[ExportedHead], announce: Stage
 ) -> dict[str, Reduced]:
     """By file of the float32 graph, what became of each model in float16."""
-    from pathgene_rt.export.float16_gate import encoder_in_float16, head_bags, head_in_float16
+    from pathgene_rt.export.float16_gate import (
+        encoder_in_float16,
+        head_bags,
+        head_in_float16,
+        slide_bags,
+    )
 
     announce("reducing and comparing the encoder in float16")
     reduced = {ENCODER_FILE: encoder_in_float16(encoder.graph, encoder.tiles, encoder.features)}
     for head in heads:
         announce(f"reducing and comparing head {head.spec.name} in float16")
         inputs = tuple(tensor.name for tensor in head.spec.model.inputs)
-        reduced[head.spec.file] = head_in_float16(
-            head.spec, head.graph, head_bags(inputs, encoder.features)
-        )
+        bags = [*head_bags(inputs, encoder.features), *slide_bags(inputs, encoder.features)]
+        reduced[head.spec.file] = head_in_float16(head.spec, head.graph, bags)
     return reduced
 
 

@@ -49,6 +49,7 @@ probability, and 1 - Spearman's rho of a bag's attention."""
 BAG_SIZES = (1, 17, 300, 5000)
 _BATCH = 4
 _BLOCK = 8
+_SLIDE_TILES = 22
 _NAMED = 3
 _SHARES = (0.0, 0.1, 0.3, 0.6)
 """Of the nodes that may compute in float16, how many costly ones are kept in each attempt."""
@@ -158,6 +159,16 @@ def head_bags(
         mixed = features[one] * share + features[other] * (1 - share)
         bags.append(head_inputs(inputs, mixed, coords))
     return [dict(bag) for bag in bags]
+
+
+def slide_bags(inputs: tuple[str, ...], features: Float32Array) -> list[Inputs]:
+    """Bags that differ as slides do: the tiles of each lie between two golden ones of its own.
+
+    Attention hardly differs within them, so that they are too few for a rank.
+    """
+    order = np.random.default_rng(0).permutation(len(features))
+    pairs = np.array_split(order, len(order) // 2)
+    return [head_bags(inputs, features[pair], [_SLIDE_TILES])[1] for pair in pairs]
 
 
 def _within_limits(
