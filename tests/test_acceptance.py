@@ -200,8 +200,6 @@ def test_a_wrong_engine_fails(bundle, slide, tmp_path):
     with pytest.raises(CheckFailedError, match="fidelity error of the median tile"):
         CHECKS["as the CPU"].run(bench)
     bench.golden = golden
-    with pytest.raises(CheckFailedError, match=r"over 0\.002"):
-        CHECKS["batch sizes"].run(bench)
     with pytest.raises(CheckFailedError, match="2 batches in flight"):
         CHECKS["in flight"].run(bench)
     bench.close()

@@ -87,12 +87,14 @@ def batch_sizes(bench: Workbench) -> Finding:
     }
     if bench.job.gpu and (largest := factory.selection.availability.batches[-1]) != usual:
         sizes[largest] = ((largest, largest + 1),)
+    with factory.encoder() as encoder:
+        own = encode_tiles(encoder, bench.tiles, usual)
     reached, worst = [], 0.0
     for made_for, calls in sizes.items():
         with bench.factory(batch=made_for).encoder() as encoder:
             for batch, count in calls:
                 tiles = np.resize(bench.tiles, (count, *bench.tiles.shape[1:]))
-                reference = np.resize(bench.golden, (count, bench.golden.shape[1]))
+                reference = np.resize(own, (count, own.shape[1]))
                 features = encode_tiles(encoder, tiles, batch)
                 reached.append(f"{count} tiles in batches of {batch}")
                 found = bench.require_features(features, reference, reached[-1])
