@@ -6,9 +6,12 @@ The device is fake_cuda.py's, the kernel is compiled for this processor (assembl
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pathgene_rt.engines.cuda import errors
-from pathgene_rt.engines.cuda.decode import compile_ptx, tile_decoder
+from pathgene_rt.engines.cuda.decode import codec, compile_ptx, tile_decoder
 from pathgene_rt.engines.cuda.decode.codec import NvImageCodec
 from pathgene_rt.engines.cuda.decode.plan import chunks
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
@@ -405,3 +408,44 @@ def test_nvimagecodec_refuses_what_is_damaged(cmu_slide: Path) -> None:
         images: list[object] = []
         with pytest.raises(StoredTileError, match=why):
             codec.decode(streams, level, images, 0)
+
+
+class Pixels:
+    """An image of nvImageCodec's in memory of the computer."""
+
+    alive: ClassVar[weakref.WeakSet[Pixels]] = weakref.WeakSet()
+    strides = (24, 3, 1)
+
+    def __init__(self, high: int) -> None:
+        self.alive.add(self)
+        self.__array_interface__ = {"shape": (high, 8, 3), "data": (4096, False)}
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [(lambda: None, "cannot decode 1 of 2 stored jpeg"), (lambda: Pixels(7), "pixels of shape")],
+)
+def test_an_error_that_is_kept_keeps_no_pixels(
+    monkeypatch: pytest.MonkeyPatch, second: Callable[[], Pixels | None], why: str
+) -> None:
+    """They would be freed after their stream: nvImageCodec ends the process then."""
+    api = SimpleNamespace(
+        __version__="0",
+        NVIMGCODEC_DEVICE_CPU_ONLY=-1,
+        BackendKind=SimpleNamespace(CPU_ONLY=0),
+        Backend=lambda kind: kind,
+        ColorSpec=SimpleNamespace(SRGB=0),
+        SampleFormat=SimpleNamespace(I_RGB=0),
+        DecodeParams=lambda **settings: settings,
+        CodeStream=lambda data: SimpleNamespace(width=8, height=8, num_channels=3),
+        Decoder=lambda **settings: SimpleNamespace(
+            decode=lambda sources, **settings: [Pixels(8), second()]
+        ),
+    )
+    monkeypatch.setattr(codec, "_imported", lambda: api)
+    level = StoredLevel("jpeg", (16, 8), (8, 8), (255, 255, 255))
+    images: list[object] = []
+    with pytest.raises(StoredTileError, match=why) as kept:
+        NvImageCodec(None).decode([b"one", b"two"], level, images, 1)
+    images.clear()
+    assert kept.tb is not None and not Pixels.alive

@@ -77,19 +77,27 @@ class NvImageCodec:
         """
         sources = [self._source(data, level) for data in streams]
         reused = [*images, *[None] * (len(sources) - len(images))][: len(sources)]
+        decoded: list[Any] = []
         try:
-            decoded = self._decoder.decode(
+            decoded += self._decoder.decode(
                 sources, images=reused, params=self._params, cuda_stream=stream
             )
+            failed = sum(image is None for image in decoded)
+            places = [] if failed else [self._place(image) for image in decoded]
+            if places:
+                images[: len(decoded)] = decoded
         except Exception as error:
             raise StoredTileError(f"{self.name} failed on stored tiles: {error}") from error
-        if any(image is None for image in decoded):
-            failed = sum(image is None for image in decoded)
+        finally:
+            # Whoever keeps an error keeps these variables, and nvImageCodec ends the process where
+            # pixels are freed after their stream.
+            reused.clear()
+            decoded.clear()
+        if failed:
             raise StoredTileError(
-                f"{self.name} cannot decode {failed} of {len(decoded)} stored {level.codec} tiles"
+                f"{self.name} cannot decode {failed} of {len(sources)} stored {level.codec} tiles"
             )
-        images[: len(decoded)] = decoded
-        return np.array([self._address(image, level) for image in decoded], dtype=np.uint64)
+        return np.array([self._checked(*place, level) for place in places], dtype=np.uint64)
 
     def _source(self, data: bytes, level: StoredLevel) -> Any:
         """The CodeStream of a stored tile, checked: its size is allocated when it is decoded."""
@@ -104,12 +112,17 @@ class NvImageCodec:
             )
         return source
 
-    def _address(self, image: Any, level: StoredLevel) -> int:
+    def _place(self, image: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """Address, shape and strides in bytes of its pixels."""
         interface = image.__array_interface__ if self._on_host else image.__cuda_array_interface__
+        return interface["data"][0], interface["shape"], image.strides
+
+    def _checked(
+        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], level: StoredLevel
+    ) -> int:
         wide, high = level.tile_px
-        if interface["shape"] != (high, wide, 3) or image.strides != (3 * wide, 3, 1):
-            raise StoredTileError(f"{self.name} gave pixels of shape {interface['shape']}")
-        address: int = interface["data"][0]
+        if shape != (high, wide, 3) or strides != (3 * wide, 3, 1):
+            raise StoredTileError(f"{self.name} gave pixels of shape {shape}")
         return address
 
 
