@@ -21,6 +21,7 @@ import mypy.build
 import onnxruntime
 from mypy.config_parser import parse_config_file
 from mypy.modulefinder import BuildSource
+from mypy.nodes import CallExpr
 from mypy.options import Options
 from mypy.plugin import FunctionContext, MethodContext, Plugin
 from mypy.types import Type
@@ -116,7 +117,8 @@ class _Recorder(Plugin):
     def _recorder(self, fullname: str) -> Callable[[Any], Type]:
         def record(context: Any) -> Type:
             node = context.context
-            self.called[context.api.path, (node.end_line, node.end_column)] = fullname
+            if isinstance(node, CallExpr):  # an operator may end where a call does
+                self.called[context.api.path, (node.end_line, node.end_column)] = fullname
             found: Type = context.default_return_type
             return found
 
