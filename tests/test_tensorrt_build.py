@@ -23,7 +23,7 @@ from pathgene_rt.engines.cuda.memory_plan import MB
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.tensorrt import api, profiles
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
-from pathgene_rt.engines.tensorrt.errors import native_errors
+from pathgene_rt.engines.tensorrt.errors import LOG, native_errors
 from pathgene_rt.engines.tensorrt.keys import timing_key
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, load_plan
 from pathgene_rt.engines.tensorrt.progress import BuildProgress
@@ -409,6 +409,16 @@ def test_a_plan_carries_no_code_unless_it_must(library):
 def test_a_plan_of_another_version_is_foreign(library):
     with pytest.raises(ForeignPlanError, match="cannot load the engine of tiny: Version tag"):
         load_plan(b'{"version": "9.0", "profiles": 1}', "tiny", host_code=False, weights=None)
+
+
+def test_a_plan_that_the_memory_does_not_hold_is_not_foreign(library, monkeypatch):
+    def full(runtime, serialized_engine: bytes) -> None:
+        LOG.error("Error Code 2: OutOfMemory (Requested size was 113000000 bytes.)")
+
+    plan = build_plan(order())
+    monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", full)
+    with pytest.raises(DeviceMemoryError, match="cannot load the engine of tiny: .*OutOfMemory"):
+        load_plan(plan, "tiny", host_code=False, weights=None)
 
 
 def test_weights_come_from_the_bundle(library):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.errors import Messages, failure, native_errors
 from pathgene_rt.errors import EngineError
@@ -30,7 +31,7 @@ def load_plan(plan: bytes, name: str, *, host_code: bool, weights: bytes | None)
 
     ``host_code`` lets a version-compatible plan run the runtime that it carries, so such plans
     must be our own. ``weights`` is the ONNX file that a plan without weights was built from; None
-    for plans with theirs. Raises ForeignPlanError, EngineError.
+    for plans with theirs. Raises ForeignPlanError, DeviceMemoryError, EngineError.
     """
     doing = f"load the engine of {name}"
     with native_errors(doing) as said:
@@ -38,7 +39,10 @@ def load_plan(plan: bytes, name: str, *, host_code: bool, weights: bytes | None)
         runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise ForeignPlanError(str(failure(doing, said, "it is not for this GPU and version")))
+            why = failure(doing, said, "it is not for this GPU and version")
+            if isinstance(why, DeviceMemoryError):
+                raise why
+            raise ForeignPlanError(str(why))
         if weights is not None:
             _refit(engine, name, weights, said)
         return LoadedPlan(runtime, engine)
