@@ -417,7 +417,7 @@ def test_a_plan_that_the_memory_does_not_hold_is_not_foreign(library, monkeypatc
 
     plan = build_plan(order())
     monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", full)
-    with pytest.raises(DeviceMemoryError, match="cannot load the engine of tiny: .*OutOfMemory"):
+    with pytest.raises(DeviceMemoryError, match=r"cannot load the engine of tiny: .*OutOfMemory"):
         load_plan(plan, "tiny", host_code=False, weights=None)
 
 
