@@ -161,6 +161,9 @@ def _enums(major: int) -> list[type]:
         "BuilderFlag": ("TF32", "VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL"),
         "MemoryPoolType": ("WORKSPACE",),
         "HardwareCompatibilityLevel": ("NONE", "AMPERE_PLUS"),
+        "PreviewFeature": ("ALIASED_PLUGIN_IO_10_03", "RUNTIME_ACTIVATION_RESIZE_10_10")[
+            : major - 9
+        ],
     }
     return [
         _Member(name, {key: BITS[major].get(key, 20 + at) for at, key in enumerate(members)})
@@ -294,6 +297,8 @@ def _classes(library: FakeTensorRt) -> list[type]:
 
         def clear_flag(self, flag: Any) -> None:
             self._flags.discard(flag.name)
+
+        def set_preview_feature(self, feature: Any, enable: bool) -> None: ...
 
         def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
             if script.profile_index is not None:

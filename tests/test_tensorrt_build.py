@@ -130,6 +130,14 @@ def test_flags_of_engines_for_other_versions_and_cards_and_without_weights(libra
     assert library.arguments("IBuilderConfig.plugins_to_serialize =") == [(["nvinfer_vc_plugin"],)]
 
 
+def test_engines_tell_their_memory_by_shape_where_a_version_lets_them(library):
+    build_plan(order())
+    told = library.arguments("IBuilderConfig.set_preview_feature")
+    names = [(feature.name, enabled) for feature, enabled in told]
+    newer = library.__version__.startswith("11")
+    assert names == ([("RUNTIME_ACTIVATION_RESIZE_10_10", True)] if newer else [])
+
+
 @pytest.mark.parametrize("library", [11], indirect=True)
 def test_a_head_is_built_for_every_size_of_bag(library):
     build_plan(head_order())

@@ -30,7 +30,16 @@ else:
             return tensorrt
 
 
-__all__ = ["install", "installed", "logger", "strongly_typed", "trt", "unusable", "version"]
+__all__ = [
+    "install",
+    "installed",
+    "logger",
+    "strongly_typed",
+    "tell_memory_by_shape",
+    "trt",
+    "unusable",
+    "version",
+]
 
 FIRST, BEYOND = (10, 3), (12, 0)
 """The versions that were looked at, the second excluded: 12 may rename anything."""
@@ -113,6 +122,19 @@ def strongly_typed() -> int:
     import tensorrt
 
     return 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def tell_memory_by_shape(config: trt.IBuilderConfig) -> None:
+    """Build an engine that tells what a call of its own shapes needs for activations.
+
+    Otherwise it may tell what the largest shapes of the profile need: a call of fewer tiles would
+    save nothing. A preview feature from TensorRT 10.10 on; before there is no choice.
+    """
+    import tensorrt
+
+    feature = getattr(tensorrt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
 
 
 def _numbers(found: str) -> tuple[int, int]:

@@ -149,6 +149,7 @@ def _configure(config: trt.IBuilderConfig, parser: trt.OnnxParser, build: Build)
     config.max_aux_streams = 0
     # What the graph has in float32 needs all its bits: the resize of pixels is exact in it.
     config.clear_flag(flags.TF32)
+    api.tell_memory_by_shape(config)
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
         if plugins := parser.get_used_vc_plugin_libraries():
