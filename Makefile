@@ -10,8 +10,9 @@ TYPINGS := ../shared/tensorrt/typings
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
 
+# A file's tests stay in one process, which its fixtures are made for; one core each.
 test: link
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: link
 	$(BIN)/python -m pytest
