@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 from dataclasses import replace
 
@@ -364,6 +365,27 @@ def test_a_card_that_is_lost_ends_the_calls_and_not_the_process(monkeypatch):
             engine.result()
         with pytest.raises(DeviceLostError):
             engine.submit({"tiles": tiles(8)})
+
+
+def test_graphs_are_freed_unless_the_card_was_lost(monkeypatch):
+    """ONNX Runtime throws in a destructor where it cannot: the process would end."""
+    kept: list[object] = []
+    monkeypatch.setattr(encoder_lane, "never_free", lambda *things: kept.extend(things))
+    with runner() as engine:
+        encode(engine, [tiles(8)])
+    assert kept == []
+    gpu, opened = HostGpu(), Sessions()
+    monkeypatch.setattr(cuda_errors, "context_failure", lambda: gpu.lost)
+    with runner(gpu, opened):
+        gpu.lose_at_step(gpu.steps + 1)
+    assert kept == [opened[0]]
+
+
+def test_what_is_never_freed_is_not():
+    thing = Sessions()
+    counted = sys.getrefcount(thing)
+    cuda_errors.never_free(thing)
+    assert sys.getrefcount(thing) == counted + 1
 
 
 def test_an_error_of_the_session_is_one_line_and_the_next_call_works():

@@ -311,6 +311,24 @@ def test_whatever_step_fails_nothing_leaks(library: ctypes.CDLL, cmu_slide: Path
     assert 5 < number < 50
 
 
+def test_pixels_on_a_card_that_was_lost_are_not_freed(
+    library: ctypes.CDLL, cmu_slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvImageCodec throws in a destructor where it cannot: the process would end."""
+    kept: list[object] = []
+    monkeypatch.setattr(tile_decoder, "never_free", lambda *things: kept.extend(things))
+    bench = Bench(library)
+    with open_slide(cmu_slide) as slide, bench.device.current("decode"):
+        batch = batch_of(slide, inner(slide))
+        stream, memory = bench.device.stream(), bench.device.allocate(int(np.prod(batch.shape)))
+        bench.decoder.decode_into(batch, memory.address, stream)
+        stream.synchronize()
+    bench.gpu.lose_at_step(bench.gpu.steps + 1)
+    with pytest.raises(EngineError, match="illegal"), bench.device.current("close"):
+        bench.decoder.close()
+    assert len(kept) > 1
+
+
 def test_a_missing_library_is_a_refusal(library: ctypes.CDLL, cmu_slide: Path) -> None:
     tries = []
 

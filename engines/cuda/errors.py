@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ class DeviceLostError(EngineError):
 def is_out_of_memory(text: str) -> bool:
     """Whether ``text``, a native library's message, tells that GPU memory ran out."""
     return _OUT_OF_MEMORY.search(text) is not None
+
+
+def never_free(*things: object) -> None:
+    """Let ``things`` of native libraries live as long as the process, for a device that was lost.
+
+    Some libraries throw where they cannot free what they had there, and that ends the process.
+    """
+    for thing in things:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 @contextmanager

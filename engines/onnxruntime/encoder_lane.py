@@ -18,6 +18,7 @@ from pathgene_rt.engines.cuda.device import (
     PinnedMemory,
     Stream,
 )
+from pathgene_rt.engines.cuda.errors import never_free
 from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec, TensorSpec
 
@@ -73,7 +74,6 @@ class EncoderLane:
             self.slots = [self._slot(number, stack) for number in range(calls)]
             self._session = open_session(self._compute.handle)
             stack.callback(self._drop)
-            stack.callback(self.synchronize)
             self._resources = stack.pop_all()
 
     def upload(self, slot: Slot, tiles: Array) -> None:
@@ -175,8 +175,15 @@ class EncoderLane:
         return (tiles, *(int(size) for size in tensor.shape[1:]))
 
     def _drop(self) -> None:
-        self._captured.clear()
-        self._session = None
+        """Wait for what is enqueued, and let go of the session and its graphs."""
+        try:
+            self.synchronize()
+        except BaseException:
+            never_free(self._session)
+            raise
+        finally:
+            self._captured.clear()
+            self._session = None
 
 
 def tile_bytes(spec: ModelSpec) -> int:

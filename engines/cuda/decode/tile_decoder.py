@@ -15,6 +15,7 @@ from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.decode.codec import NvImageCodec, UInt64Array
 from pathgene_rt.engines.cuda.decode.plan import Chunk, chunks, geometry
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
+from pathgene_rt.engines.cuda.errors import never_free
 from pathgene_rt.engines.cuda.kernel import Kernel, Module
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import UInt8Array
@@ -45,8 +46,8 @@ class Workspace:
     ``images``, and what the kernel is told of them, put together here and copied to the device.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
-        self._device = device
+    def __init__(self, device: CudaDevice, stream: Stream) -> None:
+        self._device, self._stream = device, stream
         self.images: list[Any] = []
         self._pinned: PinnedMemory | None = None
         self._words: DeviceMemory | None = None
@@ -78,9 +79,15 @@ class Workspace:
         self._uploaded = self._used
 
     def close(self) -> None:
-        """Idempotent; the stream must be done, and not be closed yet."""
-        self.images.clear()
-        self._free()
+        """Wait for the stream, which must not be closed yet, and free everything. Idempotent."""
+        try:
+            self._stream.synchronize()
+        except BaseException:
+            never_free(*self.images)
+            raise
+        finally:
+            self.images.clear()
+            self._free()
 
     def _free(self) -> None:
         for memory in (self._pinned, self._words):
@@ -149,7 +156,7 @@ class TileDecoder:
             codec, kernel = self._loaded()
             workspace = self._of_stream.get(stream.handle)
             if workspace is None:
-                workspace = self._of_stream[stream.handle] = Workspace(self._device)
+                workspace = self._of_stream[stream.handle] = Workspace(self._device, stream)
             try:
                 self._decode(batch, address, stream, codec, kernel, workspace)
             except BaseException:
@@ -161,14 +168,17 @@ class TileDecoder:
 
         Nothing may be under way.
         """
-        with self._lock:
-            for workspace in self._of_stream.values():
-                workspace.close()
-            self._of_stream.clear()
+        with self._lock, ExitStack() as stack:
+            stack.callback(self._let_go)
             if self._module is not None:
-                self._module.close()
-            self._codec = self._module = None
-            self._why_not = "it was closed"
+                stack.callback(self._module.close)
+            for workspace in self._of_stream.values():
+                stack.callback(workspace.close)
+
+    def _let_go(self) -> None:
+        self._of_stream.clear()
+        self._codec = self._module = None
+        self._why_not = "it was closed"
 
     def _forget(self, stream: Stream) -> None:
         with self._lock:
