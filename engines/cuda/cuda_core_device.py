@@ -6,7 +6,7 @@ Its objects know their context themselves, but every thread must be told the dev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls
@@ -67,13 +67,15 @@ class CudaCoreStream:
         try:
             # What other threads allocate meanwhile must not break it off.
             builder.begin_building("thread_local")
-            try:
-                enqueue(int(builder.stream.handle))
-            finally:
-                builder.end_building()
-            return CudaCoreGraph(builder.complete(), self._stream)
-        finally:
-            builder.close()
+            enqueue(int(builder.stream.handle))
+            graph = builder.end_building().complete()
+        except BaseException:
+            # Ends the capture, too, of which CUDA then only says that it has become invalid.
+            with suppress(Exception):
+                builder.close()
+            raise
+        builder.close()
+        return CudaCoreGraph(graph, self._stream)
 
     def close(self) -> None:
         self._stream.close()
