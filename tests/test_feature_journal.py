@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pathgene_rt import PredictOptions, Predictor
+from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.encode import TileOrder
 from pathgene_rt.engine import EngineInfo
 from pathgene_rt.errors import OutputError, SlideReadError
@@ -211,7 +211,8 @@ def test_a_slide_that_fails_halfway_goes_on_where_it_was(
             raise SlideReadError("the network share is gone")
         read(*arguments, **options)
 
-    with Predictor.open(bundle) as predictor:
+    # Of fewer tiles than are read before the failure, so that some were written.
+    with Predictor.open(bundle, EngineOptions(batch=8, in_flight=2)) as predictor:
         whole, _ = predictor.extract(tmp_path / "slide.svs", out=tmp_path / "whole.h5")
         monkeypatch.setattr(tile_reader, "read_tile", failing)
         out = tmp_path / "resumed.h5"

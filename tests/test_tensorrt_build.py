@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import ast
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -336,9 +337,14 @@ def _until_stopped(config: Any) -> None:
 @pytest.mark.parametrize("library", [11], indirect=True)
 def test_ctrl_c_ends_a_build(library, script):
     script.during_build, script.plan_is_none = _until_stopped, True
-    threading.Timer(0.3, _thread.interrupt_main).start()
-    with pytest.raises(KeyboardInterrupt):
-        build_plan(head_order())
+    # A shell that runs the tests in the background ignores it, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        with pytest.raises(KeyboardInterrupt):
+            build_plan(head_order())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert library.made().count("Builder.build_serialized_network") == 1
     assert not [one for one in threading.enumerate() if one.name.startswith("tensorrt-build")]
 
