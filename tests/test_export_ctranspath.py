@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pathgene_rt.bundle import Bundle
+from pathgene_rt.engine import LIMITS
 from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.export.check import ENCODER_LIMIT, open_graph
 from tests.exported_models import ctranspath_bundle
@@ -85,3 +86,12 @@ def test_golden_predictions_are_not_all_alike(bundle):
     # Near 0.5 nothing moves, and a comparison of probabilities would show nothing.
     logits = np.stack([bundle.golden(head.name)["logits"] for head in bundle.heads])
     assert np.abs(logits[:, 0] - logits[:, 1]).max() > 0.5
+
+
+def test_its_graphs_in_half_precision_keep_the_limits(bundle: Bundle) -> None:
+    half = bundle.encoder.float16
+    assert half is not None and half.kept_float32 < half.nodes / 2
+    assert 0.001 < half.errors["fidelity error"] <= LIMITS["float16"].features
+    for head in bundle.heads:
+        assert head.model.float16 is not None
+        assert head.model.float16.errors["probability"] <= LIMITS["float16"].probabilities

@@ -210,7 +210,8 @@ PGRT_API pgrt_status pgrt_report_get_prediction(pgrt_report *report, uint32_t in
 
 /* Give a handle back. NULL is nothing to do; a wrong handle is left alone and told by
  * pgrt_last_error. A scan that was not finished is cancelled; a predictor's engines are freed with
- * the last of its scans. */
+ * the last of its scans. On glibc pgrt_scan_free then returns the process's free memory to the system
+ * (malloc_trim): some milliseconds. */
 PGRT_API void pgrt_report_free(pgrt_report *report);
 PGRT_API void pgrt_scan_free(pgrt_scan *scan);
 PGRT_API void pgrt_predictor_free(pgrt_predictor *predictor);
