@@ -82,3 +82,11 @@ class Backend(Protocol):
         whose bags are of any size. ``tell`` hears, from any thread, of what takes minutes; whatever
         it raises ends the work. Raises EngineError, NotCalibratedError.
         """
+
+
+def available(backend: Backend, precision: Precision) -> Availability:
+    """What it is here. Raises EngineUnavailableError unless it can run in ``precision``."""
+    found = backend.probe()
+    if why := found.refusal(precision):
+        raise EngineUnavailableError(f"engine {backend.name}: {why}")
+    return found

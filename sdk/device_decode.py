@@ -9,14 +9,13 @@ for slides that are stored alike.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pathgene_rt.engine import Precision, StoredTileDecoder
 from pathgene_rt.engines.cache_keys import DecisionKey
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.model_spec import Reduction
-from pathgene_rt.scaled_decode import CHECKED_TILES, LIMITS
+from pathgene_rt.scaled_decode import CHECKED_TILES, LIMITS, DecodeKey, kept
 from pathgene_rt.slides.slide import Slide, StoredSource
 from pathgene_rt.tiling import is_means
 
@@ -35,13 +34,10 @@ class DeviceChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceDecodeKey(DecisionKey):
-    """What a verdict holds for: a bundle on an engine, its decoder, and a way to store tiles."""
+class DeviceDecodeKey(DecodeKey):
+    """What a verdict holds for: that and the engine's decoder."""
 
-    factor: int
-    reader: str
     decoder: str
-    storage: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def choose_device_decode(
     if obstacle:
         return refused(obstacle)
     full_key = device_decode_key(key, slide, grid, source, decoder)
-    known = None if cache is None else _known(cache.decision(full_key))
+    known = None if cache is None else kept(DeviceVerdict, cache.decision(full_key))
     if known is None:
         return DeviceChoice(None, "not on the GPU (not tried before)", untried=True)
     return known.choice(source, decoder, precision, exact=exact)
@@ -135,11 +131,3 @@ def device_decode_key(
 def refused(why: str) -> DeviceChoice:
     """The device is not to decode."""
     return DeviceChoice(None, f"not on the GPU ({why})")
-
-
-def _known(decision: dict[str, Any] | None) -> DeviceVerdict | None:
-    """A verdict as it was kept; None if there is none or it is not one of ours."""
-    try:
-        return DeviceVerdict(**{name: float(value) for name, value in (decision or {}).items()})
-    except (TypeError, ValueError):
-        return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ LIMITS = FidelityLimits(features=0.03, probabilities=0.01)
 CHECKED_TILES = 48
 FACTORS = (2, 4, 8)
 """At which JPEG decoders give fewer pixels instead of more work."""
+
+Figures = TypeVar("Figures")
 
 Encode = Callable[[TileGrid, bool], Float32Array]
 """Features float32 [k, D] of the k tiles of a grid; True: decoded at reduced size."""
@@ -121,7 +123,7 @@ def choose_decode(
         if obstacle:
             return DecodeChoice(False, f"exact ({why})")
     full_key = DecodeKey(**asdict(key), factor=factor, reader=slide.reader, storage=storage)
-    known = None if cache is None else _known(cache.decision(full_key))
+    known = None if cache is None else kept(Verdict, cache.decision(full_key))
     if known is not None:
         return known.choice(factor, "measured on an earlier slide")
     if open_encoder is None:
@@ -156,9 +158,10 @@ def largest_move(
     return float(np.max(differences, initial=0.0))
 
 
-def _known(decision: dict[str, Any] | None) -> Verdict | None:
-    """A verdict as it was kept; None if there is none or it is not one of ours."""
+def kept(kind: type[Figures], decision: dict[str, Any] | None) -> Figures | None:
+    """A verdict, whose fields are numbers, as it was kept; None if there is none or it is not one
+    of that kind."""
     try:
-        return Verdict(**{name: float(value) for name, value in (decision or {}).items()})
+        return kind(**{name: float(value) for name, value in (decision or {}).items()})
     except (TypeError, ValueError):
         return None

@@ -6,11 +6,11 @@ import importlib.util
 import os
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, Tell
+from pathgene_rt.engines.backend import Availability, Tell, available
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
-from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
@@ -46,9 +46,7 @@ class OnnxRuntimeBackend:
         *,
         tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
-        found = self.probe()
-        if why := found.refusal(precision):
-            raise EngineUnavailableError(f"engine {NAME}: {why}")
+        found = available(self, precision)
         threads = options.threads or os.cpu_count() or 1
         session = open_session(model, threads, keep_memory=spec.preprocess is not None)
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads)

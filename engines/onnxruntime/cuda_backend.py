@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, Tell
+from pathgene_rt.engines.backend import Availability, Tell, available
 from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.onnxruntime import gpu_providers
 from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
 from pathgene_rt.engines.onnxruntime.gpu_head_runner import GpuHeadRunner
 from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
-from pathgene_rt.errors import EngineUnavailableError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
@@ -37,9 +36,7 @@ class OnnxRuntimeCudaBackend:
         *,
         tell: Tell | None = None,  # noqa: ARG002 - it takes seconds
     ) -> Engine:
-        found = self.probe()
-        if why := found.refusal(precision):
-            raise EngineUnavailableError(f"engine {NAME}: {why}")
+        found = available(self, precision)
         if spec.preprocess is None:
             return create_head(model, spec, options, precision, found.version)
 

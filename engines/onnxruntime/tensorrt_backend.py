@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, Tell
+from pathgene_rt.engines.backend import Availability, Tell, available
 from pathgene_rt.engines.cache_keys import EngineKey, gpu_words
 from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.cuda.driver import cuda_devices
@@ -14,7 +14,7 @@ from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.onnxruntime import cuda_backend, gpu_providers
 from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
 from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
-from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 
@@ -45,9 +45,7 @@ class OnnxRuntimeTensorRtBackend:
         *,
         tell: Tell | None = None,
     ) -> Engine:
-        found = self.probe()
-        if why := found.refusal(precision):
-            raise EngineUnavailableError(f"engine {NAME}: {why}")
+        found = available(self, precision)
         if spec.preprocess is None:
             return cuda_backend.create_head(model, spec, options, precision, found.version)
         card, device = cuda_devices()[0], open_device()

@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, NotCalibratedError, Tell
+from pathgene_rt.engines.backend import Availability, NotCalibratedError, Tell, available
 from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.openvino.int8 import int8_key, read_quantised
@@ -17,7 +17,7 @@ from pathgene_rt.engines.openvino.runner import (
     native_errors,
     threads_of,
 )
-from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
@@ -60,9 +60,7 @@ class OpenVinoBackend:
         *,
         tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
-        found = self.probe()
-        if why := found.refusal(precision):
-            raise EngineUnavailableError(f"engine {NAME}: {why}")
+        found = available(self, precision)
         if precision == "int8":
             key = int8_key(spec, found.version, found.devices[0])
             quantised = None if cache is None else cache.get(key)

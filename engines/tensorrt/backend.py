@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from pathgene_rt.engine import Engine, EngineInfo, Precision
-from pathgene_rt.engines.backend import Availability, Tell
+from pathgene_rt.engines.backend import Availability, Tell, available
 from pathgene_rt.engines.cuda.device import CudaDevice, device_package, open_device
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
@@ -23,7 +23,7 @@ from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, LoadedPlan, load
 from pathgene_rt.engines.tensorrt.profiles import profiles_for
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
-from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.errors import EngineError
 from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 
@@ -65,9 +65,7 @@ class TensorRtBackend:
         *,
         tell: Tell | None = None,
     ) -> Engine:
-        found = self.probe()
-        if why := found.refusal(precision):
-            raise EngineUnavailableError(f"engine {NAME}: {why}")
+        found = available(self, precision)
         gpu = cuda_devices()[0]
         device = open_device(gpu.index)
         wanted = _wanted(model, spec, options, gpu, device)
