@@ -35,7 +35,7 @@ lint-gpu:
 
 # Which native functions our source calls: for acceptance, and the list in docs/gpu.md.
 native-calls: link
-	$(BIN)/python -m tests.native_calls $(TYPINGS)
+	$(BIN)/python -m tests.support.native_calls $(TYPINGS)
 
 format: link
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,7 @@
 
     python benchmarks/anytime.py [--slides 100] [--train 80] [--backend onnxruntime]
 
-A generated cohort (training/synthetic_patches.py): tissue in pieces, tumour in patches of 2 to 40 %
+A generated cohort (training/synthetic/patches.py): tissue in pieces, tumour in patches of 2 to 40 %
 of it. Heads are trained on slides of their own, or seeded so that their attention is sharp. Of each
 test slide the tiles are folded in in the even order; at each share of them the interval is compared
 with the prediction for the whole slide from the whole-bag graph. A slide counts as covered if the
@@ -25,27 +25,27 @@ import torch
 import typer
 from torch.nn.functional import cross_entropy
 
-from pathgene_rt.anytime import Anytime
-from pathgene_rt.engine import Engine
+from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Task
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.registry import load_backend
-from pathgene_rt.even_order import even_order
 from pathgene_rt.export.check import Inputs
-from pathgene_rt.export.fold import export_fold
 from pathgene_rt.export.head import HeadGraph
 from pathgene_rt.export.head_spec import head_model_spec
+from pathgene_rt.export.incremental_pooling import export_fold
 from pathgene_rt.export.to_onnx import to_onnx
-from pathgene_rt.features import FeatureBag
-from pathgene_rt.folding import FoldEngine
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads import HeadResult, run_heads
-from pathgene_rt.model_spec import HeadSpec, ModelSpec, Task
+from pathgene_rt.heads.incremental_pooling import FoldEngine
+from pathgene_rt.heads.interim import Anytime
+from pathgene_rt.heads.prediction import Prediction, make_prediction
+from pathgene_rt.heads.run import HeadResult, run_heads
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.prediction import Prediction, make_prediction
+from pathgene_rt.tiles.balanced_order import even_order
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head
-from pathgene_rt.training.synthetic_features import GeneratedBag
-from pathgene_rt.training.synthetic_patches import patchy_bags
+from pathgene_rt.training.synthetic.features import GeneratedBag
+from pathgene_rt.training.synthetic.patches import patchy_bags
 
 WIDTH = 32
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6)

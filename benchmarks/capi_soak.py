@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw
 
 from benchmarks.capi_path import compiled
 from pathgene_rt.slides import open_slide
-from pathgene_rt.training.synthetic_slides import write_slide
-from tests import tiny_models
+from pathgene_rt.training.synthetic.slides import write_slide
+from tests.support import tiny_models
 
 SETTLED = 20
 """By then caches, pools and arenas have their size."""

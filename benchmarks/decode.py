@@ -29,11 +29,11 @@ from PIL import Image
 
 from pathgene_rt.geometry import TileGrid, UInt8Array
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.tiff_layout import TiledLevel, pyramid_levels, read_directories
-from pathgene_rt.slides.tiff_reader import TiffReader
-from pathgene_rt.tile_order import locality_order
-from pathgene_rt.training.slide_layouts import SlideLayout, write_layout
-from pathgene_rt.training.synthetic import Pattern, Texture, draw_tissue
+from pathgene_rt.slides.tiff.layout import TiledLevel, pyramid_levels, read_directories
+from pathgene_rt.slides.tiff.reader import TiffReader
+from pathgene_rt.tiles.read_order import locality_order
+from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
+from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
 
 TILE_PX = 256
 SIDE_PX, TEXTURE_PX = 7680, 2048

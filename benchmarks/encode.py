@@ -30,12 +30,12 @@ import torch
 import typer
 from graph_cost import graph_cost
 
-from pathgene_rt.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.engine import Engine, Precision
-from pathgene_rt.engines.compare import Fidelity, fidelity_error
+from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
+from pathgene_rt.engines.engine import Engine, Precision
+from pathgene_rt.engines.qualify.compare import Fidelity, fidelity_error
+from pathgene_rt.engines.qualify.replay import encode_tiles
+from pathgene_rt.engines.qualify.tuning import measure_rate, tune
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.engines.replay import encode_tiles
-from pathgene_rt.engines.tuning import measure_rate, tune
 from pathgene_rt.errors import EngineError
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.geometry import UInt8Array

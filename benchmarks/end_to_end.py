@@ -31,16 +31,16 @@ import typer
 from PIL import Image
 from reference_pipeline import batch_rates, extract
 
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.engines.compare import fidelity_error
-from pathgene_rt.features import FeatureBag, read_features
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.engines.qualify.compare import fidelity_error
+from pathgene_rt.features.bag import FeatureBag, read_features
 from pathgene_rt.geometry import Float32Array, TileGrid
-from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.slides import open_slide
-from pathgene_rt.tiling import make_grid, scale_of_span
+from pathgene_rt.tiles.grid import make_grid, scale_of_span
 from pathgene_rt.training.encoders.ctranspath import CTransPath
-from pathgene_rt.training.slide_layouts import SlideLayout, write_layout
-from pathgene_rt.training.synthetic_slides import write_slide
+from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
+from pathgene_rt.training.synthetic.slides import write_slide
 
 HERE = Path(__file__).parent
 CLAM_BATCH = 256

@@ -21,9 +21,10 @@ import typer
 from torch import Tensor
 
 from benchmarks.seeded_heads import CLASSES, VARIANTS, as_tensors, seeded_head
-from pathgene_rt.calibration import probabilities
+from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 from pathgene_rt.export.check import Inputs, open_graph
-from pathgene_rt.export.float16_gate import (
+from pathgene_rt.export.float16.gate import (
     BAG_SIZES,
     ERROR_LIMITS,
     FIDELITY,
@@ -34,15 +35,14 @@ from pathgene_rt.export.float16_gate import (
     head_in_float16,
     slide_bags,
 )
+from pathgene_rt.export.float16.mixed_precision import rounding_in_float32
+from pathgene_rt.export.foreign.preprocess import TileEncoder
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.head import HeadGraph
-from pathgene_rt.export.mixed_precision import rounding_in_float32
-from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.model_spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 from pathgene_rt.training.encoders.ctranspath import CTransPath
 from pathgene_rt.training.encoders.folded_ctranspath import FoldedCTransPath
 from pathgene_rt.training.heads.base import Head

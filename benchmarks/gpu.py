@@ -29,13 +29,13 @@ import typer
 from gpu_bench import Row, Settings
 from gpu_parts import PARTS
 
+from pathgene_rt.bundle.spec import Task
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS
-from pathgene_rt.model_spec import Task
 from pathgene_rt.training import heads
 from pathgene_rt.training.checkpoint import HeadCheckpoint, save_head
 from pathgene_rt.training.encoders.ctranspath import CTransPath
-from pathgene_rt.training.synthetic_slides import write_slide
+from pathgene_rt.training.synthetic.slides import write_slide
 
 HERE = Path(__file__).parent
 NO_GPU = 5

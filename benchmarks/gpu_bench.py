@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import torch
 
-from pathgene_rt.bundle import Bundle
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.geometry import Float32Array, UInt8Array
-from pathgene_rt.model_spec import Preprocess
 from pathgene_rt.training.encoders.ctranspath import CTransPath
 
 Row = dict[str, Any]

@@ -13,18 +13,18 @@ from gpu_bench import Bench, Row
 from graph_cost import graph_cost
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
-from pathgene_rt.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.encode import TileOrder, encode_slide
-from pathgene_rt.engine import Precision
-from pathgene_rt.engines.compare import fidelity_error
+from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
+from pathgene_rt.engines.engine import Precision
+from pathgene_rt.engines.qualify.compare import fidelity_error
+from pathgene_rt.engines.qualify.replay import encode_tiles
+from pathgene_rt.engines.qualify.tuning import measure_rate
 from pathgene_rt.engines.registry import EngineFactory, load_backend
-from pathgene_rt.engines.replay import encode_tiles
-from pathgene_rt.engines.tuning import measure_rate
 from pathgene_rt.errors import EngineError
+from pathgene_rt.extraction.extract import TileOrder, encode_slide
+from pathgene_rt.extraction.prepare import prepared
 from pathgene_rt.geometry import Float32Array, UInt8Array
-from pathgene_rt.slide_work import prepared
 from pathgene_rt.streaming.encoder_service import EncoderService
-from pathgene_rt.tile_order import locality_order
+from pathgene_rt.tiles.read_order import locality_order
 
 
 def cost(bench: Bench) -> Iterator[Row]:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from gpu_bench import Bench, Row
 
-from pathgene_rt.engines.compare import fidelity_error
+from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.model_spec import Preprocess
 
 PRODUCT = 8192
 COPY_BYTES = 1 << 30

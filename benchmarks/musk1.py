@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.training.config import LoopConfig
-from pathgene_rt.training.data import BagStore, LabelledSlide
+from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
+from pathgene_rt.training.data.targets import Targets, single_class
 from pathgene_rt.training.heads import ARCHITECTURES, create
 from pathgene_rt.training.loop import fit, logits_of
-from pathgene_rt.training.targets import Targets, single_class
 
 FOLDS = 10
 SEEDS = 5

@@ -31,22 +31,22 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from pathgene_rt.calibration import probabilities
+from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.registry import BACKENDS, load_backend
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.head import export_head
 from pathgene_rt.export.request import HeadRequest
-from pathgene_rt.heads import HeadInputs, run_head
-from pathgene_rt.model_spec import ModelSpec, TensorSpec
+from pathgene_rt.heads.run import HeadInputs, run_head
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.training.checkpoint import load_head
 from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
-from pathgene_rt.training.data import BagStore, LabelledSlide
+from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.loop import fit, logits_of
-from pathgene_rt.training.metrics import Metrics, auroc, evaluate
 from pathgene_rt.training.plan import Planner
-from pathgene_rt.training.synthetic_features import (
+from pathgene_rt.training.protocol.metrics import Metrics, auroc, evaluate
+from pathgene_rt.training.synthetic.features import (
     TASKS,
     arranged_bags,
     planted_bags,

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.geometry import TileGrid
-from pathgene_rt.model_spec import Preprocess
 
 
 @dataclass(frozen=True)

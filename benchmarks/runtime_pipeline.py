@@ -21,9 +21,9 @@ import numpy as np
 import typer
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
-from pathgene_rt.engine import Engine
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.options import PrecisionChoice
-from pathgene_rt.report import Report
+from pathgene_rt.report.report import Report
 
 BEFORE_ENCODING = ("open", "tissue_and_grid")
 """Stages of a report that pass before the first batch is awaited."""

@@ -29,13 +29,13 @@ import torch
 import typer
 from small_encoder import WIDTH, write_small_bundle
 
+from pathgene_rt.bundle.spec import Task
 from pathgene_rt.export.export_bundle import export_bundle
 from pathgene_rt.export.request import ExportRequest, HeadRequest
-from pathgene_rt.model_spec import Task
 from pathgene_rt.training import heads
 from pathgene_rt.training.checkpoint import HeadCheckpoint, save_head
 from pathgene_rt.training.encoders.ctranspath import CTransPath
-from pathgene_rt.training.synthetic_slides import TILE_PX, write_slide
+from pathgene_rt.training.synthetic.slides import TILE_PX, write_slide
 
 HERE = Path(__file__).parent
 TISSUE = 0.6

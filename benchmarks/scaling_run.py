@@ -18,7 +18,7 @@ import typer
 from runtime_pipeline import peak_rss_mb
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.options import PrecisionChoice
 
 Precision = Annotated[str, typer.Option(help="Of the encoder.")]

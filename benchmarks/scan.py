@@ -30,9 +30,9 @@ from capi_path import CPath
 from pathgene_rt import EngineOptions, Predictor, Report, open_slide
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.options import PrecisionChoice
-from pathgene_rt.scan_stage import Stage
+from pathgene_rt.scan.stage import Stage
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.training.synthetic_slides import write_slide
+from pathgene_rt.training.synthetic.slides import write_slide
 
 BAR = 0.95
 RETRY_S = 0.002

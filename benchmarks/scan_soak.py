@@ -18,9 +18,9 @@ import psutil
 import typer
 
 from pathgene_rt import EngineOptions, Predictor
-from tests import tiny_models
-from tests.pushed_slides import picture
-from tests.scan_storm import StormyScans
+from tests.support import tiny_models
+from tests.support.pushed_slides import picture
+from tests.support.scan_storm import StormyScans
 
 
 def main(

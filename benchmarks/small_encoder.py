@@ -7,18 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pathgene_rt.bundle import (
+from pathgene_rt.bundle.bundle import (
     ENCODER_FILE,
     ENCODER_GOLDEN,
     MODEL_CARD,
     SCHEMA_VERSION,
     BundleManifest,
 )
+from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.export.golden import generated_tiles
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.export.write_bundle import array_file, write_bundle
 from pathgene_rt.files import sha256
-from pathgene_rt.model_spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.training.checkpoint import weights_sha256
 
 WIDTH, STEP_PX = 768, 16

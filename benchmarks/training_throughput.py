@@ -21,9 +21,9 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from pathgene_rt.features import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag, write_features
 from pathgene_rt.training.config import LoopConfig
-from pathgene_rt.training.data import BagStore, LabelledSlide
+from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.heads import create
 from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.loop import fit

@@ -21,8 +21,8 @@ from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathgene_rt.bundle import Bundle
-    from pathgene_rt.engines.int8_calibration import Trial
+    from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.engines.qualify.int8_calibration import Trial
     from pathgene_rt.options import EngineOptions
 
 CALIBRATION_TILES = 400
@@ -56,8 +56,8 @@ def build(
     TensorRT builds an engine for the encoder and each head, which takes minutes the first time;
     later commands find them. --batch is then the most tiles that a call takes.
     """
-    from pathgene_rt.bundle import Bundle
-    from pathgene_rt.engines.build import build as build_engines
+    from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.engines.qualify.build import build as build_engines
     from pathgene_rt.options import EngineOptions, TensorRtOptions
 
     console = Console(json=json, quiet=quiet)
@@ -117,10 +117,10 @@ def build(
 
 
 def _calibrate(bundle: Bundle, options: EngineOptions, names: list[str], console: Console) -> None:
-    from pathgene_rt.engines.int8_calibration import SlideTiles, calibrate_int8
+    from pathgene_rt.engines.qualify.int8_calibration import SlideTiles, calibrate_int8
     from pathgene_rt.geometry import grid_coords
     from pathgene_rt.slides.find import find_slides
-    from pathgene_rt.tile_sample import sample_tiles
+    from pathgene_rt.tiles.sample import sample_tiles
 
     if options.precision not in ("auto", "int8") or options.backend not in ("auto", "openvino"):
         raise UsageError(

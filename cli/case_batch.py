@@ -12,7 +12,7 @@ from pathgene_rt.cli.slide_batch import Row
 from pathgene_rt.errors import BatchError
 
 if TYPE_CHECKING:
-    from pathgene_rt.cases import Case
+    from pathgene_rt.cases.table import Case
     from pathgene_rt.predictor import Predictor
 
 COLUMNS = ("slides", "tiles", "report")
@@ -36,7 +36,7 @@ class CaseBatch:
         case_folder: Callable[[Case], Path],
         overwrite: bool,
     ) -> None:
-        from pathgene_rt.case_report import remove_case
+        from pathgene_rt.cases.report import remove_case
 
         self.cases = cases
         self._predictor = predictor
@@ -51,8 +51,8 @@ class CaseBatch:
         """Slides whose features are needed."""
 
     def _is_complete(self, case: Case) -> bool:
-        from pathgene_rt.case_report import CaseSlide, is_complete_case
-        from pathgene_rt.report_files import is_complete_report
+        from pathgene_rt.cases.report import CaseSlide, is_complete_case
+        from pathgene_rt.report.writer import is_complete_report
 
         bundle = self._predictor.bundle.sha256
         folders = [self._slide_folder(slide) for slide in case.slides]
@@ -71,10 +71,10 @@ class CaseBatch:
 
         Raises BatchError if there is such a slide; SlideError, EngineError, OutputError.
         """
-        from pathgene_rt.case_prediction import predict_case
-        from pathgene_rt.case_report import CASE_FILE, CaseSlide, with_slide_reports, write_case
-        from pathgene_rt.features import read_features
-        from pathgene_rt.report_files import FEATURES_FILE
+        from pathgene_rt.cases.predict import predict_case
+        from pathgene_rt.cases.report import CASE_FILE, CaseSlide, with_slide_reports, write_case
+        from pathgene_rt.features.bag import read_features
+        from pathgene_rt.report.writer import FEATURES_FILE
 
         lost = [slide.name for slide in case.slides if slide.name in failed]
         if lost:

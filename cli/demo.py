@@ -118,7 +118,7 @@ def _prepare(out: Path) -> dict[str, dict[str, str]]:
     import torch
 
     from pathgene_rt.training.encoders.ctranspath import CTransPath
-    from pathgene_rt.training.synthetic_slides import write_cohort
+    from pathgene_rt.training.synthetic.slides import write_cohort
 
     labels = write_cohort(out / "slides", _SLIDES, seed=1, size_px=_SIZE_PX)
     with labels.open(newline="", encoding="utf-8") as file:

@@ -12,8 +12,8 @@ from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from pathgene_rt.engines.cache_keys import EngineKey
-    from pathgene_rt.engines.engine_cache import EngineCache
+    from pathgene_rt.engines.cache.keys import EngineKey
+    from pathgene_rt.engines.cache.store import EngineCache
     from pathgene_rt.engines.kept_engines import KeptEngine
 
 engines = typer.Typer(name="engines", no_args_is_help=True)
@@ -124,7 +124,7 @@ def prune(
 
 
 def _cache() -> EngineCache:
-    from pathgene_rt.engines.engine_cache import EngineCache
+    from pathgene_rt.engines.cache.store import EngineCache
     from pathgene_rt.options import default_cache_dir
 
     return EngineCache(default_cache_dir())

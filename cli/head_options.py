@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
+from pathgene_rt.bundle.spec import TaskKind
 from pathgene_rt.errors import UsageError
 from pathgene_rt.export.request import WSINFER_MIL, HeadRequest
-from pathgene_rt.model_spec import TaskKind
 
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 

@@ -8,7 +8,7 @@ from pathgene_rt.cli.choices import BundleArgument
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 
 if TYPE_CHECKING:
-    from pathgene_rt.model_spec import HeadSpec, ModelSpec
+    from pathgene_rt.bundle.spec import HeadSpec, ModelSpec
 
 _COLUMNS = (
     "head",
@@ -28,7 +28,7 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
     """Check a bundle and show its encoder, its panel of heads and their figures."""
     import json as jsonlib
 
-    from pathgene_rt.bundle import Bundle
+    from pathgene_rt.bundle.bundle import Bundle
 
     console = Console(json=json, quiet=quiet)
     with Bundle.open(bundle) as opened:
@@ -79,7 +79,7 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
 
 
 def _threshold(head: HeadSpec) -> str:
-    from pathgene_rt.prediction import applied_threshold
+    from pathgene_rt.heads.prediction import applied_threshold
 
     threshold = applied_threshold(head)
     return "likeliest" if threshold is None else f"{threshold:g}"

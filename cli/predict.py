@@ -73,16 +73,16 @@ def predict(
     Slides that have a report of this bundle are skipped unless --overwrite. A bad slide does not
     stop the others (exit code 7 then), but its case gets no prediction.
     """
-    from pathgene_rt.cases import Case, CaseTable, read_cases
+    from pathgene_rt.cases.table import Case, CaseTable, read_cases
     from pathgene_rt.cli.case_batch import COLUMNS as CASE_COLUMNS
     from pathgene_rt.cli.case_batch import CaseBatch
     from pathgene_rt.cli.prediction_table import show_report
     from pathgene_rt.cli.slide_batch import Batch
+    from pathgene_rt.extraction.prepare import public_id
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.report_files import is_complete_report
-    from pathgene_rt.slide_work import public_id
+    from pathgene_rt.report.writer import is_complete_report
     from pathgene_rt.slides.find import find_slides
 
     console = Console(json=json, quiet=quiet)

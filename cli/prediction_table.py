@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathgene_rt.case_report import CaseReport
+    from pathgene_rt.cases.report import CaseReport
     from pathgene_rt.cli.console import Console
-    from pathgene_rt.prediction import Prediction
-    from pathgene_rt.report import Report
+    from pathgene_rt.heads.prediction import Prediction
+    from pathgene_rt.report.report import Report
 
 
 def show_report(report: Report, console: Console) -> None:

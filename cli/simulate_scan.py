@@ -19,12 +19,12 @@ from pathgene_rt.cli.choices import (
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.errors import UsageError
-from pathgene_rt.scan_stage import StageOrder
+from pathgene_rt.scan.stage import StageOrder
 
 if TYPE_CHECKING:
-    from pathgene_rt.prediction import Prediction
-    from pathgene_rt.scan import ScanProgress
-    from pathgene_rt.scan_simulator import SimulatedScan
+    from pathgene_rt.heads.prediction import Prediction
+    from pathgene_rt.scan.session import ScanProgress
+    from pathgene_rt.scan.simulator import SimulatedScan
 
 COLUMNS = ("session", "stage tiles", "tiles/s", "late", "busy", "tiles", "lag", "predictions")
 
@@ -53,10 +53,10 @@ def simulate_scan(
     second. A push that finds the encoder behind is busy and is tried again; "late" is how far the
     last push was behind the stage.
     """
-    from pathgene_rt import scan_simulator
     from pathgene_rt.options import EngineOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.scan_stage import Stage
+    from pathgene_rt.scan import simulator as scan_simulator
+    from pathgene_rt.scan.stage import Stage
     from pathgene_rt.slides import open_slide
     from pathgene_rt.slides.scale import slide_mpp
 

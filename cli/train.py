@@ -39,7 +39,7 @@ def train(
     from pathgene_rt.training.requirements import require_training
 
     require_training()
-    from pathgene_rt.training.leaderboard import ranked
+    from pathgene_rt.training.protocol.leaderboard import ranked
     from pathgene_rt.training.train import train as train_heads
 
     console = Console(json=json, quiet=quiet)

@@ -22,9 +22,9 @@ def verify(
     quiet: QuietOption = False,
 ) -> None:
     """Replay BUNDLE's golden tiles and bags on the engine that predict would use here."""
-    from pathgene_rt.bundle import Bundle
-    from pathgene_rt.engines.build import verify as replay_goldens
-    from pathgene_rt.engines.replay import WORST_TILE
+    from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.engines.qualify.build import verify as replay_goldens
+    from pathgene_rt.engines.qualify.replay import WORST_TILE
     from pathgene_rt.options import EngineOptions
 
     console = Console(json=json, quiet=quiet)

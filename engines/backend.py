@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pathgene_rt.engine import Engine, Precision
+from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.engine import Engine, Precision
 from pathgene_rt.errors import EngineUnavailableError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
 Tell = Callable[[str, float | None], None]
@@ -18,7 +18,7 @@ BATCHES = (4, 8, 16, 32)
 """Tiles a call that suit processors."""
 
 if TYPE_CHECKING:
-    from pathgene_rt.engines.engine_cache import EngineCache
+    from pathgene_rt.engines.cache.store import EngineCache
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.engines.backend import Availability
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.machine import cpu_features, cpu_name
 from pathgene_rt.engines.registry import BACKENDS, load_backend
 from pathgene_rt.errors import EngineUnavailableError

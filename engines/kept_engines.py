@@ -8,16 +8,16 @@ from importlib.metadata import version
 from typing import Any
 
 from pathgene_rt.engines.backend import Availability
-from pathgene_rt.engines.cache_entry import CacheEntry
-from pathgene_rt.engines.cache_keys import (
+from pathgene_rt.engines.cache.entry import CacheEntry
+from pathgene_rt.engines.cache.keys import (
     LATER_CARDS,
     LATER_VERSIONS,
     EngineKey,
     gpu_words,
     system_name,
 )
+from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.driver import cuda_devices
-from pathgene_rt.engines.engine_cache import EngineCache
 from pathgene_rt.engines.registry import BACKENDS, load_backend
 
 _AMPERE = (8, 0)

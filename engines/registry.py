@@ -9,15 +9,15 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import cast
 
-from pathgene_rt.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.engine import Engine, Precision
+from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
+from pathgene_rt.bundle.spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.engines.backend import Availability, Backend, Tell
-from pathgene_rt.engines.cache_keys import DecisionKey
+from pathgene_rt.engines.cache.keys import DecisionKey
+from pathgene_rt.engines.cache.store import open_cache
 from pathgene_rt.engines.cuda.driver import cuda_devices
-from pathgene_rt.engines.engine_cache import open_cache
+from pathgene_rt.engines.engine import Engine, Precision
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError
-from pathgene_rt.model_spec import FoldSpec, HeadSpec, ModelSpec
 from pathgene_rt.options import (
     DEFAULT_IN_FLIGHT,
     EngineOptions,

@@ -11,10 +11,10 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
-from pathgene_rt.engine import Array, BusyClock, EngineInfo, StoredTileDecoder
+from pathgene_rt.bundle.spec import DType, ModelSpec, TensorSpec
+from pathgene_rt.engines.engine import Array, BusyClock, EngineInfo, StoredTileDecoder
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import DType, ModelSpec, TensorSpec
-from pathgene_rt.stored_region import StoredBatch
+from pathgene_rt.slides.encoded_region import StoredBatch
 
 ALIGNMENT = 64
 """Bytes: a cache line, and what OpenVINO asks of memory that it reads in place."""
@@ -40,7 +40,7 @@ class BusySpan:
 
 
 class RunnerBase(ABC, Generic[Ticket]):
-    """The part of an :class:`~pathgene_rt.engine.Engine` that no native library is needed for.
+    """The part of an :class:`~pathgene_rt.engines.engine.Engine` that needs no native library.
 
     A backend starts a computation and gives a ticket for it, waits for a ticket, and frees what it
     holds. All three may raise EngineError only. :meth:`result` returns arrays of its own, so they

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pathgene_rt.engines.compare import fidelity_error
+from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.spec import STRICT, Preprocess
 from pathgene_rt.export.request import INTENDED_USE, HeadRequest
-from pathgene_rt.model_spec import STRICT, Preprocess
 from pathgene_rt.training.toml_config import read_toml
 
 

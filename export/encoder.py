@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from pathgene_rt.bundle import ENCODER_FILE, SUFFIX, Bundle
+from pathgene_rt.bundle.bundle import ENCODER_FILE, SUFFIX, Bundle
+from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
+from pathgene_rt.export.foreign.preprocess import TileEncoder
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.operators import tensorrt_warnings
-from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
 from pathgene_rt.export.request import LICENCE
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array, UInt8Array
-from pathgene_rt.model_spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.training.checkpoint import weights_sha256
 from pathgene_rt.training.encoders.ctranspath import IMAGE_PX, CTransPath
 from pathgene_rt.training.encoders.folded_ctranspath import FoldedCTransPath

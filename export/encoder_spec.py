@@ -23,7 +23,7 @@ from typing import Literal
 from pydantic import Field, FiniteFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from pathgene_rt.model_spec import STRICT, Interpolation, Preprocess
+from pathgene_rt.bundle.spec import STRICT, Interpolation, Preprocess
 from pathgene_rt.training.toml_config import read_toml
 
 Pooling = Literal["none", "cls", "mean", "cls+mean"]
@@ -31,7 +31,7 @@ Pooling = Literal["none", "cls", "mean", "cls+mean"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EncoderSpec(Preprocess):
-    """The keys of the file: those of :class:`~pathgene_rt.model_spec.Preprocess`, of which none
+    """The keys of the file: those of :class:`~pathgene_rt.bundle.spec.Preprocess`, of which none
     that features depend on has a default here, and how the graph is to be read.
 
     ``name`` is that of the weights, ``licence`` what they may be used under. ``input`` and

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pathgene_rt.bundle import (
+from pathgene_rt.bundle.bundle import (
     ENCODER_FILE,
     ENCODER_GOLDEN,
     MODEL_CARD,
@@ -21,16 +21,16 @@ from pathgene_rt.bundle import (
     head_file,
     head_golden,
 )
-from pathgene_rt.bundle_store import is_safe_name
+from pathgene_rt.bundle.spec import ModelSpec, Preprocess
+from pathgene_rt.bundle.store import is_safe_name
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
 from pathgene_rt.export.requirements import require_export
-from pathgene_rt.model_spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from pathgene_rt.export.check import Comparison
     from pathgene_rt.export.encoder import ExportedEncoder
-    from pathgene_rt.export.float16_gate import HalfPrecision, Reduced
+    from pathgene_rt.export.float16.gate import HalfPrecision, Reduced
     from pathgene_rt.export.head import ExportedHead
 
 Stage = Callable[[str], None]
@@ -114,7 +114,7 @@ def _require_sensible(request: ExportRequest) -> None:
 
 def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
     from pathgene_rt.export.encoder import export_encoder, is_bundle, reuse_encoder
-    from pathgene_rt.export.foreign_encoder import adopt_encoder
+    from pathgene_rt.export.foreign.encoder import adopt_encoder
 
     if isinstance(request.encoder, OnnxEncoder):
         if request.preprocess is not None:
@@ -143,8 +143,8 @@ def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
 def _heads(
     requests: Sequence[HeadRequest], encoder: ExportedEncoder, announce: Stage
 ) -> list[ExportedHead]:
+    from pathgene_rt.export.foreign.wsinfer_mil import adopt_head
     from pathgene_rt.export.head import export_head
-    from pathgene_rt.export.wsinfer_mil import adopt_head
 
     heads = []
     for request in requests:
@@ -158,7 +158,7 @@ def _in_float16(
     encoder: ExportedEncoder, heads: Sequence[ExportedHead], announce: Stage
 ) -> dict[str, Reduced]:
     """By file of the float32 graph, what became of each model in float16."""
-    from pathgene_rt.export.float16_gate import (
+    from pathgene_rt.export.float16.gate import (
         encoder_in_float16,
         head_bags,
         head_in_float16,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.errors import UsageError
 from pathgene_rt.geometry import Int64Array, UInt8Array
-from pathgene_rt.model_spec import Preprocess
-from pathgene_rt.tile_sample import sample_tiles
-from pathgene_rt.training.synthetic import tissue_tiles
+from pathgene_rt.tiles.sample import sample_tiles
+from pathgene_rt.training.synthetic.tissue import tissue_tiles
 
 GOLDEN_TILES = 48
 """Enough for the median distance between tiles, which the fidelity error is in units of."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pathgene_rt.bundle import head_file
+from pathgene_rt.bundle.bundle import head_file
+from pathgene_rt.bundle.spec import HeadSpec
 from pathgene_rt.errors import CheckpointError
 from pathgene_rt.export.check import (
     Array,
@@ -19,16 +20,15 @@ from pathgene_rt.export.check import (
     require_passed,
 )
 from pathgene_rt.export.encoder import ExportedEncoder
-from pathgene_rt.export.fold import export_fold
 from pathgene_rt.export.golden import golden_coords
 from pathgene_rt.export.head_spec import head_model_spec, stated_task
+from pathgene_rt.export.incremental_pooling import export_fold
 from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.published_head import read_head
 from pathgene_rt.export.reference import head_inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.geometry import Float32Array, Int64Array
-from pathgene_rt.model_spec import HeadSpec
 from pathgene_rt.training.checkpoint import HeadCheckpoint
 from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from pathgene_rt.bundle.spec import Activation, Calibration, ModelSpec, Task, TensorSpec
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.files import sha256
-from pathgene_rt.model_spec import Activation, Calibration, ModelSpec, Task, TensorSpec
 
 
 def head_model_spec(

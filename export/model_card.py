@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pathgene_rt.bundle import BundleManifest
+from pathgene_rt.bundle.bundle import BundleManifest
+from pathgene_rt.bundle.spec import HeadSpec, Preprocess
 from pathgene_rt.export.check import Comparison
-from pathgene_rt.export.float16_gate import ERROR_LIMITS, HalfPrecision
-from pathgene_rt.model_spec import HeadSpec, Preprocess
+from pathgene_rt.export.float16.gate import ERROR_LIMITS, HalfPrecision
 
 Figure = float | int | str | list[float]
 _INTERVAL = "_interval"

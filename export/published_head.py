@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pathgene_rt.bundle.spec import Task
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export import upstream
 from pathgene_rt.export.request import HeadRequest
-from pathgene_rt.model_spec import Task
 from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head, read_torch_file
 from pathgene_rt.training.heads.base import Head
 

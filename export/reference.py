@@ -1,6 +1,6 @@
 """What an exported graph must reproduce: torch in float32 behind Pillow's own resize.
 
-Nothing of :mod:`pathgene_rt.export.preprocess` is used here, so that a mistake there shows.
+Nothing of :mod:`pathgene_rt.export.foreign.preprocess` is used here, so that a mistake there shows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pathgene_rt.bundle.spec import Interpolation, Preprocess
 from pathgene_rt.export.encoder_spec import Pooling
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
-from pathgene_rt.model_spec import Interpolation, Preprocess
 
 _BATCH = 16
 _RESAMPLING: dict[Interpolation, Image.Resampling] = {

@@ -11,9 +11,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from pathgene_rt.bundle.spec import FOLD_STATE
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.export.passes import clean_up
-from pathgene_rt.model_spec import FOLD_STATE
 
 OPSET = 20
 """Has Gelu and LayerNormalization as single operators; the newest that TensorRT 10 reads whole."""

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle import Bundle, BundleManifest, FileRecord
-from pathgene_rt.bundle_store import MANIFEST
+from pathgene_rt.bundle.bundle import Bundle, BundleManifest, FileRecord
+from pathgene_rt.bundle.store import MANIFEST
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, sha256, writable_folder
 

@@ -14,18 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathgene_rt.bundle import Bundle
-    from pathgene_rt.case_prediction import predict_case
+    from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.cancellation import CancellationToken
+    from pathgene_rt.cases.predict import predict_case
     from pathgene_rt.errors import PathGeneError
-    from pathgene_rt.features import FeatureBag, read_features, write_features
+    from pathgene_rt.features.bag import FeatureBag, read_features, write_features
     from pathgene_rt.options import EngineOptions, PredictOptions, TensorRtOptions, TissueOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.report import Report
-    from pathgene_rt.scan import ScanSession
-    from pathgene_rt.scan_input import ScanOptions
-    from pathgene_rt.scan_progress import ScanProgress
+    from pathgene_rt.report.report import Report
+    from pathgene_rt.scan.input import ScanOptions
+    from pathgene_rt.scan.progress import ScanProgress
+    from pathgene_rt.scan.session import ScanSession
     from pathgene_rt.slides import open_slide
-    from pathgene_rt.streaming.cancellation import CancellationToken
 
 __all__ = [
     "Bundle",
@@ -48,23 +48,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "bundle",
-    "CancellationToken": "streaming.cancellation",
+    "Bundle": "bundle.bundle",
+    "CancellationToken": "cancellation",
     "EngineOptions": "options",
-    "FeatureBag": "features",
+    "FeatureBag": "features.bag",
     "PathGeneError": "errors",
     "PredictOptions": "options",
     "Predictor": "predictor",
-    "Report": "report",
-    "ScanOptions": "scan_input",
-    "ScanProgress": "scan_progress",
-    "ScanSession": "scan",
+    "Report": "report.report",
+    "ScanOptions": "scan.input",
+    "ScanProgress": "scan.progress",
+    "ScanSession": "scan.session",
     "TensorRtOptions": "options",
     "TissueOptions": "options",
     "open_slide": "slides",
-    "predict_case": "case_prediction",
-    "read_features": "features",
-    "write_features": "features",
+    "predict_case": "cases.predict",
+    "read_features": "features.bag",
+    "write_features": "features.bag",
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pathgene_rt.engine import PRECISIONS
+from pathgene_rt.engines.engine import PRECISIONS
 from pathgene_rt.errors import UsageError
 
 DEFAULT_IN_FLIGHT = 2

@@ -8,27 +8,27 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from pathgene_rt.budgeted_run import BudgetedRun
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.encode import TileProgress
-from pathgene_rt.engine import EngineInfo
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.backend import Tell
+from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.extraction.extract import TileProgress
+from pathgene_rt.extraction.prepare import SlideWork, prepared
+from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.head_panel import HeadPanel
-from pathgene_rt.heads import place_warnings
+from pathgene_rt.heads.budget import BudgetedRun
+from pathgene_rt.heads.panel import HeadPanel
+from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.heads.run import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.prediction import Prediction
-from pathgene_rt.report import BundleIdentity, Provenance, Report
-from pathgene_rt.report_files import FEATURES_FILE, write_report
-from pathgene_rt.scan import ScanSession
-from pathgene_rt.scan_input import WHITE, Colour, ScanOptions
-from pathgene_rt.slide_encoding import EncodedSlide, SlideEncoder
-from pathgene_rt.slide_work import SlideWork, prepared
+from pathgene_rt.report.report import BundleIdentity, Provenance, Report
+from pathgene_rt.report.writer import FEATURES_FILE, write_report
+from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
+from pathgene_rt.scan.session import ScanSession
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.streaming.cancellation import CancellationToken
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pathgene_rt.export.config import load_config as load_export
 from pathgene_rt.training.config import load_config as load_training
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_export_example() -> None:

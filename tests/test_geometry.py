@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pathgene_rt import geometry
 from pathgene_rt.errors import BagError
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import grid_coords, grid_edges
-from pathgene_rt.heads import HeadInputs
+from pathgene_rt.heads.run import HeadInputs
 
 places = st.sets(st.tuples(st.integers(-3, 8), st.integers(0, 8)), max_size=40)
 

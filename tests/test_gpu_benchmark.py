@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from pathgene_rt.engines.cuda.driver import driver_problem
+from tests.support.exported_models import ctranspath_bundle
+from tests.support.paths import ROOT
 
-from .exported_models import ctranspath_bundle
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .tiny_models import tiny_bundle
+from tests.support.paths import ROOT
+from tests.support.tiny_models import tiny_bundle
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAINING_ONLY = ("torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib")
 
 

@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner
 from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
-from pathgene_rt.features import read_features
+from pathgene_rt.features.bag import read_features
 from pathgene_rt.slides import open_slide
-from pathgene_rt.streaming.cancellation import CancellationToken
-from pathgene_rt.training.synthetic_slides import write_slide
-
-from . import tiny_models as tiny
+from pathgene_rt.training.synthetic.slides import write_slide
+from tests.support import tiny_models as tiny
 
 BACKENDS = ("openvino", "onnxruntime")
 

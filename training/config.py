@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.spec import STRICT, TaskKind
 from pathgene_rt.errors import UsageError
-from pathgene_rt.model_spec import STRICT, TaskKind
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.toml_config import read_toml, suggestion
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.heads import HeadInputs
+from pathgene_rt.heads.run import HeadInputs
 from pathgene_rt.training.config import LoopConfig
-from pathgene_rt.training.data import BagStore, LabelledSlide
+from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
+from pathgene_rt.training.data.targets import Targets, single_class
 from pathgene_rt.training.heads.base import BagLoss, Head
 from pathgene_rt.training.losses import (
     class_weights,
@@ -24,7 +25,6 @@ from pathgene_rt.training.losses import (
     weighted_binary_cross_entropy,
     weighted_cross_entropy,
 )
-from pathgene_rt.training.targets import Targets, single_class
 
 EpochProgress = Callable[[int, int], None]
 """Called with (epochs done, epochs at most) after each epoch."""

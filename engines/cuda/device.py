@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
+from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineUnavailableError
 
 INSTALL = "pip install 'pathgene-rt[tensorrt]'"

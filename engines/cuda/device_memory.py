@@ -11,10 +11,10 @@ from ctypes import byref, c_size_t, c_uint64
 
 import numpy as np
 
-from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import Stream
 from pathgene_rt.engines.cuda.driver import call
 from pathgene_rt.engines.cuda.errors import native_errors
+from pathgene_rt.engines.engine import Array
 
 _MAP_INTO_DEVICE = 2
 """CU_MEMHOSTREGISTER_DEVICEMAP: kernels may read the pages over the bus."""

@@ -13,11 +13,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
-from pathgene_rt.model_spec import ModelSpec
-from pathgene_rt.stored_region import StoredBatch
+from pathgene_rt.slides.encoded_region import StoredBatch
 
 Call = TypeVar("Call")
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import CudaDevice, PinnedMemory
+from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineError
 
 

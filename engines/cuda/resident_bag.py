@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import place_bag
+from pathgene_rt.engines.engine import Array
 
 
 @dataclass

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from pathgene_rt.engine import Engine, EngineInfo, Precision
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Availability, Tell, available
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.cache.store import EngineCache
+from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
 NAME = "onnxruntime"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.engine import Array
+from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.cuda.device import (
     CudaDevice,
     DeviceMemory,
@@ -19,8 +19,8 @@ from pathgene_rt.engines.cuda.device import (
     Stream,
 )
 from pathgene_rt.engines.cuda.errors import never_free
+from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec, TensorSpec
 
 OpenSession = Callable[[int], Any]
 """Opens the session that computes on the stream of this handle."""

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
 from pathgene_rt.engines.cuda.device import CudaDevice
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.cuda.halving import HalvingRunner, Work
 from pathgene_rt.engines.cuda.memory_plan import MB, SHARE, TILE_BYTES, plan_encoder
 from pathgene_rt.engines.cuda.pinned_ring import PinnedRing
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.onnxruntime.at_work import AT_WORK
 from pathgene_rt.engines.onnxruntime.encoder_lane import EncoderLane, Slot, tile_bytes
 from pathgene_rt.engines.onnxruntime.runner import native_errors
 from pathgene_rt.engines.runner_base import BusySpan
 from pathgene_rt.errors import EngineError, EngineUnavailableError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.stored_region import StoredBatch
+from pathgene_rt.slides.encoded_region import StoredBatch
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cuda.device import CudaDevice
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.onnxruntime.at_work import AT_WORK
 from pathgene_rt.engines.onnxruntime.gpu_session import cpu_operators, listed
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 
 MEMORY = "gpu"
 """ONNX Runtime's name of the memory that a call gives back."""

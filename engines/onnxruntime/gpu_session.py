@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.onnxruntime.gpu_providers import CUDA
 from pathgene_rt.engines.onnxruntime.runner import ONLY_FATAL, native_errors
 from pathgene_rt.errors import EngineUnavailableError
-from pathgene_rt.model_spec import ModelSpec
 
 Provider = tuple[str, dict[str, str]]
 """An execution provider's name and options."""

@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
-from pathgene_rt.model_spec import ModelSpec
 
 ONLY_FATAL = 4
 """Log severity: ONNX Runtime logs what it also raises, and we raise it as one line."""

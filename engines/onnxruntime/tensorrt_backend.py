@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pathgene_rt.engine import Engine, EngineInfo, Precision
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Availability, Tell, available
-from pathgene_rt.engines.cache_keys import EngineKey, gpu_words
+from pathgene_rt.engines.cache.keys import EngineKey, gpu_words
+from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.cuda.memory_plan import MB, largest_batch
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
 from pathgene_rt.engines.onnxruntime import cuda_backend, gpu_providers
 from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
 from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 
 NAME = "onnxruntime-tensorrt"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from pathgene_rt.engine import Engine, EngineInfo, Precision
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Availability, NotCalibratedError, Tell, available
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.cache.store import EngineCache
+from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.openvino.int8 import int8_key, read_quantised
 from pathgene_rt.engines.openvino.runner import (
@@ -18,7 +19,6 @@ from pathgene_rt.engines.openvino.runner import (
     threads_of,
 )
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
 NAME = "openvino"

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.engines.cache_keys import EngineKey
+from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.cache.keys import EngineKey
 from pathgene_rt.engines.openvino.runner import core, native_errors
 from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.model_spec import ModelSpec
 
 _NOT_COMPUTED = ("Constant", "Parameter", "Result")
 _STRUCTURE, _WEIGHTS = "graph.xml", "graph.bin"

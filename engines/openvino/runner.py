@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.openvino.exact_pixels import keep_pixels_exact
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
 
 _PRIMITIVES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pathgene_rt.engine import Engine, EngineInfo, Precision
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Availability, Tell, available
+from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.device import CudaDevice, device_package, open_device
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB, batches_to_try, largest_batch
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE
@@ -24,7 +25,6 @@ from pathgene_rt.engines.tensorrt.profiles import profiles_for
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 
 _MOST_WORKSPACE = 4096 * MB

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Tell
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE, advice, failure, native_errors
@@ -15,7 +16,6 @@ from pathgene_rt.engines.tensorrt.profiles import Profile, shapes
 from pathgene_rt.engines.tensorrt.progress import BuildProgress, monitor
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import CancelledError, EngineError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import TensorRtOptions
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pathgene_rt.engine import Array
+from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, Event, PinnedMemory, Stream
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.growing_memory import Growing
+from pathgene_rt.engines.engine import Array
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, shape_text
 from pathgene_rt.engines.tensorrt.graph import BoundCall, GraphedCalls, RefusedError, Shapes
-from pathgene_rt.model_spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

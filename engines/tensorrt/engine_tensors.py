@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.graph import Shapes
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

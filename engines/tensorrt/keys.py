@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version as installed_version
 
-from pathgene_rt.engine import Precision
-from pathgene_rt.engines.cache_keys import (
+from pathgene_rt.engines.cache.keys import (
     LATER_CARDS,
     LATER_VERSIONS,
     EngineKey,
@@ -14,6 +13,7 @@ from pathgene_rt.engines.cache_keys import (
     gpu_words,
 )
 from pathgene_rt.engines.cuda.driver import GpuInfo
+from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.tensorrt.builder import Build
 from pathgene_rt.engines.tensorrt.profiles import in_words
 

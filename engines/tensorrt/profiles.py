@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.errors import EngineError
-from pathgene_rt.model_spec import ModelSpec, TensorSpec
 
 Shape = tuple[int, ...]
 
@@ -38,7 +38,8 @@ NEIGHBOURS = 8
 """Most edges that start at a tile (:func:`~pathgene_rt.geometry.grid_edges`)."""
 
 FOLD_TILES, FOLD_GROUPS = 1024, 32
-"""Most tiles and groups of a call of a fold graph (``sdk/folding.py``, ``sdk/anytime.py``)."""
+"""Most tiles and groups of a call of a fold graph (``sdk/heads/incremental_pooling.py`` and
+``interim.py``)."""
 
 
 def encoder_profiles(max_batch: int) -> tuple[Profile, ...]:
@@ -55,7 +56,7 @@ def head_profiles() -> tuple[Profile, ...]:
 
 
 def fold_profiles() -> tuple[Profile, ...]:
-    """Calls of :class:`~pathgene_rt.folding.FoldEngine`."""
+    """Calls of :class:`~pathgene_rt.heads.incremental_pooling.FoldEngine`."""
     return ({"n": AxisRange(1, 256, FOLD_TILES), "g": AxisRange(1, FOLD_GROUPS, FOLD_GROUPS)},)
 
 

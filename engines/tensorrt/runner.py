@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pathgene_rt.engine import Array, EngineInfo
+from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
 from pathgene_rt.engines.cuda.device import CudaDevice, Stream
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
@@ -19,6 +19,7 @@ from pathgene_rt.engines.cuda.halving import HalvingRunner, Work
 from pathgene_rt.engines.cuda.memory_plan import MB, EncoderPlan, plan_encoder
 from pathgene_rt.engines.cuda.pinned_ring import PinnedRing
 from pathgene_rt.engines.cuda.resident_bag import resident_bags
+from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.runner_base import BusySpan
 from pathgene_rt.engines.tensorrt.call_slot import KEPT_BYTES, CallSlot, Lane
 from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, check_tensors
@@ -26,9 +27,8 @@ from pathgene_rt.engines.tensorrt.errors import LOG, Messages, failure
 from pathgene_rt.engines.tensorrt.graph import RefusedError, Shapes
 from pathgene_rt.engines.tensorrt.plan import LoadedPlan
 from pathgene_rt.errors import StoredTileError
-from pathgene_rt.model_spec import ModelSpec
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.stored_region import StoredBatch
+from pathgene_rt.slides.encoded_region import StoredBatch
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathgene_rt.engines.cache_keys import EngineKey
-from pathgene_rt.engines.engine_cache import EngineCache
+from pathgene_rt.engines.cache.keys import EngineKey
+from pathgene_rt.engines.cache.store import EngineCache
 
 if TYPE_CHECKING:
     import tensorrt as trt

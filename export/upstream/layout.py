@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from pathgene_rt.bundle.spec import Activation
 from pathgene_rt.errors import CheckpointError
-from pathgene_rt.model_spec import Activation
 from pathgene_rt.training.checkpoint import load_strictly
 
 CONFIG = ConfigDict(extra="forbid")

@@ -20,12 +20,12 @@ from pathgene_rt.acceptance.report_html import write_html
 from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
 from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
 from pathgene_rt.acceptance.worker import PROBE, REFERENCE
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.engine import Precision
+from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
+from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
 from pathgene_rt.files import writable_folder, write_json
-from pathgene_rt.report import software_versions
+from pathgene_rt.report.report import software_versions
 
 JSON_FILE, HTML_FILE = "acceptance.json", "acceptance.html"
 PROBE_LIMIT_S, REFERENCE_LIMIT_S = 300.0, 3600.0

@@ -19,8 +19,8 @@ from pathgene_rt.acceptance.workbench import (
     NotRunError,
     Workbench,
 )
-from pathgene_rt.engine import LIMITS, Engine
-from pathgene_rt.engines.replay import encode_tiles, probability_change
+from pathgene_rt.engines.engine import LIMITS, Engine
+from pathgene_rt.engines.qualify.replay import encode_tiles, probability_change
 from pathgene_rt.errors import EngineError
 
 

@@ -18,13 +18,13 @@ from pathgene_rt.acceptance.workbench import (
     compare_reports,
     report_arrays,
 )
-from pathgene_rt.engine import LIMITS, Array
+from pathgene_rt.engines.engine import LIMITS, Array
+from pathgene_rt.engines.qualify.replay import encode_tiles, replay
 from pathgene_rt.engines.registry import EngineFactory, load_backend
-from pathgene_rt.engines.replay import encode_tiles, replay
-from pathgene_rt.features import FeatureBag
-from pathgene_rt.head_panel import FOLDED_FROM, HeadPanel
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.heads.panel import FOLDED_FROM, HeadPanel
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.report import Report
+from pathgene_rt.report.report import Report
 
 BUILD_LIMIT_S = 3600.0
 """A TensorRT build tries kernels for minutes, on a Jetson for tens of them."""

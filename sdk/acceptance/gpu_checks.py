@@ -18,18 +18,18 @@ from pathgene_rt.acceptance.workbench import (
     NotRunError,
     Workbench,
 )
-from pathgene_rt.engine import Engine
-from pathgene_rt.engines.compare import fidelity_error
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, open_device
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
-from pathgene_rt.engines.replay import encode_tiles
+from pathgene_rt.engines.engine import Engine
+from pathgene_rt.engines.qualify.compare import fidelity_error
+from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.errors import EngineError, EngineUnavailableError
+from pathgene_rt.extraction.prepare import prepared
+from pathgene_rt.extraction.scaled_decode import LIMITS
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.scaled_decode import LIMITS
-from pathgene_rt.slide_work import prepared
-from pathgene_rt.stored_region import StoredBatch
-from pathgene_rt.tiling import read_tile
+from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.tiles.grid import read_tile
 
 HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1"}
 """As if there were no card."""

@@ -25,7 +25,7 @@ from pathgene_rt.acceptance.result import NativeCall
 
 TABLE = Path(__file__).with_name("native_calls.json")
 """Native functions by the file, function and name under which our source calls them. Made by
-``tests/native_calls.py``, which asks mypy; a test compares the two."""
+``tests/support/native_calls.py``, which asks mypy; a test compares the two."""
 
 DRIVER_FUNCTION = re.compile(r"cu[A-Z]\w+")
 DRIVER_FILE = "cuda/driver.py"

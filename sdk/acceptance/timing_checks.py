@@ -13,11 +13,11 @@ from statistics import median
 import numpy as np
 
 from pathgene_rt.acceptance.workbench import Check, Finding, NotRunError, Workbench
-from pathgene_rt.engines.tuning import measure_rate
-from pathgene_rt.head_panel import HeadPanel
+from pathgene_rt.engines.qualify.tuning import measure_rate
+from pathgene_rt.extraction.prepare import SlideWork, prepared
+from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.slide_work import SlideWork, prepared
-from pathgene_rt.tiling import read_tile
+from pathgene_rt.tiles.grid import read_tile
 
 ROUNDS = 3
 BAG_TILES = (1024, 10_240)

@@ -12,15 +12,20 @@ from typing import Any, Self
 import numpy as np
 
 from pathgene_rt.acceptance.result import Target
-from pathgene_rt.bundle import Bundle
-from pathgene_rt.engine import LIMITS, Array, FidelityLimits, Precision
-from pathgene_rt.engines.compare import RANKED_FROM, Fidelity, fidelity_error, rank_correlation
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.engines.engine import LIMITS, Array, FidelityLimits, Precision
+from pathgene_rt.engines.qualify.compare import (
+    RANKED_FROM,
+    Fidelity,
+    fidelity_error,
+    rank_correlation,
+)
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.features import FeatureBag
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
-from pathgene_rt.report import Report
+from pathgene_rt.report.report import Report
 
 CPU_ENGINES = ("openvino", "onnxruntime")
 """What GPU engines are compared with, in float32: the first that is here."""

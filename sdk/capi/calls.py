@@ -21,8 +21,8 @@ from pathgene_rt.capi.report_data import ReportData
 from pathgene_rt.errors import PathGeneError, UsageError
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
-from pathgene_rt.report import Report
-from pathgene_rt.scan import PixelFormat, ScanOptions, ScanSession
+from pathgene_rt.report.report import Report
+from pathgene_rt.scan.session import PixelFormat, ScanOptions, ScanSession
 
 STARTED = 1
 OK, BUSY = 0, 2001

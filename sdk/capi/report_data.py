@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pathgene_rt.prediction import Prediction
+from pathgene_rt.heads.prediction import Prediction
 
 
 class ReportData:

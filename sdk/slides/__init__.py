@@ -10,7 +10,7 @@ from pathgene_rt.files import reason
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.scale import SENSIBLE_MPP
 from pathgene_rt.slides.slide import Overview, Slide
-from pathgene_rt.slides.tiff_reader import TIFF_STARTS, open_tiff
+from pathgene_rt.slides.tiff.reader import TIFF_STARTS, open_tiff
 
 __all__ = ["READERS", "Overview", "Slide", "open_slide"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.stored_region import StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import StoredLevel, StoredRegion
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pathgene_rt.engine import Engine
+from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.stored_region import StoredBatch, StoredRegion
-from pathgene_rt.streaming.cancellation import CancellationToken
+from pathgene_rt.slides.encoded_region import StoredBatch, StoredRegion
 
 INTERRUPTIBLE_S = 0.5
 """Ctrl-C reaches a waiting main thread only between waits on Windows; elsewhere this never matters,

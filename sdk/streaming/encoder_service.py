@@ -1,7 +1,8 @@
 """One encoder engine for any number of slides and scans at once.
 
-An engine wants one thread that submits and takes results (:class:`~pathgene_rt.engine.Engine`).
-That thread lives here; streams of tiles, from files or from scanners, are served in turn.
+An engine wants one thread that submits and takes results
+(:class:`~pathgene_rt.engines.engine.Engine`). That thread lives here; streams of tiles, from files
+or from scanners, are served in turn.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Self
 
 import numpy as np
 
-from pathgene_rt.engine import Engine
+from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.errors import CancelledError, EngineError
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.streaming.batcher import Batch, Slot, TileBatcher
-from pathgene_rt.streaming.cancellation import CancellationToken
 
 Sink = Callable[[int, int, Float32Array], None]
 """Called in the service's thread with (first, count, features float32 [count, D]) of a batch: tiles

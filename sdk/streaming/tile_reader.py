@@ -7,16 +7,16 @@ import threading
 import time
 from typing import Protocol, Self
 
+from pathgene_rt.bundle.spec import Reduction
+from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import Int64Array, TileGrid
-from pathgene_rt.model_spec import Reduction
 from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.slides.read_watch import ReadWatch
 from pathgene_rt.slides.slide import Slide, StoredSource
 from pathgene_rt.streaming.batcher import Slot
-from pathgene_rt.streaming.cancellation import CancellationToken
-from pathgene_rt.streaming.read_watch import ReadWatch
 from pathgene_rt.streaming.tile_faults import TileFaults
-from pathgene_rt.tiling import read_tile
+from pathgene_rt.tiles.grid import read_tile
 
 # A read that hangs (a network share that went away) must not hold up Ctrl-C: the threads are
 # daemons, and after this long they are left behind.

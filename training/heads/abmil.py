@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionHead, AttentionScores
 from pathgene_rt.training.heads.dropout import BagDropout
 

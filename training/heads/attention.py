@@ -63,7 +63,7 @@ def pool(scores: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 class AttentionHead(Head):
     """A head whose score and value of a tile depend on that tile alone: it pools once and then
-    classifies, so that its bag can be folded in batch by batch (``export/fold.py``)."""
+    classifies, so that its bag can be pooled batch by batch (``export/incremental_pooling.py``)."""
 
     @abstractmethod
     def instances(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class Head(nn.Module, ABC):
     """A multiple-instance head.
 
     A subclass is one file: it names its ``architecture``, the graph ``inputs`` it uses (of
-    ``pathgene_rt.model_spec.HEAD_INPUTS``, in the order of :meth:`forward`), and a frozen pydantic
+    ``pathgene_rt.bundle.spec.HEAD_INPUTS``, in the order of :meth:`forward`), and a frozen pydantic
     dataclass of its options, which a checkpoint carries to build the head again. It implements
     :meth:`score`, and :meth:`objective` if it is trained by more than the loss of its logits. What
     else its training needs (a base trained first, a teacher, a schedule) it does in the hooks that

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionHead, AttentionScores, pool
 from pathgene_rt.training.heads.base import BagLoss
 from pathgene_rt.training.heads.dropout import BagDropout

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.attention import pool
 from pathgene_rt.training.heads.base import BagLoss, DetailedOutput, Head
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads import vit4k
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import Head, HeadOutput

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from typing_extensions import override
 
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.errors import UsageError
-from pathgene_rt.model_spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import BagLoss, DetailedOutput, Head
 

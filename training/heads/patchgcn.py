@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import Head, HeadOutput
 from pathgene_rt.training.heads.dropout import BagDropout

@@ -28,8 +28,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.errors import UsageError
-from pathgene_rt.model_spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import BagLoss, Head, HeadOutput
 from pathgene_rt.training.heads.dot_attention import weighted, weights

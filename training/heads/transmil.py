@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 from typing_extensions import override
 
-from pathgene_rt.model_spec import STRICT
+from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.base import Head, HeadOutput
 from pathgene_rt.training.heads.nystrom import WIDTH, NystromLayer
 

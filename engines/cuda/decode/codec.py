@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathgene_rt.errors import EngineUnavailableError, StoredTileError
-from pathgene_rt.stored_region import StoredLevel
+from pathgene_rt.slides.encoded_region import StoredLevel
 
 INSTALL = "pip install 'pathgene-rt[gpu-decode]'"
 

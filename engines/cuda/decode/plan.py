@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.geometry import Int32Array
-from pathgene_rt.stored_region import StoredBatch, StoredRegion
+from pathgene_rt.slides.encoded_region import StoredBatch, StoredRegion
 
 MISSING = -1
 

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pathgene_rt.engine import Array
 from pathgene_rt.engines.cuda.decode.codec import NvImageCodec, UInt64Array
 from pathgene_rt.engines.cuda.decode.plan import Chunk, chunks, geometry
 from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
 from pathgene_rt.engines.cuda.errors import never_free
 from pathgene_rt.engines.cuda.kernel import Kernel, Module
+from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.stored_region import StoredBatch, StoredLevel
+from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel
 
 CHUNK_BYTES = 96 << 20
 """Of decoded tiles on the device at once, for each stream: 582 tiles of 240 px, 128 of 512 px.
@@ -97,7 +97,7 @@ class Workspace:
 
 
 class TileDecoder:
-    """A :class:`~pathgene_rt.engine.StoredTileDecoder` on ``device``. Thread-safe.
+    """A :class:`~pathgene_rt.engines.engine.StoredTileDecoder` on ``device``. Thread-safe.
 
     Libraries are loaded when it is first asked. On the device it takes CHUNK_BYTES for each stream
     that it works on, and what nvImageCodec itself needs.

@@ -1,0 +1,88 @@
+"""How many tiles a call and how many calls at once suit an encoder on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.engines.engine import Engine
+from pathgene_rt.engines.registry import GPU_BACKENDS, EngineFactory, choose
+from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.options import EngineOptions
+
+_TILES, _TILES_ON_CARD = 48, 2048
+"""Of each measurement: a second or two for a CTransPath on two cores, as on a small card."""
+
+_ROUNDS = 2
+_WORTH = 1.02
+"""What takes more memory and longer to the first result must be faster by so much."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """``batch`` tiles a call, ``in_flight`` calls at once, and the rate that was measured so."""
+
+    batch: int
+    in_flight: int
+    tiles_per_second: float
+
+
+def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
+    """Try what ``options`` leave open (0) on the bundle's golden tiles. Raises EngineError.
+
+    ``options`` name a backend and a precision. Every combination is measured in each of a few
+    rounds, so that a machine that slows down meanwhile slows all of them.
+    """
+    tiles = bundle.golden("encoder")["tiles"]
+    batches = (options.batch,) if options.batch else choose(options).availability.batches
+    on_card = options.backend in GPU_BACKENDS
+    rates: dict[tuple[int, int], list[float]] = {}
+    for in_flight in [options.in_flight] if options.in_flight else _in_flights(on_card):
+        # On a card an engine is made for a batch, on a processor one takes any.
+        for together in [(batch,) for batch in batches] if on_card else [batches]:
+            named = replace(options, batch=together[-1], in_flight=in_flight)
+            with EngineFactory(bundle, named).encoder() as encoder:
+                for _ in range(_ROUNDS):
+                    for batch in together:
+                        rate = measure_rate(encoder, tiles, batch)
+                        rates.setdefault((in_flight, batch), []).append(rate)
+    found = [Tuning(batch, n, median(measured)) for (n, batch), measured in rates.items()]
+    best = max(entry.tiles_per_second for entry in found)
+    good = [entry for entry in found if entry.tiles_per_second * _WORTH >= best]
+    return min(good, key=lambda entry: entry.batch * entry.in_flight)
+
+
+def measure_rate(encoder: Engine, tiles: UInt8Array, batch: int) -> float:
+    """Tiles a second in full batches of ``tiles`` uint8 [n, p, p, 3], taken again and again."""
+    name = encoder.spec.inputs[0].name
+    least = _TILES_ON_CARD if encoder.info.backend in GPU_BACKENDS else _TILES
+    calls = max(2 * encoder.in_flight, -(-least // batch))
+    part = encoder.input_buffer(name, (batch, *tiles.shape[1:]))
+    part[:] = np.resize(tiles, part.shape)
+    encoder.submit({name: part})  # compiles for this shape
+    encoder.result()
+    began = time.perf_counter()
+    for number in range(calls):
+        if number >= encoder.in_flight:
+            encoder.result()
+        encoder.submit({name: part})
+    for _ in range(min(calls, encoder.in_flight)):
+        encoder.result()
+    return calls * batch / (time.perf_counter() - began)
+
+
+def _in_flights(on_card: bool) -> Iterator[int]:
+    """Two at least, so that one is prepared while another is computed; then a core or two each.
+
+    A card computes one call after the other: more of them bridge delays of the computer.
+    """
+    cores = os.cpu_count() or 2
+    yield from (
+        (2, 4) if on_card else sorted({max(2, n) for n in (2, cores // 4, cores // 2, cores)})
+    )

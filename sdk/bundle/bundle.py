@@ -1,0 +1,294 @@
+"""The bundle ``NAME.pgrt``: one encoder, its heads, their golden outputs, all by hash.
+
+A directory, or the same as an uncompressed zip. Everything is checked when it is opened: schema,
+names, sizes and hashes, before anything is parsed. Model files are data: no pickle, no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pathgene_rt.bundle.onnx_guard import output_sizes, require_self_contained
+from pathgene_rt.bundle.spec import (
+    HEAD_INPUTS,
+    FoldSpec,
+    HeadSpec,
+    ModelSpec,
+    Preprocess,
+)
+from pathgene_rt.bundle.store import MANIFEST, BundleStore, is_safe_name, open_store
+from pathgene_rt.errors import BundleError
+
+SCHEMA_VERSION = 1
+ENCODER_FILE = "encoder.onnx"
+ENCODER_GOLDEN = "golden/encoder.npz"
+MODEL_CARD = "MODEL_CARD.md"
+SUFFIX = ".pgrt"
+
+_MAX_MANIFEST_BYTES = 16 << 20
+_MAX_FILE_BYTES = 8 << 30
+_SUFFIXES = frozenset({".onnx", ".npz", ".json", ".md", ".txt"})
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileRecord:
+    """Hash and size in bytes of one file of a bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0, le=_MAX_FILE_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BundleManifest:
+    """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report."""
+
+    schema_version: int
+    name: str = Field(min_length=1, max_length=120)
+    version: str = Field(max_length=40)
+    created: str
+    intended_use: str
+    licence: str
+    encoder: ModelSpec
+    heads: tuple[HeadSpec, ...]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> bytes:
+        return _MANIFEST_TYPE.dump_json(self, indent=2) + b"\n"
+
+
+_MANIFEST_TYPE = TypeAdapter(BundleManifest)
+
+
+def head_file(name: str) -> str:
+    """Where a head's graph lies in the bundle."""
+    return f"heads/{name}.onnx"
+
+
+def fold_file(name: str) -> str:
+    """Where the graph that folds tiles into a head lies in the bundle."""
+    return f"folds/{name}.onnx"
+
+
+def float16_file(file: str) -> str:
+    """Where the half-precision form of the graph ``file`` lies in the bundle."""
+    return f"float16/{file}"
+
+
+def head_golden(name: str) -> str:
+    """Where a head's golden inputs and outputs lie in the bundle."""
+    return f"golden/heads/{name}.npz"
+
+
+class Bundle:
+    """An opened, checked bundle. Reading is thread-safe; :meth:`close` is idempotent."""
+
+    def __init__(
+        self, path: Path, store: BundleStore, manifest: BundleManifest, digest: str
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.sha256 = digest
+        self._store = store
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Open and check the bundle at ``path``.
+
+        Reads every byte once to check its hash. Raises :class:`BundleError` with what is wrong.
+        """
+        store = open_store(path)
+        try:
+            raw = store.read(MANIFEST, _MAX_MANIFEST_BYTES)
+            manifest = parse_manifest(raw, path)
+            _check_contents(manifest, store, path)
+        except BaseException:
+            store.close()
+            raise
+        return cls(path, store, manifest, hashlib.sha256(raw).hexdigest())
+
+    @property
+    def encoder(self) -> ModelSpec:
+        return self.manifest.encoder
+
+    @property
+    def preprocess(self) -> Preprocess:
+        assert self.encoder.preprocess is not None  # parse_manifest refused it otherwise
+        return self.encoder.preprocess
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the width of the encoder's features."""
+        assert self.encoder.feature_dim is not None  # parse_manifest refused it otherwise
+        return self.encoder.feature_dim
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        return self.manifest.heads
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, checked against its hash again (it may have changed)."""
+        record = self.manifest.files.get(name)
+        if record is None:
+            raise BundleError(f"bundle {self.path} lists no file {name}; export it again")
+        data = self._store.read(name, record.size)
+        if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+            raise BundleError(f"{name} in {self.path} has changed since it was opened")
+        return data
+
+    def golden(self, name: str) -> dict[str, NDArray[Any]]:
+        """Golden arrays of "encoder" (tiles, features) or of a head (its inputs and outputs)."""
+        file = ENCODER_GOLDEN if name == "encoder" else head_golden(name)
+        try:
+            with np.load(io.BytesIO(self.read(file)), allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+            raise BundleError(f"{file} in {self.path} is no array file: {error}") from error
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def parse_manifest(raw: bytes, path: Path) -> BundleManifest:
+    """Check ``bundle.json``: first the schema version, then every field. Raises BundleError."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST} in {path} is not JSON: {error}; export it again") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleError(
+            f"bundle {path} has schema version {version!r}, this pathgene-rt reads "
+            f"{SCHEMA_VERSION}; install a matching pathgene-rt or export the bundle again"
+        )
+    try:
+        manifest = _MANIFEST_TYPE.validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"{MANIFEST} in {path} does not fit the schema at {place}: {first['msg']}; "
+            "export it again"
+        ) from error
+    problem = next(_inconsistencies(manifest), None)
+    if problem:
+        raise BundleError(f"{MANIFEST} in {path}: {problem}; export it again")
+    return manifest
+
+
+def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
+    """What a manifest says that cannot be, though each field by itself is valid."""
+    for name in manifest.files:
+        if not is_safe_name(name) or PurePosixPath(name).suffix not in _SUFFIXES:
+            yield f"the file name {name!r} is not allowed in a bundle"
+    if manifest.encoder.preprocess is None:
+        yield "the encoder has no preprocess entry"
+    names = [head.name for head in manifest.heads]
+    if len({name.casefold() for name in names}) != len(names):
+        yield "two heads have the same name"
+    models = [(ENCODER_FILE, manifest.encoder)]
+    models += [(head.file, head.model) for head in manifest.heads]
+    models += [(head.fold.file, head.fold.model) for head in manifest.heads if head.fold]
+    for file, model in models:
+        graphs = [(file, model.onnx_sha256)]
+        if model.float16 is not None:
+            graphs.append((model.float16.file, model.float16.onnx_sha256))
+        for name, digest in graphs:
+            if name not in manifest.files:
+                yield f"the model file {name} is not in the file list"
+            elif manifest.files[name].sha256 != digest:
+                yield f"the hash of {name} differs between its model and the file list"
+        if model.feature_dim is None:
+            yield f"model {model.name} declares no features tensor of known width"
+    for head in manifest.heads:
+        yield from _head_inconsistencies(head, manifest.encoder.feature_dim)
+
+
+def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[str]:
+    if head.model.feature_dim != feature_dim:
+        yield (
+            f"head {head.name} takes {head.model.feature_dim} features, "
+            f"the encoder gives {feature_dim}"
+        )
+    unknown = {tensor.name for tensor in head.model.inputs} - set(HEAD_INPUTS)
+    if unknown:
+        yield f"head {head.name} asks for the unknown input {min(unknown)}"
+    classes = len(head.model.classes)
+    if classes == 0 or head.model.activation is None:
+        yield f"head {head.name} has no classes or no activation"
+    elif classes == 1 and head.model.activation == "softmax":
+        yield f"head {head.name} has one class, which softmax always gives 1; it needs sigmoid"
+    logits = next((item.shape for item in head.model.outputs if item.name == "logits"), None)
+    if logits is None:
+        yield f"head {head.name} has no output logits"
+    elif logits not in ((classes,), ("classes",)):
+        yield f"head {head.name} has {classes} classes for logits of the shape {list(logits)}"
+    if head.fold is not None and not _folds(head.fold, head.model, feature_dim):
+        yield f"the fold graph of head {head.name} is not of the form that pathgene-rt runs"
+
+
+def _folds(fold: FoldSpec, model: ModelSpec, feature_dim: int | None) -> bool:
+    """Whether ``fold`` declares the tensors of a fold graph, of sizes that fit the head."""
+    inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.inputs}
+    outputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.outputs}
+    attention = next((item.shape for item in model.outputs if item.name == "attention"), None)
+    pooled = fold.state_shapes.get("pooled", ())
+    if attention is None or len(pooled) != 3 or not isinstance(pooled[2], int):
+        return False
+    columns = attention[1]
+    state = {
+        "peak": ("float32", ("g", columns)),
+        "total": ("float32", ("g", columns)),
+        "pooled": ("float32", ("g", columns, pooled[2])),
+    }
+    tiles = {"features": ("float32", ("n", feature_dim)), "group": ("int64", ("n",))}
+    results = {
+        "scores": ("float32", ("n", columns)),
+        "logits": ("float32", ("g", len(model.classes))),
+    }
+    after = {f"new_{name}": tensor for name, tensor in state.items()}
+    return inputs == {**tiles, **state} and outputs == {**after, **results}
+
+
+def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) -> None:
+    missing = sorted(manifest.files.keys() - store.names)
+    if missing:
+        raise BundleError(f"bundle {path} lacks {missing[0]}; copy or export it again")
+    store.refuse_unlisted(manifest.files.keys() | {MANIFEST})
+    for name, record in manifest.files.items():
+        size, digest = store.digest(name, record.size)
+        if size != record.size:
+            raise BundleError(
+                f"{name} in {path} has {size} bytes instead of {record.size}; copy it again"
+            )
+        if digest != record.sha256:
+            raise BundleError(f"{name} in {path} is damaged (hash differs); copy it again")
+        if name.endswith(".onnx"):
+            require_self_contained(store.read(name, record.size), f"{name} in {path}")
+    for head in manifest.heads:
+        classes = len(head.model.classes)
+        half = head.model.float16
+        for file in (head.file, *(() if half is None else (half.file,))):
+            stated = output_sizes(store.read(file, manifest.files[file].size)).get("logits")
+            if stated is not None and stated not in ((classes,), (None,)):
+                raise BundleError(
+                    f"head {head.name} in {path} has {classes} classes, its graph {file} gives "
+                    f"logits of the shape {list(stated)}; export it again"
+                )

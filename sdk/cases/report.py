@@ -1,0 +1,195 @@
+"""What is said about a case: each head's mean over the slides, and its answer for all tiles pooled.
+
+``case.json`` (schema version 1) has the keys of :meth:`CaseReport.to_dict`. It names the slides'
+reports by hash, so a case is done again when one of them is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.engines.engine import EngineInfo
+from pathgene_rt.errors import OutputError
+from pathgene_rt.files import reason, sha256, writable_folder, write_json
+from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.report.report import (
+    RESEARCH_USE,
+    BundleIdentity,
+    software_versions,
+    utc_now,
+    without_nan,
+)
+from pathgene_rt.report.writer import REPORT_FILE
+
+SCHEMA_VERSION = 1
+CASE_FILE = "case.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSlide:
+    """A slide of a case; of its own report the hash, and the engine and precision of the encoder
+    ("openvino float32"), None where there is no report.
+    """
+
+    slide_id: str
+    tiles: int
+    report_sha256: str | None = None
+    encoder: str | None = None
+
+    @classmethod
+    def from_report(cls, folder: Path) -> CaseSlide:
+        """The slide whose report lies in ``folder``. Raises OutputError."""
+        path = folder / REPORT_FILE
+        try:
+            raw = path.read_bytes()
+            document = json.loads(raw)
+            provenance = document["provenance"]
+            engine = provenance["engines"]["encoder"]
+            return cls(
+                slide_id=str(document["slide"]),
+                tiles=int(provenance["tiles"]["count"]),
+                report_sha256=sha256(raw),
+                encoder=f"{engine['backend']} {engine['precision']}",
+            )
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {path}: {reason(error)}; predict its slide again"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path} is no report; predict its slide again") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "slide": self.slide_id,
+            "tiles": self.tiles,
+            "report_sha256": self.report_sha256,
+            "encoder": self.encoder,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasePrediction:
+    """One head's answers: ``slides`` in the case's order, ``mean`` of their probabilities, and for
+    the bag of all tiles ``pooled``.
+    """
+
+    slides: tuple[Prediction, ...]
+    mean: Prediction
+    pooled: Prediction
+
+    def to_dict(self, slide_ids: tuple[str, ...]) -> dict[str, Any]:
+        pooled = self.pooled.to_dict()
+        own = ("probabilities", "call", "called", "logits")
+        shared = {key: value for key, value in pooled.items() if key not in own}
+        mean = self.mean.to_dict()
+        chances = {
+            slide_id: list(slide.probabilities)
+            for slide_id, slide in zip(slide_ids, self.slides, strict=True)
+        }
+        return {
+            **shared,
+            "mean_of_slides": {**{key: mean[key] for key in own[:3]}, "slides": chances},
+            "pooled_bag": {key: pooled[key] for key in own},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseReport:
+    """All that is known about one case. ``heads`` are the engines that ran; the encoder's are in
+    the slides' reports.
+    """
+
+    case_id: str
+    slides: tuple[CaseSlide, ...]
+    predictions: tuple[CasePrediction, ...]
+    bundle: BundleIdentity
+    heads: Mapping[str, EngineInfo]
+    warnings: tuple[str, ...] = ()
+    intended_use: str = RESEARCH_USE
+    created: str = field(default_factory=utc_now)
+    versions: Mapping[str, str] = field(default_factory=software_versions)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``case.json``."""
+        slide_ids = tuple(slide.slide_id for slide in self.slides)
+        document: dict[str, Any] = without_nan(
+            {
+                "schema_version": self.schema_version,
+                "case": self.case_id,
+                "created": self.created,
+                "intended_use": self.intended_use,
+                "slides": [slide.to_dict() for slide in self.slides],
+                "predictions": [prediction.to_dict(slide_ids) for prediction in self.predictions],
+                "provenance": {
+                    "bundle": asdict(self.bundle),
+                    "engines": {"heads": {name: asdict(info) for name, info in self.heads.items()}},
+                    "tiles": {"count": sum(slide.tiles for slide in self.slides)},
+                    "versions": dict(self.versions),
+                },
+                "warnings": list(self.warnings),
+            }
+        )
+        return document
+
+
+def disagreements(predictions: tuple[CasePrediction, ...]) -> tuple[str, ...]:
+    """A warning for each head whose two answers for the case differ in their call."""
+    return tuple(
+        f"{both.pooled.head}: the mean of the slides is called {both.mean.call}, "
+        f"the pooled bag {both.pooled.call}"
+        for both in predictions
+        if both.mean.called != both.pooled.called
+    )
+
+
+def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> CaseReport:
+    """``report`` with what the slides' own reports say, and warnings where they do not go together.
+
+    Raises OutputError if the reports are not of these slides' features.
+    """
+    for stated, used in zip(slides, report.slides, strict=True):
+        if (stated.slide_id, stated.tiles) != (used.slide_id, used.tiles):
+            raise OutputError(
+                f"the features of {used.slide_id} hold {used.tiles} tiles, its report is of "
+                f"{stated.slide_id} with {stated.tiles}; predict it again with --overwrite"
+            )
+    encoders = sorted({slide.encoder or "unknown" for slide in slides})
+    mixed = f"the features of the slides are of different engines: {', '.join(encoders)}"
+    warnings = (mixed,) if len(encoders) > 1 else ()
+    return replace(report, slides=slides, warnings=(*warnings, *report.warnings))
+
+
+def write_case(report: CaseReport, folder: Path) -> None:
+    """Write ``case.json`` in ``folder``, whole or not at all. Raises OutputError."""
+    write_json(writable_folder(folder) / CASE_FILE, report.to_dict())
+
+
+def remove_case(folder: Path) -> None:
+    """Remove an older ``case.json``, if there is one: its slides' reports are no longer those that
+    it was made of. Raises OutputError.
+    """
+    try:
+        (folder / CASE_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot replace the older case in {folder}: {reason(error)}; close what shows it"
+        ) from error
+
+
+def is_complete_case(folder: Path, bundle_sha256: str, slides: tuple[CaseSlide, ...]) -> bool:
+    """Whether ``folder`` holds a case made with that bundle of just these reports of ``slides``."""
+    try:
+        document = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
+        return (
+            document["schema_version"] == SCHEMA_VERSION
+            and document["provenance"]["bundle"]["sha256"] == bundle_sha256
+            and [entry["report_sha256"] for entry in document["slides"]]
+            == [slide.report_sha256 for slide in slides]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

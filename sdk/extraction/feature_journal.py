@@ -1,0 +1,179 @@
+"""Features that reach the disk while a slide is encoded, so that a killed run can go on.
+
+Beside the features file that is to be, ``NAME.partial`` is that file with the rows so far in their
+places, and ``NAME.partial.log`` says which: a first line with everything that the features depend
+on (:class:`RunIdentity`), then a line for each batch with its position, its tiles and a checksum of
+its features. A line counts only if the rows it speaks of have that checksum, so the two files may
+reach the disk in any order, and be torn anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from pathgene_rt.errors import FeatureFileError, OutputError
+from pathgene_rt.extraction.extract import TileOrder
+from pathgene_rt.extraction.run_identity import RunIdentity
+from pathgene_rt.features.bag import FeatureBag, features_layout, read_features, run_of
+from pathgene_rt.files import reason, write_bytes
+from pathgene_rt.geometry import Float32Array, Int64Array
+
+
+class FeatureJournal:
+    """Writes the rows of ``bag`` as they come, to what :meth:`commit` makes the file ``path``.
+
+    ``resume`` takes up what an earlier run of the same ``identity`` left: ``done`` are then the
+    positions at which batches begin whose rows are in ``bag.features`` again. ``note`` says in
+    words what was found. Left without :meth:`commit`, also by kill -9, the partial file stays.
+
+    Raises OutputError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bag: FeatureBag,
+        order: TileOrder,
+        identity: RunIdentity,
+        *,
+        resume: bool,
+    ) -> None:
+        self.path = path
+        self.tiles = len(bag)
+        self.done: frozenset[int] = frozenset()
+        self.note = ""
+        self._bag = bag
+        self._order = order
+        self._identity = identity
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._log_path = path.with_name(f"{path.name}.partial.log")
+        self._files: tuple[BinaryIO, BinaryIO] | None = None
+        layout, self._offset = features_layout(bag, identity.sha256)
+        with self._writing():
+            if resume and self._is_complete():
+                self.done = frozenset(range(0, len(order.rows), order.batch))
+                self.note = f"{path.name} was whole already"
+                return
+            records = self._found() if resume else []
+            self._open(layout, records)
+
+    def write(self, first: int, rows: Int64Array, features: Float32Array) -> None:
+        """Keep ``features`` float32 [k, D] of the tiles ``rows`` int64 [k], the batch at position
+        ``first``."""
+        assert self._files is not None
+        partial, log = self._files
+        values = np.ascontiguousarray(features, dtype=np.float32)
+        with self._writing():
+            for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+                partial.seek(self._offset + int(rows[run[0]]) * values[0].nbytes)
+                partial.write(values[run[0] : run[-1] + 1].data)
+            log.write(_record(first, values))
+
+    def commit(self) -> None:
+        """Every row is written: the file gets its name, the log goes. Closes the journal."""
+        self.close()
+        if self._files is None:
+            return
+        with self._writing():
+            with self._partial.open("r+b") as partial:
+                os.fsync(partial.fileno())
+            self._partial.replace(self.path)
+            self._log_path.unlink()
+
+    def discard(self) -> None:
+        """Remove what was not committed."""
+        self.close()
+        self._partial.unlink(missing_ok=True)
+        self._log_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave the files as they are. Idempotent."""
+        if self._files is not None:
+            for file in self._files:
+                file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _is_complete(self) -> bool:
+        """Whether ``path`` is the whole result of such a run; then its features are in the bag."""
+        if run_of(self.path) != self._identity.sha256:
+            return False
+        try:
+            found = read_features(self.path)
+        except FeatureFileError:
+            return False
+        if found.features.shape != self._bag.features.shape:
+            return False
+        self._bag.features[:] = found.features
+        return True
+
+    def _found(self) -> list[bytes]:
+        """The log's records whose rows are whole; these rows are then in the bag."""
+        try:
+            header, *lines = self._log_path.read_bytes().split(b"\n")
+            partial = self._partial.open("rb")
+        except FileNotFoundError:
+            return []
+        if header != self._identity.line.encode():
+            self.note = "an earlier run differs from this one (slide, engine or options): anew"
+            return []
+        with partial:
+            whole = {first: line for line in lines if (first := self._restored(line, partial)) >= 0}
+        self.done = frozenset(whole)
+        tiles = sum(len(self._order.rows_of(first, self._order.batch)) for first in whole)
+        self.note = f"{tiles} of {len(self._order.rows)} tiles were encoded before"
+        return [line + b"\n" for line in whole.values()]
+
+    def _restored(self, line: bytes, partial: BinaryIO) -> int:
+        """The position that a record speaks of, once its rows are read into the bag; else -1."""
+        first_text = line.partition(b" ")[0]
+        if not first_text.isdigit() or int(first_text) % self._order.batch:
+            return -1
+        first = int(first_text)
+        rows = self._order.rows_of(first, self._order.batch)
+        if len(rows) == 0:
+            return -1
+        values = np.zeros((len(rows), self._bag.features.shape[1]), dtype=np.float32)
+        for value, row in zip(values, rows, strict=True):
+            partial.seek(self._offset + int(row) * value.nbytes)
+            stored = partial.read(value.nbytes)
+            value.view(np.uint8)[: len(stored)] = np.frombuffer(stored, dtype=np.uint8)
+        if _record(first, values) != line + b"\n":
+            return -1
+        self._bag.features[rows] = values
+        return first
+
+    def _open(self, layout: memoryview, records: list[bytes]) -> None:
+        partial = self._partial.open("r+b" if records else "w+b", buffering=0)
+        partial.write(layout)
+        partial.truncate(self._offset + self._bag.features.nbytes)
+        header = self._identity.line.encode() + b"\n"
+        write_bytes(self._log_path, b"".join((header, *records)))
+        self._files = (partial, self._log_path.open("ab", buffering=0))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(
+                f"cannot write {self._partial}: {reason(error)}; free space and go on with --resume"
+            ) from error
+
+
+def _record(first: int, features: Float32Array) -> bytes:
+    """The log's line about the batch at position ``first``."""
+    return f"{first} {len(features)} {zlib.crc32(features.data):08x}\n".encode()

@@ -1,0 +1,102 @@
+"""One slide on its way through the predictor: opened, its tissue found, its tiles chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.geometry import TileGrid, UInt8Array
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.slides import Slide
+from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.slides.watched_slide import open_watched
+from pathgene_rt.tiles.external_coords import grid_from_coords
+from pathgene_rt.tiles.grid import plan_grid
+from pathgene_rt.tiles.tissue import find_tissue
+
+_HEATMAP_PX, _OVERVIEW_PX = 1200, 1600
+"""An overview whose longer side has fewer pixels than the first makes a coarse heatmap: one of the
+second is read instead."""
+
+
+@dataclass
+class SlideWork:
+    """What has been found out about one slide so far. ``seconds`` are those of each stage."""
+
+    path: Path
+    slide: Slide
+    slide_id: str
+    grid: TileGrid
+    quality: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _overview: UInt8Array | None = None
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """Keep the seconds that the block takes."""
+        return timed(self.seconds, stage)
+
+    def overview(self) -> UInt8Array:
+        """The slide as a picture for heatmaps, uint8 [h, w, 3]: that of the tissue if it is fine
+        enough, else a new one whose longer side is about _OVERVIEW_PX, if the slide has as many.
+        Raises SlideReadError.
+        """
+        if self._overview is not None and max(self._overview.shape[:2]) >= _HEATMAP_PX:
+            return self._overview
+        info = self.slide.info
+        mpp = slide_mpp(info) * max(1.0, max(info.size_px) / _OVERVIEW_PX)
+        return self.slide.overview(mpp).rgb
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Keep in ``seconds`` what the block takes, unless it fails."""
+    began = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - began
+
+
+@contextmanager
+def prepared(path: Path, preprocess: Preprocess, options: PredictOptions) -> Iterator[SlideWork]:
+    """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind."""
+    began = time.perf_counter()
+    with open_watched(path, options.mpp, options.io_timeout_s) as slide:
+        opened = time.perf_counter()
+        work = _planned(path, slide, preprocess, options)
+        work.seconds["open"] = opened - began
+        work.seconds["tissue_and_grid"] = time.perf_counter() - opened
+        yield work
+
+
+def public_id(slide_id: str, *, anonymize: bool) -> str:
+    """The slide's id in results: the file's stem, or 16 hex digits of its hash."""
+    if not anonymize:
+        return slide_id
+    return hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+
+
+def _planned(
+    path: Path, slide: Slide, preprocess: Preprocess, options: PredictOptions
+) -> SlideWork:
+    slide_id = public_id(slide.info.slide_id, anonymize=options.anonymize)
+    if options.coords is not None:
+        grid = grid_from_coords(slide.info, preprocess, options.coords)
+        return SlideWork(path, slide, slide_id, grid)
+    mask, overview = find_tissue(slide, options.tissue)
+    grid = plan_grid(slide.info, preprocess, mask, options.tissue)
+    return SlideWork(path, slide, slide_id, grid, mask.quality, _overview=_picture(overview))
+
+
+def _picture(overview: UInt8Array) -> UInt8Array:
+    """No more of the overview than a heatmap shows: it is kept while the slide is encoded."""
+    factor = max(overview.shape[:2]) // _HEATMAP_PX
+    if factor < 2:
+        return overview
+    return np.asarray(Image.fromarray(overview).reduce(factor))

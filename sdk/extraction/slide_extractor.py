@@ -1,0 +1,182 @@
+"""From a slide and its grid to its bag, kept on the disk as it comes where that is wanted."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.errors import StoredTileError, TileDecodeError
+from pathgene_rt.extraction.decode_choice import DecodeTrials, Judge
+from pathgene_rt.extraction.extract import TileOrder, TileProgress, empty_bag, encode_slide
+from pathgene_rt.extraction.feature_journal import FeatureJournal
+from pathgene_rt.extraction.prepare import SlideWork
+from pathgene_rt.extraction.run_identity import RunIdentity
+from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
+from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
+from pathgene_rt.streaming.tile_faults import TileFaults
+from pathgene_rt.tiles.read_order import locality_order
+
+Follow = Callable[[FeatureBag, BoolArray, Int64Array], bool]
+"""Called after each batch, from the encoder's thread, with the bag in progress, which of its rows
+are there (bool [N]), and the rows int64 [k] that have just come. False: no more are wanted."""
+
+
+@dataclass(frozen=True)
+class EncodedSlide:
+    """A slide's ``bag`` of the tiles that were encoded, and how it came about.
+
+    ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know.
+    ``stats`` are those since the last time that the way of decoding had to be changed.
+    """
+
+    bag: FeatureBag
+    stats: EncodeStats
+    decode: str
+    warnings: tuple[str, ...] = ()
+    journal: FeatureJournal | None = None
+
+    def write_features(self, path: Path) -> None:
+        """Make ``path`` the features file of the bag. Raises OutputError."""
+        journal = self.journal
+        if journal is not None and journal.path == path and len(self.bag) == journal.tiles:
+            journal.commit()
+        else:
+            write_features(path, self.bag)
+
+    def discard_journal(self) -> None:
+        """What was kept on the way is not needed any more."""
+        if self.journal is not None:
+            self.journal.discard()
+
+
+class SlideEncoder:
+    """Encodes slides with one encoder. Thread-safe; slides at the same time share it in turn.
+
+    ``judge`` is what a bag means to the heads; ``engines`` made the encoder, and makes others that
+    :mod:`~pathgene_rt.extraction.decode_choice` needs.
+    """
+
+    def __init__(
+        self,
+        service: EncoderService,
+        preprocess: Preprocess,
+        options: EngineOptions,
+        judge: Judge,
+        engines: EngineFactory,
+    ) -> None:
+        self._service = service
+        self._spec = service.engine.spec
+        self._info = service.engine.info
+        self._preprocess = preprocess
+        self._options = options
+        self._judge = judge
+        self._engines = engines
+        self._trying = threading.Lock()
+
+    def encode(
+        self,
+        work: SlideWork,
+        options: PredictOptions,
+        *,
+        rows: Int64Array | None = None,
+        follow: Follow | None = None,
+        features_path: Path | None = None,
+        token: CancellationToken | None = None,
+        progress: TileProgress | None = None,
+    ) -> EncodedSlide:
+        """The bag of the tiles ``rows`` int64 [n] of the slide's grid, taken in that order until
+        ``follow`` wants no more; of all tiles by default.
+
+        If ``features_path`` is given, rows are kept beside it as they come, and those that an
+        earlier run of the same kind kept are taken over with ``options.resume``. Raises SlideError,
+        EngineError, OutputError, CancelledError.
+        """
+        token = token or CancellationToken()
+        trials = DecodeTrials(
+            work,
+            options,
+            token,
+            self._service,
+            self._preprocess.reduction,
+            self._options.batch,
+            self._judge,
+            self._engines,
+            self._trying,
+        )
+        decode = trials.choose()
+        if rows is None:
+            rows = locality_order(work.grid)
+        order = TileOrder(rows, self._options.batch)
+        bag = empty_bag(work.slide_id, work.grid, self._spec)
+        done = np.zeros(len(bag), dtype=np.bool_)
+        faults = TileFaults(work.slide_id, len(bag))
+        notes: list[str] = []
+        with ExitStack() as stack, work.timed("encode"):
+            journal = None
+            if features_path is not None:
+                identity = RunIdentity.of(
+                    work.path,
+                    work.slide.reader,
+                    decode.name,
+                    work.grid,
+                    order,
+                    self._spec,
+                    self._info,
+                )
+                journal = FeatureJournal(features_path, bag, order, identity, resume=options.resume)
+                stack.enter_context(journal)
+                order = replace(order, done=journal.done)
+                done[order.rows_done()] = True
+                if follow is not None and journal.done:
+                    follow(bag, done, order.rows_done())
+
+            firsts = set(order.done)
+
+            def on_batch(first: int, came: Int64Array, features: Float32Array) -> bool:
+                if journal is not None:
+                    journal.write(first, came, features)
+                done[came] = True
+                firsts.add(first)
+                return follow is None or follow(bag, done, came)
+
+            run = functools.partial(
+                encode_slide,
+                work.slide,
+                work.grid,
+                self._service,
+                self._preprocess.reduction,
+                bag.features,
+                readers=options.readers,
+                approximate=decode.approximate,
+                faults=faults,
+                io_timeout_s=options.io_timeout_s,
+                on_batch=on_batch,
+                progress=progress,
+            )
+            try:
+                stats = run(order, source=decode.source, token=token.child())
+            except (StoredTileError, TileDecodeError) as error:
+                notes.append(f"not decoded on the GPU from tile {done.sum()} on: {error}")
+                rest = replace(order, done=frozenset(firsts))
+                stats = run(rest, token=token)
+        if faults.count:
+            work.quality["damaged_tiles"] = faults.count
+        if journal is not None and journal.note:
+            notes.append(journal.note)
+        if not done.all():
+            bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
+        why = decode.why
+        if decode.untried and done.all() and self._engines.cache is not None:
+            why = f"{decode.name}; from now on {trials.try_untried()}"
+        return EncodedSlide(bag, stats, why, (*notes, *faults.warnings), journal)

@@ -1,0 +1,130 @@
+"""What a head says of a slide: logits become probabilities and a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.spec import HeadSpec, TaskKind
+from pathgene_rt.errors import EngineError
+from pathgene_rt.heads.jackknife import Interval
+
+NO_CALL = "none"
+"""The call of a sigmoid head when no class reaches the threshold."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One head's answer for one slide or case.
+
+    ``probabilities`` are calibrated and in the order of ``classes``. ``called`` are the indices of
+    the classes that ``call`` names: exactly one for softmax, none or more for sigmoid (joined by
+    ", " in ``call``). ``threshold`` is None where none was applied (likeliest of several classes).
+    ``logits`` are None for the mean of a case's slides. ``interval`` is where each class's
+    probability for the whole slide lies with 95 % confidence; None where the whole slide was seen.
+    """
+
+    head: str
+    kind: TaskKind
+    gene: str | None
+    classes: tuple[str, ...]
+    logits: tuple[float, ...] | None
+    probabilities: tuple[float, ...]
+    threshold: float | None
+    called: tuple[int, ...]
+    has_attention: bool
+    interval: Interval | None = None
+
+    @property
+    def call(self) -> str:
+        return ", ".join(self.classes[place] for place in self.called) or NO_CALL
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in ``report.json`` and in the output of ``predict --json``."""
+        return {
+            "head": self.head,
+            "task": self.kind,
+            "gene": self.gene,
+            "classes": list(self.classes),
+            "probabilities": list(self.probabilities),
+            "call": self.call,
+            "called": list(self.called),
+            "threshold": self.threshold,
+            "logits": None if self.logits is None else list(self.logits),
+            "has_attention": self.has_attention,
+            "interval": None if self.interval is None else [list(ends) for ends in self.interval],
+        }
+
+
+def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
+    """Apply calibration, activation and threshold of ``head`` to its ``logits`` [classes].
+
+    A class is called when its probability is at least the threshold: of two softmax classes the
+    last, of sigmoid classes each. Of several softmax classes the likeliest is called. Raises
+    EngineError if the logits do not fit the classes or are not finite.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    classes = head.model.classes
+    activation = head.model.activation
+    if activation is None or len(classes) < (2 if activation == "softmax" else 1):
+        raise EngineError(
+            f"head {head.name} has {len(classes)} classes and the activation {activation}, which "
+            "makes no probabilities; export the bundle again"
+        )
+    if values.shape != (len(classes),):
+        raise EngineError(
+            f"head {head.name} gave logits of shape {values.shape} for {len(classes)} classes; "
+            "export the bundle again"
+        )
+    if not np.isfinite(values).all():
+        raise EngineError(
+            f"head {head.name} gave the logits {values.tolist()}; run pathgene-rt verify"
+        )
+    chances = probabilities(values, activation, head.task.calibration.temperature)
+    threshold = applied_threshold(head)
+    return Prediction(
+        head=head.name,
+        kind=head.task.kind,
+        gene=head.task.gene,
+        classes=classes,
+        logits=tuple(values.tolist()),
+        probabilities=tuple(chances.tolist()),
+        threshold=threshold,
+        called=_called(chances, threshold, exclusive=activation == "softmax"),
+        has_attention=head.model.has_attention,
+    )
+
+
+def mean_prediction(head: HeadSpec, slides: Sequence[Prediction]) -> Prediction:
+    """The unweighted mean of ``head``'s probabilities for the slides of a case, called as a slide's
+    probabilities are.
+    """
+    chances = np.mean([slide.probabilities for slide in slides], axis=0)
+    exclusive = head.model.activation == "softmax"
+    return replace(
+        slides[0],
+        logits=None,
+        probabilities=tuple(chances.tolist()),
+        called=_called(chances, applied_threshold(head), exclusive=exclusive),
+    )
+
+
+def applied_threshold(head: HeadSpec) -> float | None:
+    """The head's threshold; None where the likeliest of several softmax classes is called."""
+    several = head.model.activation == "softmax" and len(head.model.classes) > 2
+    return None if several else head.task.threshold
+
+
+def _called(
+    chances: NDArray[np.float64], threshold: float | None, *, exclusive: bool
+) -> tuple[int, ...]:
+    if threshold is None:
+        return (int(chances.argmax()),)
+    if exclusive:
+        return (int(chances[-1] >= threshold),)
+    return tuple(np.flatnonzero(chances >= threshold).tolist())

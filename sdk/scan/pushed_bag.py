@@ -1,0 +1,98 @@
+"""The rows of a bag whose tiles are not known beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from pathgene_rt.errors import EngineError
+from pathgene_rt.features.bag import first_not_finite
+from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
+from pathgene_rt.scan.assembler import Place
+
+_FIRST_ROWS = 1024
+
+
+class PushedBag:
+    """Features of tiles in the order in which they were sent to the encoder. Thread-safe.
+
+    Memory: 4*D bytes a tile, up to twice that while it grows.
+    """
+
+    def __init__(self, feature_dim: int) -> None:
+        self._lock = threading.Lock()
+        self._places: list[Place] = []
+        self._row_of: dict[Place, int] = {}
+        self._features: Float32Array = np.empty((_FIRST_ROWS, feature_dim), dtype=np.float32)
+        self._done: BoolArray = np.zeros(_FIRST_ROWS, dtype=np.bool_)
+        self._told: BoolArray = np.zeros(_FIRST_ROWS, dtype=np.bool_)
+        self._encoded = 0
+
+    @property
+    def sent(self) -> int:
+        """Tiles that were sent to the encoder."""
+        return len(self._places)
+
+    @property
+    def encoded(self) -> int:
+        """Tiles whose features have come."""
+        return self._encoded
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._row_of
+
+    def send(self, place: Place) -> None:
+        """The next tile of the stream is that at ``place``."""
+        with self._lock:
+            self._row_of[place] = len(self._places)
+            self._places.append(place)
+            if len(self._places) > len(self._done):
+                self._features = np.concatenate([self._features, np.empty_like(self._features)])
+                self._done = np.concatenate([self._done, np.zeros_like(self._done)])
+                self._told = np.concatenate([self._told, np.zeros_like(self._told)])
+
+    def add(self, first: int, count: int, features: Float32Array) -> None:
+        """A :data:`~pathgene_rt.streaming.encoder_service.Sink`. Raises EngineError for features
+        that are not finite.
+        """
+        bad = first_not_finite(features)
+        with self._lock:
+            if bad is not None:
+                raise EngineError(
+                    f"the encoder gave NaN or infinity for the tile in column, row "
+                    f"{self._places[first + bad]}; try --precision float32 and pathgene-rt verify"
+                )
+            self._features[first : first + count] = features
+            self._done[first : first + count] = True
+            self._encoded += count
+
+    def rows(self, places: Sequence[Place]) -> Float32Array:
+        """Features float32 [len(places), D] of tiles that were all encoded."""
+        with self._lock:
+            return self._features[[self._row_of[place] for place in places]]
+
+    def clear(self) -> None:
+        """Free the memory; nothing is asked for any more."""
+        with self._lock:
+            self._features = self._features[:0].copy()
+            self._done, self._told = self._done[:0], self._told[:0]
+
+    def news(self) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """(rows int64 [n], (column, row) int64 [n, 2], features float32 [n, D]) of the tiles that
+        were encoded since the last call.
+        """
+        with self._lock:
+            rows = np.flatnonzero(self._done & ~self._told)
+            self._told[rows] = True
+            return rows, self._places_of(rows), self._features[rows]
+
+    def told(self) -> tuple[Int64Array, Float32Array]:
+        """((column, row) int64 [n, 2], features float32 [n, D]) of all tiles that were news."""
+        with self._lock:
+            rows = np.flatnonzero(self._told)
+            return self._places_of(rows), self._features[rows]
+
+    def _places_of(self, rows: Int64Array) -> Int64Array:
+        return np.array([self._places[row] for row in rows], dtype=np.int64).reshape(-1, 2)

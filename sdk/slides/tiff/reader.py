@@ -1,0 +1,209 @@
+"""Tiled TIFF slides (Aperio, Philips, Leica, generic), stored tile by stored tile.
+
+OpenSlide opens each file too: for its metadata, so that a slide is the same whoever reads its
+pixels, and for the levels that are stored in another way.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from pathgene_rt.errors import SlideOpenError
+from pathgene_rt.files import reason
+from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.slides.encoded_region import StoredLevel, StoredRegion
+from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
+from pathgene_rt.slides.overview import read_overview
+from pathgene_rt.slides.shared_handle import SharedHandle
+from pathgene_rt.slides.slide import Overview
+from pathgene_rt.slides.tiff.decode_cache import DecodeCache
+from pathgene_rt.slides.tiff.encoded_tiles import StoredTiles
+from pathgene_rt.slides.tiff.jpeg import JpegTiles
+from pathgene_rt.slides.tiff.layout import TiledLevel, pyramid_levels, read_directories
+from pathgene_rt.slides.tiff.positioned_file import PositionedFile
+
+CACHE_BYTES = 128 << 20
+"""Three rows of stored tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
+(of 1,024 px: two). Fewer tiles of larger ones are kept, and some are then decoded again."""
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_tiff(path: Path, mpp: float | None) -> TiffReader | OpenSlideReader | None:
+    """The slide at ``path``, or None if it is no TIFF or one that OpenSlide does not know.
+
+    Raises SlideOpenError, also for sizes that no slide has, before they are allocated;
+    SlideScaleError as :func:`declared_mpp` does.
+    """
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_STARTS:
+            return None
+    try:
+        directories, description = read_directories(path)
+    except ValueError:
+        directories, description = [], ""
+    slide = open_with_openslide(path, mpp)
+    if slide is None:
+        return None
+    try:
+        levels = pyramid_levels(directories, description, slide.properties)
+        if not any(isinstance(level, TiledLevel) for level in levels):
+            return slide
+        return TiffReader(path, levels, slide)
+    except BaseException:
+        slide.close()
+        raise
+
+
+class TiffReader:
+    """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` of decoded tiles, and a
+    stored tile and a region of each thread that reads.
+
+    Where a level-0 corner falls between two pixels of a level, the nearest pixel is the region's
+    first. OpenSlide interpolates there (its Leica reader rounds towards zero, and so do we).
+    """
+
+    def __init__(
+        self, path: Path, levels: list[TiledLevel | str], openslide: OpenSlideReader
+    ) -> None:
+        """``levels`` that are not tiled say why ``openslide`` reads them; it is closed with us."""
+        self.info = openslide.info
+        self._openslide = openslide
+        try:
+            file = PositionedFile(path)
+        except OSError as error:
+            raise SlideOpenError(f"{path}: {reason(error)}; check the path") from error
+        self._file = SharedHandle(file, file.close)
+        cache = DecodeCache(CACHE_BYTES)
+        self._levels = [
+            StoredTiles(self.info.slide_id, number, level, self._file, cache, openslide.background)
+            if isinstance(level, TiledLevel)
+            else level
+            for number, level in enumerate(levels)
+        ]
+        self._of_thread = threading.local()
+
+    @property
+    def reader(self) -> str:
+        """See :attr:`Slide.reader`."""
+        packages = sorted(
+            {
+                "simplejpeg" if isinstance(level.layout.tiles, JpegTiles) else "imagecodecs"
+                for level in self._direct
+            }
+        )
+        names = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+        others = [
+            f"level {number}: {level}"
+            for number, level in enumerate(self._levels)
+            if isinstance(level, str)
+        ]
+        if others:
+            names.append(f"{self._openslide.reader} ({'; '.join(others)})")
+        return f"stored tiles by {', '.join(names)}"
+
+    @property
+    def decodes(self) -> tuple[int, int]:
+        """How many stored tiles were decoded, and how often in all."""
+        counts = [level.decodes for level in self._direct]
+        return sum(sum(map(bool, level)) for level in counts), sum(map(sum, counts))
+
+    @property
+    def _direct(self) -> list[StoredTiles]:
+        return [level for level in self._levels if isinstance(level, StoredTiles)]
+
+    def storage(self, level: int) -> str:
+        """See :meth:`Slide.storage`."""
+        stored = self._levels[level]
+        return "" if isinstance(stored, str) else stored.storage()
+
+    def stored(self, level: int) -> LevelSource | None:
+        """See :meth:`Slide.stored`."""
+        tiles = self._levels[level]
+        return None if isinstance(tiles, str) else LevelSource(tiles, self.info.downsamples[level])
+
+    def read(
+        self,
+        xy_px: tuple[int, int],
+        level: int,
+        size_px: tuple[int, int],
+        out: UInt8Array | None = None,
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
+    ) -> UInt8Array:
+        """See :meth:`Slide.read`."""
+        stored = self._levels[level]
+        if isinstance(stored, str):
+            return self._openslide.read(
+                xy_px, level, size_px, out, shrink=shrink, approximate=approximate
+            )
+        corner = _corner(stored.layout, xy_px, self.info.downsamples[level])
+        scale = stored.scale(corner, shrink) if approximate else 1
+        width, height = size_px
+        if out is None:
+            out = np.empty((height // shrink, width // shrink, 3), dtype=np.uint8)
+        if scale == shrink:
+            stored.fill(corner, scale, out)
+            return out
+        pixels = self._scratch((height // scale, width // scale, 3))
+        stored.fill(corner, scale, pixels)
+        np.copyto(out, np.asarray(Image.fromarray(pixels).reduce(shrink // scale)))
+        return out
+
+    def overview(self, mpp: float) -> Overview:
+        """See :meth:`Slide.overview`."""
+        return read_overview(self, mpp)
+
+    def close(self) -> None:
+        """See :meth:`Slide.close`."""
+        self._file.close()
+        self._openslide.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _scratch(self, shape: tuple[int, int, int]) -> UInt8Array:
+        """Memory of this thread for a region, valid until its next call."""
+        pixels: UInt8Array | None = getattr(self._of_thread, "pixels", None)
+        if pixels is None or pixels.shape != shape:
+            pixels = self._of_thread.pixels = np.empty(shape, dtype=np.uint8)
+        return pixels
+
+
+@dataclass(frozen=True)
+class LevelSource:
+    """A :class:`~pathgene_rt.slides.slide.StoredSource`: ``tiles`` of a level that is
+    ``downsample`` times coarser than level 0.
+    """
+
+    tiles: StoredTiles
+    downsample: float
+
+    @property
+    def level(self) -> StoredLevel:
+        """See :attr:`StoredSource.level`."""
+        return self.tiles.stored_level
+
+    def region(self, xy_px: tuple[int, int], side_px: int) -> StoredRegion:
+        """See :meth:`StoredSource.region`."""
+        return self.tiles.region(_corner(self.tiles.layout, xy_px, self.downsample), side_px)
+
+
+def _corner(layout: TiledLevel, xy_px: tuple[int, int], downsample: float) -> tuple[int, int]:
+    """The pixel of the level at level-0 ``xy_px``, perhaps outside of it."""
+    x, y = xy_px[0] / downsample, xy_px[1] / downsample
+    if layout.origin_px is None:
+        return math.floor(x + 0.5), math.floor(y + 0.5)
+    return int(x - layout.origin_px[0]), int(y - layout.origin_px[1])

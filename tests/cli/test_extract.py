@@ -1,0 +1,138 @@
+"""`pathgene-rt extract` of a folder: killed and continued, bad slides, files of other tools."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.features.bag import is_complete_features, read_features, write_features
+from pathgene_rt.training.synthetic.slides import write_slide
+from tests.support import tiny_models as tiny
+
+SLIDES = 4
+
+_KILLED_WHILE_IT_WRITES = """
+import os, sys, time
+
+flush, calls = os.fsync, 0
+
+def fsync(file):
+    global calls
+    calls += 1
+    if calls == 6:  # two a slide: as its log begins, and when the file is whole
+        os.truncate(file, os.fstat(file).st_size // 2)
+        print("half of the third file is written", flush=True)
+        time.sleep(600)
+    flush(file)
+
+os.fsync = fsync
+from pathgene_rt.cli.main import main
+main()
+"""
+
+
+def extract(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pathgene_rt.cli", "extract", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def statuses(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return {row["slide"]: row["status"] for row in json.loads(finished.stdout)["slides"]}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.pgrt")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(SLIDES):
+        write_slide(folder / f"s{number}.svs", (768, 768), seed=number)
+    return folder
+
+
+def test_a_killed_run_continues(bundle: Path, slides: Path, tmp_path: Path) -> None:
+    arguments = ("extract", slides, "--bundle", bundle, "--out", tmp_path, "--json")
+    command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("half of the third")
+        killed.kill()
+    assert sorted(path.name for path in tmp_path.glob("*.h5")) == ["s0.h5", "s1.h5"]
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
+
+    finished = extract(*arguments[1:])
+
+    assert finished.returncode == 0, finished.stderr
+    found = statuses(finished)
+    assert [found[f"s{number}.svs"][:7] for number in range(SLIDES)] == ["skipped"] * 2 + [
+        "done",
+        "done",
+    ]
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    for number in range(SLIDES):
+        assert len(read_features(tmp_path / f"s{number}.h5")) > 0
+    assert "1/4 s0.svs: skipped" in finished.stderr
+    assert "3/4 s2.svs: done" in finished.stderr
+
+
+def test_a_bad_slide_does_not_stop_the_others(bundle: Path, slides: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    shutil.copytree(slides, folder)
+    (folder / "s1.svs").write_text("this is no slide")
+    finished = extract(folder, "--bundle", bundle, "--out", tmp_path / "out", "--json")
+    assert finished.returncode == 7
+    assert [status for _, status in sorted(statuses(finished).items())] == [
+        "done",
+        "failed",
+        "done",
+        "done",
+    ]
+    assert not (tmp_path / "out" / "s1.h5").exists()
+
+
+def test_a_damaged_file_is_written_again(bundle: Path, slides: Path, tmp_path: Path) -> None:
+    slide = slides / "s0.svs"
+    assert extract(slide, "--bundle", bundle, "--out", tmp_path).returncode == 0
+    file = tmp_path / "s0.h5"
+    bag, whole = read_features(file), file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    finished = extract(slide, "--bundle", bundle, "--out", tmp_path, "--json")
+    assert statuses(finished) == {"s0.svs": "done"}
+    again = read_features(file)
+    np.testing.assert_array_equal(again.xy, bag.xy)
+    np.testing.assert_allclose(again.features, bag.features, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["another encoder", "another tool"])
+def test_features_of_others_are_neither_taken_nor_replaced(
+    kind: str, bundle: Path, slides: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "s0.h5"
+    if kind == "another tool":
+        with h5py.File(file, "w") as clam:
+            clam["features"] = np.ones((2, 4), np.float32)
+            clam["coords"] = np.array([[0, 0], [256, 0]])
+    else:
+        assert extract(slides / "s0.svs", "--bundle", bundle, "--out", tmp_path).returncode == 0
+        write_features(file, replace(read_features(file), encoder_sha256="ab" * 32))
+    before = file.read_bytes()
+    finished = extract(slides, "--bundle", bundle, "--out", tmp_path, "--quiet")
+    assert finished.returncode == 2
+    assert "1 files are of another encoder or tool" in finished.stderr
+    assert file.read_bytes() == before
+    assert len(list(tmp_path.glob("*.h5"))) == 1, "nothing was computed"
+    assert extract(slides, "--bundle", bundle, "--out", tmp_path, "--overwrite").returncode == 0
+    with Bundle.open(bundle) as opened:
+        assert is_complete_features(file, opened.encoder.weights_sha256)
