@@ -37,7 +37,7 @@ static void push_one(const band *mine, int32_t x, int32_t y) {
     require(status, "push");
 }
 
-/* Every PUSHERS-th row of stage tiles. */
+/* Every PUSHERS-th row of fields of view. */
 static void *push_rows(void *argument) {
     const band *mine = argument;
     for (int32_t y = mine->first * STAGE_PX; y < mine->side_px; y += PUSHERS * STAGE_PX) {

@@ -1,4 +1,4 @@
-"""Reading tiles: stored tiles decoded directly, beside OpenSlide's read_region.
+"""Reading tiles: encoded tiles decoded directly, beside OpenSlide's read_region.
 
     python benchmarks/decode.py [--passes 5]
 
@@ -70,7 +70,7 @@ def main(
         json_out.write_text("\n".join(lines) + "\n")
     print(table(results))
     for codec in codecs:
-        print(f"{codec['decoder']}: {codec['tiles_per_s']:.0f} stored tiles/s {codec['note']}")
+        print(f"{codec['decoder']}: {codec['tiles_per_s']:.0f} encoded tiles/s {codec['note']}")
 
 
 def made_cases(folder: Path, seed: int) -> Iterable[Case]:
@@ -99,7 +99,7 @@ def tissue(mpp: float, seed: int) -> UInt8Array:
 
 
 def measure(case: Case, passes: int) -> dict[str, Any]:
-    """Seconds a tile of both sides, how far their pixels are apart, decodes a stored tile."""
+    """Seconds a tile of both sides, how far their pixels are apart, decodes an encoded tile."""
     shrink = case.read_px // TILE_PX
     with open_slide(case.path) as slide:
         width, height = slide.info.size_px
@@ -174,7 +174,7 @@ def differences(case: Case, corners: list[tuple[int, int]], shrink: int) -> dict
 
 
 def decoders(path: Path, passes: int) -> list[dict[str, Any]]:
-    """Stored tiles a second of each binding of libjpeg-turbo that is installed here."""
+    """Encoded tiles a second of each binding of libjpeg-turbo that is installed here."""
     import imagecodecs
     import simplejpeg
 

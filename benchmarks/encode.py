@@ -31,7 +31,7 @@ import typer
 from graph_cost import graph_cost
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.engines.engine import Engine, Precision
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.qualify.compare import Fidelity, fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
@@ -39,7 +39,7 @@ from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EngineError
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 from pathgene_rt.training.encoders.ctranspath import CTransPath
 
 SIDES: tuple[tuple[str, Precision], ...] = (

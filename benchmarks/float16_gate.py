@@ -21,7 +21,7 @@ import typer
 from torch import Tensor
 
 from benchmarks.seeded_heads import CLASSES, VARIANTS, as_tensors, seeded_head
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 from pathgene_rt.export.check import Inputs, open_graph
 from pathgene_rt.export.float16.gate import (
@@ -36,9 +36,9 @@ from pathgene_rt.export.float16.gate import (
     slide_bags,
 )
 from pathgene_rt.export.float16.mixed_precision import rounding_in_float32
-from pathgene_rt.export.foreign.preprocess import TileEncoder
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.head import HeadGraph
+from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
@@ -113,7 +113,7 @@ def _judge(variant: str, features: Float32Array, sizes: list[int]) -> bool:
     names = ("logits", "attention") if head.has_attention else ("logits",)
     graph = to_onnx(module, as_tensors(dict(slides[0])), names)
     spec, float32 = _spec(variant, head, graph), open_graph(graph)
-    shown = np.stack([probabilities(float32(bag)["logits"], "softmax") for bag in slides])
+    shown = np.stack([class_probabilities(float32(bag)["logits"], "softmax") for bag in slides])
     half, reduced = head_in_float16(spec, graph, [*head_bags(head.inputs, features), *slides])
     row = f"| `{variant}` | {len(half.kept)} of {half.nodes} | {shown.min():.2f}-{shown.max():.2f}"
     if reduced is None:

@@ -14,7 +14,6 @@ from graph_cost import graph_cost
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.engines.qualify.tuning import measure_rate
@@ -23,6 +22,7 @@ from pathgene_rt.errors import EngineError
 from pathgene_rt.extraction.extract import TileOrder, encode_slide
 from pathgene_rt.extraction.prepare import prepared
 from pathgene_rt.geometry import Float32Array, UInt8Array
+from pathgene_rt.options import Precision
 from pathgene_rt.streaming.encoder_service import EncoderService
 from pathgene_rt.tiles.read_order import locality_order
 
@@ -111,7 +111,7 @@ def decoding(bench: Bench) -> Iterator[Row]:
             EncoderService(engine) as service,
             prepared(Path(bench.settings.slide), preprocess, PredictOptions()) as work,
         ):
-            source = work.slide.stored(work.grid.level)
+            source = work.slide.encoded_source(work.grid.level)
             why = "the engine or the slide's reader gives and takes pixels only"
             if engine.decoder is not None and source is not None:
                 why = engine.decoder.refusal(source.level)

@@ -31,7 +31,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.registry import BACKENDS, load_backend
 from pathgene_rt.export.encoder import ExportedEncoder
@@ -44,8 +44,8 @@ from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, Trai
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.loop import fit, logits_of
-from pathgene_rt.training.plan import Planner
 from pathgene_rt.training.protocol.metrics import Metrics, auroc, evaluate
+from pathgene_rt.training.protocol.plan import Planner
 from pathgene_rt.training.synthetic.features import (
     TASKS,
     arranged_bags,
@@ -120,7 +120,7 @@ def planted(job: Job, folder: Path) -> Row:
         logits.append(logits_of(head, fold.test, planner.bags))
         slides += fold.test
     figures = evaluate(
-        probabilities(np.concatenate(logits), plan.targets.activation, 1.0),
+        class_probabilities(np.concatenate(logits), plan.targets.activation, 1.0),
         plan.targets.truth(slides),
         [slide.case_id for slide in slides],
         activation=plan.targets.activation,

@@ -22,7 +22,7 @@ class CaseBatch:
     """What is to be done about ``cases``.
 
     ``slide_folder`` and ``case_folder`` say where a slide's and a case's results lie;
-    ``public_id`` is the case's id in them. An older result of a case that is to be done is removed
+    ``pseudonym`` is the case's id in them. An older result of a case that is to be done is removed
     at construction, before a slide of it changes. One case's features are in memory at a time.
     """
 

@@ -55,7 +55,7 @@ def _accept(
     from pathgene_rt.acceptance.checks import CHECKS
 
     report = accept(
-        bundle, out, slide=slide, engines=tuple(engines or GPU_ENGINES), tell=console.note
+        bundle, out, slide=slide, engines=tuple(engines or GPU_ENGINES), progress=console.note
     )
     rows = []
     for name, results, why in report.by_target():

@@ -70,7 +70,7 @@ def extract(
     folder = writable_folder(out)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
+        opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with opened as predictor:
         encoder = predictor.bundle.encoder.weights_sha256
         if not overwrite:

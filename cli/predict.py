@@ -78,7 +78,7 @@ def predict(
     from pathgene_rt.cli.case_batch import CaseBatch
     from pathgene_rt.cli.prediction_table import show_report
     from pathgene_rt.cli.slide_batch import Batch
-    from pathgene_rt.extraction.prepare import public_id
+    from pathgene_rt.extraction.prepare import pseudonym
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
@@ -109,16 +109,16 @@ def predict(
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
+        opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with opened as predictor:
         for note in predictor.notes:
             console.note(note)
 
         def place(slide: Path) -> Path:
-            return folder / public_id(slide.stem, anonymize=anonymize)
+            return folder / pseudonym(slide.stem, anonymize=anonymize)
 
         def case_place(case: Case) -> Path:
-            return folder / "cases" / public_id(case.case_id, anonymize=anonymize)
+            return folder / "cases" / pseudonym(case.case_id, anonymize=anonymize)
 
         case_batch = CaseBatch(
             table.cases,

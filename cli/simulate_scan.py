@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from pathgene_rt.scan.session import ScanProgress
     from pathgene_rt.scan.simulator import SimulatedScan
 
-COLUMNS = ("session", "stage tiles", "tiles/s", "late", "busy", "tiles", "lag", "predictions")
+COLUMNS = ("session", "fields of view", "tiles/s", "late", "busy", "tiles", "lag", "predictions")
 
 
 def simulate_scan(
     slide: Annotated[Path, typer.Argument(help="The slide to scan.", show_default=False)],
-    rate: Annotated[str, typer.Option(help="Stage tiles a second, e.g. 400tiles/s.")] = "400",
+    rate: Annotated[str, typer.Option(help="Fields of view a second, e.g. 400tiles/s.")] = "400",
     order: Annotated[StageOrder, typer.Option(help="How the stage moves.")] = "serpentine",
-    overlap: Annotated[int, typer.Option(help="Pixels by which stage tiles overlap.")] = 8,
-    repeat: Annotated[float, typer.Option(help="Share of stage tiles that come twice.")] = 0.0,
-    tile: Annotated[int, typer.Option(help="Side of a stage tile in pixels.")] = 512,
+    overlap: Annotated[int, typer.Option(help="Pixels by which fields of view overlap.")] = 8,
+    repeat: Annotated[float, typer.Option(help="Share of fields of view that come twice.")] = 0.0,
+    tile: Annotated[int, typer.Option(help="Side of a field of view in pixels.")] = 512,
     sessions: Annotated[int, typer.Option(min=1, max=64, help="Scanners at once.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the random order and the repetitions.")] = 0,
     bundle: BundleOption = None,
@@ -71,7 +71,7 @@ def simulate_scan(
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, tell=step)
+        opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with (
         opened as predictor,
         open_slide(slide, mpp) as source,
@@ -99,7 +99,7 @@ def simulate_scan(
 
 
 def parse_rate(text: str) -> float:
-    """Stage tiles a second, of "400" or "400tiles/s". Raises UsageError."""
+    """Fields of view a second, of "400" or "400tiles/s". Raises UsageError."""
     try:
         return float(text.removesuffix("tiles/s"))
     except ValueError as error:
@@ -109,7 +109,7 @@ def parse_rate(text: str) -> float:
 def _standing(progress: ScanProgress) -> str:
     counts = (
         f"{progress.pushes} pushed, {progress.busy} busy, {progress.encoded} tiles encoded, "
-        f"{progress.waiting} waiting, {progress.aside} aside"
+        f"{progress.waiting} waiting, {progress.deferred} deferred"
     )
     return "; ".join([counts, *(_answer(one) for one in progress.interim)])
 

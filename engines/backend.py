@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.engine import Engine, Precision
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.errors import EngineUnavailableError
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 
-Tell = Callable[[str, float | None], None]
+ProgressCallback = Callable[[str, float | None], None]
 """Called with what is being done and which share of it is done, None where that is not known."""
 
 BATCHES = (4, 8, 16, 32)
@@ -74,13 +74,13 @@ class Backend(Protocol):
         precision: Precision,
         cache: EngineCache | None,
         *,
-        tell: Tell | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Engine:
         """Compile ``model``, a self-contained ONNX file, or load it compiled from ``cache``.
 
         ``spec.preprocess`` tells an encoder, whose calls take ``options.batch`` tiles, from a head,
-        whose bags are of any size. ``tell`` hears, from any thread, of what takes minutes; whatever
-        it raises ends the work. Raises EngineError, NotCalibratedError.
+        whose bags are of any size. ``progress`` hears, from any thread, of what takes minutes;
+        whatever it raises ends the work. Raises EngineError, NotCalibratedError.
         """
 
 

@@ -11,17 +11,16 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel
+from pathgene_rt.options import Precision
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel
 
 Array = NDArray[Any]
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -83,20 +82,20 @@ class BusyClock:
             return self._seconds + running
 
 
-class StoredTileDecoder(Protocol):
-    """The part of an encoder's engine that decodes stored tiles on the engine's own device."""
+class EncodedTileDecoder(Protocol):
+    """The part of an encoder's engine that decodes encoded tiles on the engine's own device."""
 
     @property
     def name(self) -> str:
         """What decodes, with its version, for the report: e.g. "nvImageCodec 0.9.0"."""
 
-    def refusal(self, level: StoredLevel) -> str:
+    def refusal(self, level: EncodedLevel) -> str:
         """Why tiles that are stored so cannot be decoded here, in words, or an empty string."""
 
-    def pixels(self, batch: StoredBatch) -> UInt8Array:
-        """What :meth:`Engine.submit_stored` would encode, uint8 [n, tile_px, tile_px, 3]; waits.
+    def pixels(self, batch: EncodedBatch) -> UInt8Array:
+        """What :meth:`Engine.submit_encoded` would encode, uint8 [n, tile_px, tile_px, 3]; waits.
 
-        Raises StoredTileError, EngineError.
+        Raises EncodedTileError, EngineError.
         """
 
 
@@ -130,7 +129,7 @@ class Engine(Protocol):
         """What a reader of the report should know of how it has run so far, e.g. smaller calls."""
 
     @property
-    def decoder(self) -> StoredTileDecoder | None:
+    def decoder(self) -> EncodedTileDecoder | None:
         """None: this engine takes pixels only."""
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -146,10 +145,10 @@ class Engine(Protocol):
     def submit(self, inputs: Mapping[str, Array]) -> None:
         """Start computing. Raises EngineError, also when ``in_flight`` are outstanding already."""
 
-    def submit_stored(self, batch: StoredBatch) -> None:
+    def submit_encoded(self, batch: EncodedBatch) -> None:
         """As :meth:`submit` of an encoder's tiles, which this engine's ``decoder`` decodes.
 
-        Raises StoredTileError where one cannot be decoded: nothing was submitted then.
+        Raises EncodedTileError where one cannot be decoded: nothing was submitted then.
         """
 
     def result(self) -> Mapping[str, Array]:

@@ -10,17 +10,18 @@ from types import MappingProxyType
 from typing import cast
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.bundle.spec import FoldSpec, HeadSpec, ModelSpec
-from pathgene_rt.engines.backend import Availability, Backend, Tell
+from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, PoolingSpec
+from pathgene_rt.engines.backend import Availability, Backend, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import open_cache
 from pathgene_rt.engines.cuda.driver import cuda_devices
-from pathgene_rt.engines.engine import Engine, Precision
+from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError
 from pathgene_rt.options import (
     DEFAULT_IN_FLIGHT,
     EngineOptions,
+    Precision,
     TensorRtOptions,
 )
 
@@ -98,15 +99,16 @@ class EngineFactory:
 
     ``selection`` says which backend runs and which were skipped; ``precision`` is the encoder's;
     ``options`` are those given, with the batch and the calls at once that are used; ``cache`` is
-    the folder of engines and decisions, None if it is turned off. ``tell`` hears of engines that
-    take minutes to build.
-    Raises EngineUnavailableError if nothing fits ``options``.
+    the folder of engines and decisions, None if it is turned off. ``progress`` hears of engines
+    that take minutes to build. Raises EngineUnavailableError if nothing fits ``options``.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions, *, tell: Tell | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, options: EngineOptions, *, progress: ProgressCallback | None = None
+    ) -> None:
         self._bundle = bundle
         self._asked = options
-        self._tell = tell
+        self._progress = progress
         self.cache = open_cache(options, f"{bundle.manifest.name} {bundle.manifest.version}")
         self._failed: dict[str, str] = {}
         self._choose()
@@ -178,9 +180,9 @@ class EngineFactory:
         reduced = self.precision == "float16" and head.model.float16 is not None
         return "float16" if reduced else "float32"
 
-    def fold(self, fold: FoldSpec) -> Engine:
-        """Compile a head's fold graph, in float32. The caller closes it. Raises EngineError."""
-        return self._create(fold.file, fold.model, "float32")
+    def pooling(self, pooling: PoolingSpec) -> Engine:
+        """Compile a head's pooling graph, in float32. The caller closes it. Raises EngineError."""
+        return self._create(pooling.file, pooling.model, "float32")
 
     def _create(self, file: str, spec: ModelSpec, precision: Precision) -> Engine:
         """The engine of the float32 graph ``file``, or of its half-precision form, whose hash the
@@ -193,7 +195,9 @@ class EngineFactory:
                 )
             file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
         backend, model = self.selection.backend, self._bundle.read(file)
-        return backend.create(model, spec, self.options, precision, self.cache, tell=self._tell)
+        return backend.create(
+            model, spec, self.options, precision, self.cache, progress=self._progress
+        )
 
     def _choose(self) -> None:
         while True:

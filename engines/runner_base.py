@@ -12,9 +12,9 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 
 from pathgene_rt.bundle.spec import DType, ModelSpec, TensorSpec
-from pathgene_rt.engines.engine import Array, BusyClock, EngineInfo, StoredTileDecoder
+from pathgene_rt.engines.engine import Array, BusyClock, EncodedTileDecoder, EngineInfo
 from pathgene_rt.errors import EngineError
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 
 ALIGNMENT = 64
 """Bytes: a cache line, and what OpenVINO asks of memory that it reads in place."""
@@ -47,7 +47,7 @@ class RunnerBase(ABC, Generic[Ticket]):
     stay valid longer than the contract asks.
     """
 
-    decoder: StoredTileDecoder | None = None
+    decoder: EncodedTileDecoder | None = None
 
     def __init__(self, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         self.spec = spec
@@ -85,14 +85,14 @@ class RunnerBase(ABC, Generic[Ticket]):
         self._check(inputs)
         self._launch(lambda span: self._start({name: inputs[name] for name in self._inputs}, span))
 
-    def submit_stored(self, batch: StoredBatch) -> None:
+    def submit_encoded(self, batch: EncodedBatch) -> None:
         taken = self.spec.inputs[0].shape[1:]
         if self.decoder is None or batch.shape[1:] != taken:
             raise EngineError(
-                f"{self._named} cannot decode stored tiles to {_shape_text(batch.shape)}; give it "
+                f"{self._named} cannot decode encoded tiles to {_shape_text(batch.shape)}; give it "
                 f"pixels of {_shape_text(taken)}"
             )
-        self._launch(lambda span: self._start_stored(batch, span))
+        self._launch(lambda span: self._start_encoded(batch, span))
 
     def _launch(self, start: Callable[[BusySpan], Ticket]) -> None:
         with self._lock:
@@ -143,7 +143,7 @@ class RunnerBase(ABC, Generic[Ticket]):
     def _start(self, inputs: dict[str, Array], span: BusySpan) -> Ticket:
         """Start computing; ``span.end()`` is due when the computation ends."""
 
-    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Ticket:
+    def _start_encoded(self, batch: EncodedBatch, span: BusySpan) -> Ticket:
         """As :meth:`_start`, of tiles that ``decoder`` decodes. Only called where there is one."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-/* A scanner's software in small: two threads push stage tiles in scan order, the main thread prints
+/* A scanner's software in small: two threads push fields of view in scan order, the main thread prints
  * what the heads say meanwhile and in the end.
  *
  *     PGRT_HOME=/opt/pathgene ./scanner lung.pgrt slide.ppm 0.5
@@ -82,7 +82,7 @@ static bool expose(const image *camera, FILE *file, int32_t x, int32_t y, int32_
     return true;
 }
 
-/* Serpentine: every other row of stage tiles from right to left. */
+/* Serpentine: every other row of fields of view from right to left. */
 static void stage_place(const acquisition *run, int32_t number, int32_t *x, int32_t *y) {
     int32_t row = number / run->columns, column = number % run->columns;
     *y = row * (STAGE_PX - OVERLAP_PX);

@@ -12,9 +12,9 @@ from pathgene_rt.bundle.bundle import ENCODER_FILE, SUFFIX, Bundle
 from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
-from pathgene_rt.export.foreign.preprocess import TileEncoder
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.operators import tensorrt_warnings
+from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
 from pathgene_rt.export.request import LICENCE
 from pathgene_rt.export.to_onnx import to_onnx

@@ -22,10 +22,10 @@ from pathgene_rt.bundle.bundle import (
     head_golden,
 )
 from pathgene_rt.bundle.spec import ModelSpec, Preprocess
-from pathgene_rt.bundle.store import is_safe_name
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
 from pathgene_rt.export.requirements import require_export
+from pathgene_rt.files import is_safe_name
 
 if TYPE_CHECKING:
     from pathgene_rt.export.check import Comparison
@@ -217,8 +217,8 @@ def _write(
     }
     for head in heads:
         files[head.spec.file] = head.graph
-        if head.spec.fold is not None and head.fold_graph is not None:
-            files[head.spec.fold.file] = head.fold_graph
+        if head.spec.pooling is not None and head.pooling_graph is not None:
+            files[head.spec.pooling.file] = head.pooling_graph
         files[head_golden(head.spec.name)] = array_file(head.golden)
     for file, (_, graph) in reduced.items():
         if graph is not None:

@@ -22,7 +22,7 @@ from pathgene_rt.export.check import (
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.golden import golden_coords
 from pathgene_rt.export.head_spec import head_model_spec, stated_task
-from pathgene_rt.export.incremental_pooling import export_fold
+from pathgene_rt.export.incremental_pooling import export_pooling
 from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.published_head import read_head
 from pathgene_rt.export.reference import head_inputs
@@ -39,7 +39,7 @@ _EXAMPLE_TILES = 9
 @dataclass(frozen=True)
 class ExportedHead:
     """A graph that agrees with torch, and its ``golden`` arrays: inputs and torch's outputs of one
-    bag, by tensor name; ``fold_graph`` where ``spec`` has a fold.
+    bag, by tensor name; ``pooling_graph`` where ``spec`` has a fold.
     """
 
     spec: HeadSpec
@@ -47,7 +47,7 @@ class ExportedHead:
     golden: Mapping[str, Array]
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...]
-    fold_graph: bytes | None = None
+    pooling_graph: bytes | None = None
 
 
 def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
@@ -73,17 +73,17 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     )
     require_passed(comparisons)
     inputs, expected = _run(head, features, coords)
-    fold = None
+    pooling = None
     if isinstance(head, AttentionHead):
-        fold = export_fold(
+        pooling = export_pooling(
             name,
             head,
             features,
             lambda bag: _run(head, bag, coords)[1],
             weights_sha256=checkpoint.weights_sha256,
         )
-        comparisons += fold.comparisons
-        warnings += fold.warnings
+        comparisons += pooling.comparisons
+        warnings += pooling.warnings
     return ExportedHead(
         spec=HeadSpec(
             model=head_model_spec(
@@ -99,13 +99,13 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
             ),
             file=head_file(name),
             task=stated_task(request, checkpoint.task),
-            fold=fold.spec if fold else None,
+            pooling=pooling.spec if pooling else None,
         ),
         graph=graph,
         golden={"coords": coords, **inputs, **expected},
         comparisons=tuple(comparisons),
         warnings=warnings,
-        fold_graph=fold.graph if fold else None,
+        pooling_graph=pooling.graph if pooling else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The graph that folds tiles into an attention head batch by batch.
+"""The graph that pools tiles for an attention head batch by batch.
 
 A softmax over tiles needs their scores only through the highest and the sum of what they exceed it
 by (the running normaliser of M. Milakov and N. Gimelshein, "Online normalizer calculation for
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pathgene_rt.bundle.bundle import fold_file
+from pathgene_rt.bundle.bundle import pooling_file
 from pathgene_rt.bundle.spec import (
-    FOLD_STATE,
-    NO_PEAK,
-    FoldSpec,
+    NO_MAX,
+    POOLING_STATE,
     ModelSpec,
+    PoolingSpec,
     TensorSpec,
     no_tiles_yet,
 )
@@ -39,27 +39,27 @@ from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.training.heads.attention import AttentionHead
 
-FOLD_LIMIT = 1e-5
-"""How far a folded bag may be from torch's whole one, in the measures of a head's outputs."""
+POOLING_LIMIT = 1e-5
+"""How far a bag pooled batch by batch may be from torch's whole one, in the measures of outputs."""
 
 _EXAMPLE_TILES, _EXAMPLE_GROUPS = 9, 3
 _SPLITS = (1, 7, 16)
-_OUTPUTS = ("scores", *(f"new_{key}" for key in FOLD_STATE), "logits")
+_OUTPUTS = ("scores", *(f"new_{key}" for key in POOLING_STATE), "logits")
 
 
 @dataclass(frozen=True)
-class ExportedFold:
-    """A fold graph that agrees with torch."""
+class ExportedPooling:
+    """A pooling graph that agrees with torch."""
 
-    spec: FoldSpec
+    spec: PoolingSpec
     graph: bytes
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...]
 
 
-class FoldGraph(nn.Module):
-    """The module behind a :class:`~pathgene_rt.bundle.spec.FoldSpec`, which says what it takes and
-    gives."""
+class PoolingGraph(nn.Module):
+    """The module behind a :class:`~pathgene_rt.bundle.spec.PoolingSpec`, which says what it takes
+    and gives."""
 
     def __init__(self, head: AttentionHead) -> None:
         super().__init__()
@@ -67,30 +67,36 @@ class FoldGraph(nn.Module):
 
     @override
     def forward(
-        self, features: Tensor, group: Tensor, peak: Tensor, total: Tensor, pooled: Tensor
+        self,
+        features: Tensor,
+        group: Tensor,
+        running_max: Tensor,
+        sum_exp: Tensor,
+        weighted_sum: Tensor,
     ) -> tuple[Tensor, ...]:
         scores, values = self.head.instances(features)
-        groups = torch.arange(peak.shape[0], device=features.device)
+        groups = torch.arange(running_max.shape[0], device=features.device)
         member = (group[None] == groups[:, None])[..., None]  # [g, n, 1]
-        own = torch.where(member, scores[None], NO_PEAK)  # [g, n, k]
-        highest = torch.maximum(peak, own.amax(dim=1))
-        kept = (peak - highest).exp()
-        # The mask again: in a group without tiles every score stands NO_PEAK above its peak by 0.
+        own = torch.where(member, scores[None], NO_MAX)  # [g, n, k]
+        highest = torch.maximum(running_max, own.amax(dim=1))
+        kept = (running_max - highest).exp()
+        # The mask again: in a group without tiles each score exceeds NO_MAX by 0.
         weights = (own - highest[:, None]).exp() * member.to(scores.dtype)
-        total = total * kept + weights.sum(dim=1)
-        pooled = pooled * kept[..., None] + weights.transpose(1, 2) @ values
-        return scores, highest, total, pooled, self.head.classify(pooled / total[..., None])
+        sum_exp = sum_exp * kept + weights.sum(dim=1)
+        weighted_sum = weighted_sum * kept[..., None] + weights.transpose(1, 2) @ values
+        logits = self.head.classify(weighted_sum / sum_exp[..., None])
+        return scores, highest, sum_exp, weighted_sum, logits
 
 
-def export_fold(
+def export_pooling(
     name: str,
     head: AttentionHead,
     features: Float32Array,
     reference: Callable[[Float32Array], Inputs],
     *,
     weights_sha256: str,
-) -> ExportedFold:
-    """Export the fold graph of head ``name`` and compare it with torch on ``features`` [n, D].
+) -> ExportedPooling:
+    """Export the pooling graph of head ``name`` and compare it with torch on ``features`` [n, D].
 
     ``reference(features)`` gives torch's outputs for a whole bag. Raises
     :class:`VerificationError` if folded batches do not give them.
@@ -102,20 +108,20 @@ def export_fold(
     example: dict[str, Array] = {
         "features": features[:_EXAMPLE_TILES],
         "group": np.arange(_EXAMPLE_TILES, dtype=np.int64) % _EXAMPLE_GROUPS,
-        **no_tiles_yet(_EXAMPLE_GROUPS, columns, width),
+        **dict(zip(POOLING_STATE, no_tiles_yet(_EXAMPLE_GROUPS, columns, width), strict=True)),
     }
     tensors = {key: torch.from_numpy(value) for key, value in example.items()}
-    graph = to_onnx(FoldGraph(head), tensors, _OUTPUTS)
-    check_graph(f"fold graph of head {name}", graph)
+    graph = to_onnx(PoolingGraph(head), tensors, _OUTPUTS)
+    check_graph(f"pooling graph of head {name}", graph)
     comparisons = tuple(_compare(name, graph, features, reference(features), columns, width))
     require_passed(comparisons)
     state = (
-        TensorSpec(name="peak", dtype="float32", shape=("g", columns)),
-        TensorSpec(name="total", dtype="float32", shape=("g", columns)),
-        TensorSpec(name="pooled", dtype="float32", shape=("g", columns, width)),
+        TensorSpec(name="running_max", dtype="float32", shape=("g", columns)),
+        TensorSpec(name="sum_exp", dtype="float32", shape=("g", columns)),
+        TensorSpec(name="weighted_sum", dtype="float32", shape=("g", columns, width)),
     )
     model = ModelSpec(
-        name=f"{name} fold",
+        name=f"{name} pooling",
         architecture=head.architecture,
         inputs=(
             TensorSpec(name="features", dtype="float32", shape=("n", head.in_dim)),
@@ -130,11 +136,11 @@ def export_fold(
         onnx_sha256=sha256(graph),
         weights_sha256=weights_sha256,
     )
-    return ExportedFold(
-        spec=FoldSpec(model=model, file=fold_file(name)),
+    return ExportedPooling(
+        spec=PoolingSpec(model=model, file=pooling_file(name)),
         graph=graph,
         comparisons=comparisons,
-        warnings=tensorrt_warnings(f"fold graph of head {name}", graph),
+        warnings=tensorrt_warnings(f"pooling graph of head {name}", graph),
     )
 
 
@@ -149,21 +155,23 @@ def _compare(
     """The bag in batches of 1, 7, 16 and all its tiles, all in the first of two groups."""
     run = open_graph(graph)
     for batch in (*_SPLITS, len(features)):
-        state: dict[str, Array] = dict(no_tiles_yet(2, columns, width))
+        state: dict[str, Array] = dict(
+            zip(POOLING_STATE, no_tiles_yet(2, columns, width), strict=True)
+        )
         scores, logits = [], np.zeros((2, 0))
         for start in range(0, len(features), batch):
             part = features[start : start + batch]
             outputs = run({"features": part, "group": np.zeros(len(part), np.int64), **state})
-            state = {key: outputs[f"new_{key}"] for key in FOLD_STATE}
+            state = {key: outputs[f"new_{key}"] for key in POOLING_STATE}
             scores.append(outputs["scores"])
             logits = outputs["logits"]
-        attention = np.exp(np.concatenate(scores) - state["peak"][0]) / state["total"][0]
+        attention = np.exp(np.concatenate(scores) - state["running_max"][0]) / state["sum_exp"][0]
         for output, actual in (("logits", logits[0]), ("attention", attention)):
             yield Comparison(
-                f"folded head {name}",
+                f"incrementally pooled head {name}",
                 output,
                 batch,
                 output,
                 difference(output, actual, expected[output]),
-                FOLD_LIMIT,
+                POOLING_LIMIT,
             )

@@ -1,6 +1,6 @@
 """What an exported graph must reproduce: torch in float32 behind Pillow's own resize.
 
-Nothing of :mod:`pathgene_rt.export.foreign.preprocess` is used here, so that a mistake there shows.
+Nothing of :mod:`pathgene_rt.export.preprocess` is used here, so that a mistake there shows.
 """
 
 from __future__ import annotations

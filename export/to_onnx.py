@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from pathgene_rt.bundle.spec import FOLD_STATE
+from pathgene_rt.bundle.spec import POOLING_STATE
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.export.passes import clean_up
 
@@ -25,7 +25,7 @@ _DYNAMIC_AXIS: dict[str, tuple[int, str]] = {
     "coords": (0, "n"),
     "edges": (1, "e"),
     "group": (0, "n"),
-    **dict.fromkeys(FOLD_STATE, (0, "g")),
+    **dict.fromkeys(POOLING_STATE, (0, "g")),
 }
 """By input, the axis of any length, and its name."""
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from pathgene_rt.errors import CancelledError
 
+INTERRUPTIBLE_S = 0.5
+"""Ctrl-C reaches a waiting main thread only between waits on Windows; elsewhere this never matters,
+since every change of state notifies."""
+
 
 class CancellationToken:
     """Shared by the stages of one slide. Thread-safe; cancelling twice keeps the first cause."""

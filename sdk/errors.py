@@ -105,8 +105,8 @@ class EngineUnavailableError(EngineError):
     code = 41
 
 
-class StoredTileError(EngineError):
-    """The engine cannot decode these stored tiles itself; whoever reads their pixels may."""
+class EncodedTileError(EngineError):
+    """The engine cannot decode these encoded tiles itself; whoever reads their pixels may."""
 
 
 class MissingExtraError(EngineUnavailableError, ImportError):

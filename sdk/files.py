@@ -19,6 +19,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def is_safe_name(name: str) -> bool:
+    """Whether ``name`` is a plain relative path with forward slashes that stays inside."""
+    parts = name.split("/")
+    return (
+        0 < len(name) < 240
+        and name.isprintable()
+        and not any(character in name for character in '\\:*?"<>|')
+        and all(part not in ("", ".", "..") and not part.endswith((".", " ")) for part in parts)
+    )
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it over ``path`` when the block succeeds.

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pathgene_rt.engines.engine import PRECISIONS
 from pathgene_rt.errors import UsageError
 
 DEFAULT_IN_FLIGHT = 2
 
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8")
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 HardwareCompatible = Literal["none", "ampere_plus"]

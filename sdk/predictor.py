@@ -10,11 +10,11 @@ from typing import Self
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cancellation import CancellationToken
-from pathgene_rt.engines.backend import Tell
+from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.extraction.extract import TileProgress
-from pathgene_rt.extraction.prepare import SlideWork, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepared
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
@@ -37,17 +37,21 @@ class Predictor:
 
     Use as a context manager. Engines are compiled once, at construction. Every method may be called
     from any thread, also for several slides at once: they share the encoder in turn. Raises
-    BundleError, EngineError and EngineUnavailableError. ``tell`` hears of engines that take minutes
-    to build, if `build` did not do it before.
+    BundleError, EngineError and EngineUnavailableError. ``progress`` hears of engines that take
+    minutes to build, if `build` did not do it before.
     """
 
     def __init__(
-        self, bundle: Bundle, options: EngineOptions | None = None, *, tell: Tell | None = None
+        self,
+        bundle: Bundle,
+        options: EngineOptions | None = None,
+        *,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.bundle = bundle
         with ExitStack() as stack:
             stack.enter_context(bundle)
-            self.engines = EngineFactory(bundle, options or EngineOptions(), tell=tell)
+            self.engines = EngineFactory(bundle, options or EngineOptions(), progress=progress)
             engine = stack.enter_context(self.engines.encoder())
             self.options = self.engines.options
             self.service = stack.enter_context(EncoderService(engine))
@@ -63,10 +67,14 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, path: Path, options: EngineOptions | None = None, *, tell: Tell | None = None
+        cls,
+        path: Path,
+        options: EngineOptions | None = None,
+        *,
+        progress: ProgressCallback | None = None,
     ) -> Predictor:
         """Open and check the bundle at ``path`` and compile its engines."""
-        return cls(Bundle.open(Path(path)), options, tell=tell)
+        return cls(Bundle.open(Path(path)), options, progress=progress)
 
     def predict(
         self,
@@ -95,7 +103,7 @@ class Predictor:
                 work,
                 options,
                 rows=None if run is None else run.rows,
-                follow=None if run is None else run.follow,
+                observe=None if run is None else run.observe,
                 features_path=features_path,
                 token=token,
                 progress=progress,
@@ -187,7 +195,7 @@ class Predictor:
             self, mpp, size_px, slide_id=slide_id, background=background, options=options
         )
 
-    def _provenance(self, work: SlideWork, encoded: EncodedSlide) -> Provenance:
+    def _provenance(self, work: PreparedSlide, encoded: EncodedSlide) -> Provenance:
         stats = encoded.stats
         return Provenance(
             bundle=self.identity,

@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 from pathgene_rt.files import sha256
 from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import Split
-from pathgene_rt.training.plan import HeadPlan
 from pathgene_rt.training.protocol.cross_validation import TrainedHead
 from pathgene_rt.training.protocol.folds import PARTS
+from pathgene_rt.training.protocol.plan import HeadPlan
 
 RUN_SCHEMA_VERSION = 2
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from pathgene_rt.errors import UsageError
 from pathgene_rt.files import writable_folder, write_json
 from pathgene_rt.training.config import TrainConfig, compare_methods, load_config
-from pathgene_rt.training.plan import HeadPlan, Planner, UnfitHeadError
 from pathgene_rt.training.protocol.cross_validation import TrainedHead, TrainProgress, train_head
 from pathgene_rt.training.protocol.leaderboard import write_leaderboard
+from pathgene_rt.training.protocol.plan import HeadPlan, Planner, UnfitHeadError
+from pathgene_rt.training.protocol.run_folder import RUN_FILE, RunFolder
 from pathgene_rt.training.run_file import run_document, settings_of
-from pathgene_rt.training.run_folder import RUN_FILE, RunFolder
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 
 Call = TypeVar("Call")
 
-Work = dict[str, Array] | StoredBatch
+Work = dict[str, Array] | EncodedBatch
 """What a call computes: inputs by name, or an encoder's tiles as they are stored."""
 
 
@@ -82,7 +82,7 @@ class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
     def _start(self, inputs: dict[str, Array], span: BusySpan) -> Submission[Call]:
         return self._begin(inputs, span)
 
-    def _start_stored(self, batch: StoredBatch, span: BusySpan) -> Submission[Call]:
+    def _start_encoded(self, batch: EncodedBatch, span: BusySpan) -> Submission[Call]:
         return self._begin(batch, span)
 
     def _begin(self, work: Work, span: BusySpan) -> Submission[Call]:
@@ -137,11 +137,11 @@ class HalvingRunner(RunnerBase[Submission[Call]], Generic[Call]):
 
 def _tiles(work: Work) -> int:
     """Of an encoder's call; of a head's, the length of its first input."""
-    return len(work) if isinstance(work, StoredBatch) else len(next(iter(work.values())))
+    return len(work) if isinstance(work, EncodedBatch) else len(next(iter(work.values())))
 
 
 def _split(work: Work, tiles: int) -> list[Work]:
     starts: Iterable[int] = range(0, _tiles(work), tiles)
-    if isinstance(work, StoredBatch):
+    if isinstance(work, EncodedBatch):
         return [replace(work, regions=work.regions[at : at + tiles]) for at in starts]
     return [{name: array[at : at + tiles] for name, array in work.items()} for at in starts]

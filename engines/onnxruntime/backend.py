@@ -6,13 +6,13 @@ import importlib.util
 import os
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Availability, Tell, available
+from pathgene_rt.engines.backend import Availability, ProgressCallback, available
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.engine import Engine, EngineInfo
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
 from pathgene_rt.errors import EngineError
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 
 NAME = "onnxruntime"
 
@@ -44,7 +44,7 @@ class OnnxRuntimeBackend:
         precision: Precision,
         cache: EngineCache | None,  # noqa: ARG002 - see the class
         *,
-        tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
+        progress: ProgressCallback | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
         found = available(self, precision)
         threads = options.threads or os.cpu_count() or 1

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Availability, Tell, available
+from pathgene_rt.engines.backend import Availability, ProgressCallback, available
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.cuda.device import open_device
-from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.cuda.open_device import open_device
+from pathgene_rt.engines.engine import Engine, EngineInfo
 from pathgene_rt.engines.onnxruntime import gpu_providers
 from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
 from pathgene_rt.engines.onnxruntime.gpu_head_runner import GpuHeadRunner
 from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 
 NAME = "onnxruntime-cuda"
 
@@ -34,7 +34,7 @@ class OnnxRuntimeCudaBackend:
         precision: Precision,
         cache: EngineCache | None,  # noqa: ARG002 - see the class
         *,
-        tell: Tell | None = None,  # noqa: ARG002 - it takes seconds
+        progress: ProgressCallback | None = None,  # noqa: ARG002 - it takes seconds
     ) -> Engine:
         found = available(self, precision)
         if spec.preprocess is None:

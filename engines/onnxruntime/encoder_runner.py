@@ -23,7 +23,7 @@ from pathgene_rt.engines.onnxruntime.runner import native_errors
 from pathgene_rt.engines.runner_base import BusySpan
 from pathgene_rt.errors import EngineError, EngineUnavailableError
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -128,7 +128,7 @@ class EncoderRunner(HalvingRunner[Call]):
 
     def _fill(self, slot: Slot, work: Work) -> int:
         """Enqueue that the tiles of ``work`` come into ``slot``; how many they are."""
-        if isinstance(work, StoredBatch):
+        if isinstance(work, EncodedBatch):
             # The decoder uses its memory again.
             slot.stream.synchronize()
             self._lane.fill(slot, partial(self._tile_decoder.decode_into, work))

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from pathgene_rt.engines.backend import Availability
-from pathgene_rt.engines.cuda.device import device_package
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
 from pathgene_rt.engines.cuda.memory_plan import batches_to_try
+from pathgene_rt.engines.cuda.open_device import device_package
 from pathgene_rt.engines.onnxruntime.runner import ONLY_FATAL, native_errors
 from pathgene_rt.errors import EngineError
 

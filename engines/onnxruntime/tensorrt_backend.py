@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Availability, Tell, available
+from pathgene_rt.engines.backend import Availability, ProgressCallback, available
 from pathgene_rt.engines.cache.keys import EngineKey, gpu_words
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.cuda.device import open_device
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.cuda.memory_plan import MB, largest_batch
-from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.cuda.open_device import open_device
+from pathgene_rt.engines.engine import Engine, EngineInfo
 from pathgene_rt.engines.onnxruntime import cuda_backend, gpu_providers
 from pathgene_rt.engines.onnxruntime.encoder_runner import EncoderRunner
 from pathgene_rt.engines.onnxruntime.gpu_session import cuda_provider, open_gpu_session
 from pathgene_rt.errors import EngineError
-from pathgene_rt.options import EngineOptions, TensorRtOptions
+from pathgene_rt.options import EngineOptions, Precision, TensorRtOptions
 
 NAME = "onnxruntime-tensorrt"
 
@@ -43,7 +43,7 @@ class OnnxRuntimeTensorRtBackend:
         precision: Precision,
         cache: EngineCache | None,
         *,
-        tell: Tell | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Engine:
         found = available(self, precision)
         if spec.preprocess is None:
@@ -70,8 +70,8 @@ class OnnxRuntimeTensorRtBackend:
                 "trt_timing_cache_enable": "1",
                 "trt_timing_cache_path": str(folder),
             }
-        if tell is not None:
-            tell(f"{NAME}: building {spec.name}, unless it is kept; this takes minutes", None)
+        if progress is not None:
+            progress(f"{NAME}: building {spec.name}, unless it is kept; this takes minutes", None)
 
         def open_session(stream: int, memory: int, graphs: bool) -> Any:
             tensorrt = {**settings, "device_id": str(device.index)}

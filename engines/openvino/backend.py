@@ -6,9 +6,14 @@ import importlib.util
 from typing import Any
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Availability, NotCalibratedError, Tell, available
+from pathgene_rt.engines.backend import (
+    Availability,
+    NotCalibratedError,
+    ProgressCallback,
+    available,
+)
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.engine import Engine, EngineInfo
 from pathgene_rt.engines.machine import cpu_name
 from pathgene_rt.engines.openvino.int8 import int8_key, read_quantised
 from pathgene_rt.engines.openvino.runner import (
@@ -19,7 +24,7 @@ from pathgene_rt.engines.openvino.runner import (
     threads_of,
 )
 from pathgene_rt.errors import EngineError
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 
 NAME = "openvino"
 
@@ -58,7 +63,7 @@ class OpenVinoBackend:
         precision: Precision,
         cache: EngineCache | None,
         *,
-        tell: Tell | None = None,  # noqa: ARG002 - compiles in a second
+        progress: ProgressCallback | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
         found = available(self, precision)
         if precision == "int8":

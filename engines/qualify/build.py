@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, Tell
+from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache, open_cache
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.qualify.replay import Verification, replay
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
 from pathgene_rt.engines.registry import (
@@ -20,7 +19,7 @@ from pathgene_rt.engines.registry import (
     decision_key,
 )
 from pathgene_rt.errors import EngineError, EngineUnavailableError, VerificationError
-from pathgene_rt.options import EngineOptions, TensorRtOptions
+from pathgene_rt.options import EngineOptions, Precision, TensorRtOptions
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,9 @@ class BuildReport:
         }
 
 
-def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> BuildReport:
+def build(
+    bundle: Bundle, options: EngineOptions, progress: ProgressCallback | None = None
+) -> BuildReport:
     """Try every backend and precision that ``options`` allow, and keep what was found.
 
     With precision "auto" the fastest precision within the limits, and how many tiles suit it at
@@ -89,7 +90,7 @@ def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> B
     this bundle on this machine. How TensorRT was told to build is kept with any precision, so that
     its engines are found again. Raises BundleError if the goldens are incomplete.
     """
-    tell = step or (lambda _words, _share: None)
+    progress = progress or (lambda _words, _share: None)
     # Not what an older decision says: it is replaced.
     tensorrt = options.tensorrt or TensorRtOptions(max_batch=options.batch)
     options = replace(options, tensorrt=tensorrt)
@@ -98,12 +99,12 @@ def build(bundle: Bundle, options: EngineOptions, step: Tell | None = None) -> B
     cache = open_cache(options)
     for backend in candidates(options):
         availability = backend.probe()
-        tried = list(_try_backend(bundle, backend, availability, options, tell))
+        tried = list(_try_backend(bundle, backend, availability, options, progress))
         best = _fastest(tried)
         if options.precision == "auto" and best is not None and best.precision is not None:
             chosen[backend.name] = best.precision
             if len(chosen) == 1:  # the one that runs unless another is named
-                tell(f"{backend.name} {best.precision}: measuring how many tiles at once", None)
+                progress(f"{backend.name} {best.precision}: measuring how many tiles at once", None)
                 best = _tuned(bundle, best, options)
         if cache is not None and availability.available:
             refused = next((entry.refused for entry in tried if entry.refused), "")
@@ -150,14 +151,14 @@ def _try_backend(
     backend: Backend,
     availability: Availability,
     options: EngineOptions,
-    tell: Tell,
+    progress: ProgressCallback,
 ) -> Iterator[Candidate]:
     for precision in availability.precisions:
         if options.precision in ("auto", precision):
-            tell(f"{backend.name} {precision}: compiling, replaying goldens, measuring", None)
+            progress(f"{backend.name} {precision}: compiling, replaying goldens, measuring", None)
             named = replace(options, backend=backend.name, precision=precision)
             try:
-                yield _try_precision(bundle, named, tell)
+                yield _try_precision(bundle, named, progress)
             except NotCalibratedError as error:
                 # Calibrating needs slides: "auto" means what there is.
                 if options.precision != "auto":
@@ -166,8 +167,8 @@ def _try_backend(
         yield Candidate(backend.name, None, refused=why)
 
 
-def _try_precision(bundle: Bundle, options: EngineOptions, tell: Tell) -> Candidate:
-    factory = EngineFactory(bundle, options, tell=tell)
+def _try_precision(bundle: Bundle, options: EngineOptions, progress: ProgressCallback) -> Candidate:
+    factory = EngineFactory(bundle, options, progress=progress)
     batch, in_flight = factory.options.batch, factory.options.in_flight
     try:
         with factory.encoder() as encoder:

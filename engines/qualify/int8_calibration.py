@@ -70,7 +70,7 @@ def calibrate_int8(
     bundle: Bundle,
     options: EngineOptions,
     slides: Sequence[SlideTiles],
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Trial:
     """Quantise the encoder, and keep it in the cache folder if it stays within the limits.
 
@@ -97,9 +97,9 @@ def calibrate_int8(
     judge = _Judge(bundle, factory, held_out)
     trials: list[Trial] = []
     for recipe in recipes:
-        tell(f"int8: {recipe.name}, calibrating on {len(tiles)} tiles")
+        progress(f"int8: {recipe.name}, calibrating on {len(tiles)} tiles")
         graph = quantise(model, tiles, recipe)
-        tell(f"int8: {recipe.name}, comparing {judge.count} other tiles with float32")
+        progress(f"int8: {recipe.name}, comparing {judge.count} other tiles with float32")
         with BACKEND.create_int8(graph, bundle.encoder, factory.options) as engine:
             trial = Trial(recipe.name, judge(engine))
             if not trial.failure:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.bundle.calibration import probabilities
-from pathgene_rt.bundle.spec import FoldSpec, HeadSpec, no_tiles_yet
-from pathgene_rt.engines.engine import LIMITS, Array, Engine, EngineInfo, FidelityLimits, Precision
+from pathgene_rt.bundle.calibration import class_probabilities
+from pathgene_rt.bundle.spec import HeadSpec, PoolingSpec, no_tiles_yet
+from pathgene_rt.engines.engine import LIMITS, Array, Engine, EngineInfo, FidelityLimits
 from pathgene_rt.engines.qualify.compare import Fidelity, fidelity_error
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BundleError, VerificationError
 from pathgene_rt.geometry import Float32Array, UInt8Array
+from pathgene_rt.options import Precision
 
 WORST_TILE = 2
 """OpenVINO's bfloat16 of a seeded CTransPath was measured with median 0.037 and maximum 0.058 on 48
@@ -26,7 +27,7 @@ tiles of real tissue, 0.047 and 0.067 on generated tissue; float32 with 0.000002
 class HeadCheck:
     """Largest difference of any class's probability from torch's, for one head.
 
-    ``golden_features``: on torch's features, the head's own error, of its fold graph too if that
+    ``golden_features``: on torch's features, the head's own error, of its pooling graph too if that
     is larger. ``own_features``: on the
     features that this engine's encoder gives for the same tiles, as a user meets it; None if the
     head's golden bag is not that of the golden tiles. ``precision`` is what the head ran in.
@@ -131,8 +132,8 @@ def replay(bundle: Bundle, factory: EngineFactory, encoder: Engine, batch: int) 
                 )
             on_golden = probability_change(head, engine, inputs, bag["logits"])
             precision = engine.info.precision
-        if head.fold is not None:
-            on_golden = max(on_golden, _folded_change(head, head.fold, factory, bag))
+        if head.pooling is not None:
+            on_golden = max(on_golden, _pooling_change(head, head.pooling, factory, bag))
         heads.append(HeadCheck(head.name, precision, on_golden, own))
     return Verification(encoder.info, fidelity, tuple(heads), LIMITS[encoder.info.precision])
 
@@ -152,16 +153,16 @@ def encode_tiles(engine: Engine, tiles: UInt8Array, batch: int) -> Float32Array:
     return np.concatenate(parts)
 
 
-def _folded_change(
-    head: HeadSpec, fold: FoldSpec, factory: EngineFactory, bag: dict[str, Array]
+def _pooling_change(
+    head: HeadSpec, pooling: PoolingSpec, factory: EngineFactory, bag: dict[str, Array]
 ) -> float:
-    """:func:`probability_change` of the golden ``bag`` through the fold graph, as one group."""
+    """:func:`probability_change` of the golden ``bag`` through the pooling graph, as one group."""
     inputs = {
         "features": bag["features"],
         "group": np.zeros(len(bag["features"]), np.int64),
-        **no_tiles_yet(1, *fold.sizes),
+        **dict(zip(pooling.state_names, no_tiles_yet(1, *pooling.sizes), strict=True)),
     }
-    with factory.fold(fold) as engine:
+    with factory.pooling(pooling) as engine:
         return probability_change(head, engine, inputs, bag["logits"][None])
 
 
@@ -173,7 +174,7 @@ def probability_change(
     given = engine.result()["logits"]
     assert head.model.activation is not None  # opening the bundle refused it otherwise
     reference, found = (
-        probabilities(values, head.model.activation, head.task.calibration.temperature)
+        class_probabilities(values, head.model.activation, head.task.calibration.temperature)
         for values in (logits, given)
     )
     if reference.shape != found.shape:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from functools import partial
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Availability, Tell, available
+from pathgene_rt.engines.backend import Availability, ProgressCallback, available
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.cuda.device import CudaDevice, device_package, open_device
+from pathgene_rt.engines.cuda.device import CudaDevice
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB, batches_to_try, largest_batch
-from pathgene_rt.engines.engine import Engine, EngineInfo, Precision
+from pathgene_rt.engines.cuda.open_device import device_package, open_device
+from pathgene_rt.engines.engine import Engine, EngineInfo
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE
@@ -25,7 +26,7 @@ from pathgene_rt.engines.tensorrt.profiles import profiles_for
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import EngineError
-from pathgene_rt.options import EngineOptions, TensorRtOptions
+from pathgene_rt.options import EngineOptions, Precision, TensorRtOptions
 
 _MOST_WORKSPACE = 4096 * MB
 _LEAST_FREE = 512 * MB
@@ -63,7 +64,7 @@ class TensorRtBackend:
         precision: Precision,
         cache: EngineCache | None,
         *,
-        tell: Tell | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Engine:
         found = available(self, precision)
         gpu = cuda_devices()[0]
@@ -78,15 +79,15 @@ class TensorRtBackend:
         def make() -> bytes:
             began = time.monotonic()
             _require_memory(device, spec.name)
-            if tell is not None:
-                tell(f"tensorrt: building {spec.name}; this takes minutes", None)
-            plan = build_plan(wanted, tell)
+            if progress is not None:
+                progress(f"tensorrt: building {spec.name}; this takes minutes", None)
+            plan = build_plan(wanted, progress)
             took.append(time.monotonic() - began)
             return plan
 
         def wait() -> None:
-            if tell is not None:
-                tell(f"tensorrt: another process builds {spec.name}, waiting for it", None)
+            if progress is not None:
+                progress(f"tensorrt: another process builds {spec.name}, waiting for it", None)
 
         def run(plan: bytes) -> TensorRtRunner:
             def load() -> LoadedPlan:

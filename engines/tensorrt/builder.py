@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.backend import Tell
+from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE, advice, failure, native_errors
 from pathgene_rt.engines.tensorrt.profiles import Profile, shapes
@@ -44,21 +44,21 @@ class Build:
     timings: TimingCache | None = None
 
 
-def build_plan(build: Build, tell: Tell | None = None) -> bytes:
+def build_plan(build: Build, progress: ProgressCallback | None = None) -> bytes:
     """A serialized engine; takes minutes, and Ctrl-C ends it within seconds.
 
     A head that TensorRT refuses for the largest bags is built for smaller ones: its plan then has
-    the first few of the profiles. Raises EngineError, CancelledError, whatever ``tell`` raises.
+    the first few of the profiles. Raises EngineError, CancelledError, whatever ``progress`` raises.
     """
-    progress = BuildProgress(f"tensorrt: building {build.spec.name}", tell)
+    steps = BuildProgress(f"tensorrt: building {build.spec.name}", progress)
     with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as worker:
         # Not here: Python sees Ctrl-C only in the main thread, and only between two steps of it.
-        future = worker.submit(_build, build, progress)
+        future = worker.submit(_build, build, steps)
         try:
             while not wait([future], timeout=_LOOK_S).done:
                 pass
         except BaseException:
-            progress.cancel()
+            steps.cancel()
             raise
         return future.result()
 

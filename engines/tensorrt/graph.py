@@ -107,7 +107,7 @@ class GraphedCalls:
                 self._stream.synchronize()
 
     def _give_up(self, error: Exception) -> None:
-        tell, self._gave_up = self._gave_up, None
-        if tell is not None:
-            tell(error)
+        gave_up, self._gave_up = self._gave_up, None
+        if gave_up is not None:
+            gave_up(error)
         self.clear()

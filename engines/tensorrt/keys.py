@@ -13,9 +13,9 @@ from pathgene_rt.engines.cache.keys import (
     gpu_words,
 )
 from pathgene_rt.engines.cuda.driver import GpuInfo
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.tensorrt.builder import Build
 from pathgene_rt.engines.tensorrt.profiles import in_words
+from pathgene_rt.options import Precision
 
 NAME = "tensorrt"
 

@@ -37,8 +37,8 @@ MAX_BAG = BAGS[-1].highest
 NEIGHBOURS = 8
 """Most edges that start at a tile (:func:`~pathgene_rt.geometry.grid_edges`)."""
 
-FOLD_TILES, FOLD_GROUPS = 1024, 32
-"""Most tiles and groups of a call of a fold graph (``sdk/heads/incremental_pooling.py`` and
+POOLING_TILES, POOLING_GROUPS = 1024, 32
+"""Most tiles and groups of a call of a pooling graph (``sdk/heads/incremental_pooling.py`` and
 ``interim.py``)."""
 
 
@@ -55,17 +55,19 @@ def head_profiles() -> tuple[Profile, ...]:
     )
 
 
-def fold_profiles() -> tuple[Profile, ...]:
-    """Calls of :class:`~pathgene_rt.heads.incremental_pooling.FoldEngine`."""
-    return ({"n": AxisRange(1, 256, FOLD_TILES), "g": AxisRange(1, FOLD_GROUPS, FOLD_GROUPS)},)
+def pooling_profiles() -> tuple[Profile, ...]:
+    """Calls of :class:`~pathgene_rt.heads.incremental_pooling.PoolingEngine`."""
+    return (
+        {"n": AxisRange(1, 256, POOLING_TILES), "g": AxisRange(1, POOLING_GROUPS, POOLING_GROUPS)},
+    )
 
 
 def profiles_for(spec: ModelSpec, max_batch: int) -> tuple[Profile, ...]:
-    """The profiles that suit what ``spec`` is: an encoder, a head or a fold graph."""
+    """The profiles that suit what ``spec`` is: an encoder, a head or a pooling graph."""
     if spec.preprocess is not None:
         return encoder_profiles(max_batch)
     axes = {axis for tensor in spec.inputs for axis in tensor.shape}
-    return fold_profiles() if "g" in axes else head_profiles()
+    return pooling_profiles() if "g" in axes else head_profiles()
 
 
 def shapes(tensor: TensorSpec, profile: Profile) -> tuple[Shape, Shape, Shape]:

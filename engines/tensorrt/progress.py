@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathgene_rt.engines.backend import Tell
+from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.tensorrt import api
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class BuildProgress:
 
     TensorRT reports phases from several threads, under names that differ between its versions, so
     the names are used for nothing but to find a phase's parent. :meth:`cancel` ends the build at
-    its next step; so does whatever ``tell`` raises, which is then in ``error``.
+    its next step; so does whatever ``progress`` raises, which is then in ``error``.
     """
 
-    def __init__(self, words: str, tell: Tell | None) -> None:
-        self._words, self._tell = words, tell
+    def __init__(self, words: str, progress: ProgressCallback | None) -> None:
+        self._words, self._progress = words, progress
         self._lock = threading.Lock()
         self._phases: dict[str, _Phase] = {}
         self._share = 0.0
@@ -69,10 +69,10 @@ class BuildProgress:
         roots = [name for name, phase in self._phases.items() if phase.parent not in self._phases]
         # Phases that have not begun cannot be known: the share may only grow.
         self._share = max([self._share, *(self._done(root) for root in roots)])
-        if self._tell is None or self.error is not None:
+        if self._progress is None or self.error is not None:
             return
         try:
-            self._tell(self._words, self._share)
+            self._progress(self._words, self._share)
         except BaseException as error:  # noqa: BLE001 - raised again when the build has ended
             self.error, self._cancelled = error, True
 

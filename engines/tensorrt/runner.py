@@ -26,9 +26,9 @@ from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, check_tensors
 from pathgene_rt.engines.tensorrt.errors import LOG, Messages, failure
 from pathgene_rt.engines.tensorrt.graph import RefusedError, Shapes
 from pathgene_rt.engines.tensorrt.plan import LoadedPlan
-from pathgene_rt.errors import StoredTileError
+from pathgene_rt.errors import EncodedTileError
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -84,11 +84,11 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         try:
             with self._working(f"run {self.spec.name}"):
                 try:
-                    if isinstance(work, StoredBatch):
+                    if isinstance(work, EncodedBatch):
                         self._start_decoding(slot, work)
                     else:
                         self._start_arrays(slot, work)
-                except StoredTileError:
+                except EncodedTileError:
                     raise  # nothing was enqueued
                 except BaseException:
                     slot.abandon()
@@ -129,7 +129,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         shapes = tuple((name, array.shape) for name, array in inputs.items())
         slot.start(shapes, fill, resident if self._tiles is None else None)
 
-    def _start_decoding(self, slot: CallSlot, batch: StoredBatch) -> None:
+    def _start_decoding(self, slot: CallSlot, batch: EncodedBatch) -> None:
         decoder = self._tiles
         assert decoder is not None, "only encoders take tiles"
 

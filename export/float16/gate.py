@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from pathgene_rt.bundle.bundle import float16_file
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.onnx_guard import require_self_contained
 from pathgene_rt.bundle.spec import Float16Graph, HeadSpec
 from pathgene_rt.engines.engine import LIMITS
@@ -128,7 +128,9 @@ def head_errors(spec: HeadSpec, expected: Inputs, found: Inputs) -> dict[str, fl
     """
     assert spec.model.activation is not None  # every exported head has one
     before, after = (
-        probabilities(outputs["logits"], spec.model.activation, spec.task.calibration.temperature)
+        class_probabilities(
+            outputs["logits"], spec.model.activation, spec.task.calibration.temperature
+        )
         for outputs in (expected, found)
     )
     errors = {PROBABILITY: float(np.abs(after - before).max())}

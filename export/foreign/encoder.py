@@ -29,9 +29,9 @@ from pathgene_rt.export.check import Comparison, Run, open_graph, require_passed
 from pathgene_rt.export.encoder import ExportedEncoder, checked_encoder
 from pathgene_rt.export.encoder_spec import EncoderSpec, Pooling
 from pathgene_rt.export.foreign.graph import ForeignGraph
-from pathgene_rt.export.foreign.preprocess import TilePixels
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.passes import clean_up
+from pathgene_rt.export.preprocess import TilePixels
 from pathgene_rt.export.reference import pillow_pixels, pooled_features
 from pathgene_rt.export.request import OnnxEncoder
 from pathgene_rt.export.to_onnx import to_onnx

@@ -22,9 +22,9 @@ from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
 from pathgene_rt.acceptance.worker import PROBE, REFERENCE
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
 from pathgene_rt.files import writable_folder, write_json
+from pathgene_rt.options import Precision
 from pathgene_rt.report.report import software_versions
 
 JSON_FILE, HTML_FILE = "acceptance.json", "acceptance.html"
@@ -56,12 +56,12 @@ def accept(
     slide: Path | None = None,
     engines: Sequence[str] = GPU_ENGINES,
     checks: Sequence[str] = tuple(CHECKS),
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> AcceptanceReport:
     """Make ``checks`` on every one of ``engines`` in every precision that it offers here.
 
     Writes ``acceptance.json`` and ``acceptance.html`` to the folder ``out``. ``slide`` is predicted
-    in place of one made of the golden tiles. ``tell`` is called with what is done next. Raises
+    in place of one made of the golden tiles. ``progress`` is called with what is done next. Raises
     BundleError, OutputError; what checks find is in the report.
     """
     began = time.monotonic()
@@ -76,7 +76,7 @@ def accept(
         if slide is None:
             slide = folder / "golden-tiles.svs"
             write_golden_slide(slide, opened.golden("encoder")["tiles"], opened.preprocess.mpp)
-        run = _Run(opened, slide, folder, tuple(checks), tell)
+        run = _Run(opened, slide, folder, tuple(checks), progress)
         run.all(engines)
         report = AcceptanceReport(
             bundle=opened.manifest.name,
@@ -102,11 +102,11 @@ class _Run:
         slide: Path,
         folder: Path,
         checks: tuple[str, ...],
-        tell: Callable[[str], None],
+        progress: Callable[[str], None],
     ) -> None:
         self._bundle, self._slide, self._folder = bundle, slide, folder
         self._checks = checks
-        self._tell = tell
+        self._progress = progress
         self._reference: Path | None = None
         self.problems: dict[str, str] = {}
         self.results: list[CheckResult] = []
@@ -200,7 +200,7 @@ class _Run:
         return run_isolated(
             job,
             {**limits, PROBE: PROBE_LIMIT_S, REFERENCE: REFERENCE_LIMIT_S},
-            lambda check: self._tell(f"{job.target}: {check}"),
+            lambda check: self._progress(f"{job.target}: {check}"),
         )
 
 

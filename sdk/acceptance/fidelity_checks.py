@@ -22,14 +22,14 @@ from pathgene_rt.engines.engine import LIMITS, Array
 from pathgene_rt.engines.qualify.replay import encode_tiles, replay
 from pathgene_rt.engines.registry import EngineFactory, load_backend
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.heads.panel import FOLDED_FROM, HeadPanel
+from pathgene_rt.heads.panel import POOLED_INCREMENTALLY_FROM, HeadPanel
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.report.report import Report
 
 BUILD_LIMIT_S = 3600.0
 """A TensorRT build tries kernels for minutes, on a Jetson for tens of them."""
 
-BAGS = (1, 2, 37, 1024, FOLDED_FROM + 616)
+BAGS = (1, 2, 37, 1024, POOLED_INCREMENTALLY_FROM + 616)
 """Tiles: the smallest, odd ones, and one that is folded block by block."""
 
 
@@ -54,8 +54,8 @@ def _compile_all(bench: Workbench) -> float:
         stack.enter_context(factory.encoder())
         stack.enter_context(HeadPanel(bench.bundle, factory))
         for head in bench.bundle.heads:
-            if head.fold is not None:
-                stack.enter_context(factory.fold(head.fold))
+            if head.pooling is not None:
+                stack.enter_context(factory.pooling(head.pooling))
         return time.perf_counter() - began
 
 

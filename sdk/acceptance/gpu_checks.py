@@ -18,9 +18,10 @@ from pathgene_rt.acceptance.workbench import (
     NotRunError,
     Workbench,
 )
-from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, open_device
+from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.cuda.open_device import open_device
 from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
@@ -28,7 +29,7 @@ from pathgene_rt.errors import EngineError, EngineUnavailableError
 from pathgene_rt.extraction.prepare import prepared
 from pathgene_rt.extraction.scaled_decode import LIMITS
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 from pathgene_rt.tiles.grid import read_tile
 
 HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -142,14 +143,14 @@ def _filled(device: CudaDevice, leave: int) -> Iterator[int]:
                 memory.close()
 
 
-def stored_tiles(bench: Workbench) -> Finding:
+def encoded_tiles(bench: Workbench) -> Finding:
     """Tiles that the card decodes itself have the features of those that the processor decodes."""
     _require_gpu(bench)
     with (
         bench.factory().encoder() as encoder,
         prepared(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True)) as work,
     ):
-        decoder, source = encoder.decoder, work.slide.stored(work.grid.level)
+        decoder, source = encoder.decoder, work.slide.encoded_source(work.grid.level)
         if decoder is None:
             raise NotRunError("this engine takes pixels only")
         if source is None:
@@ -159,12 +160,12 @@ def stored_tiles(bench: Workbench) -> Finding:
         grid = work.grid
         corners = [(int(x), int(y)) for x, y in grid.xy[: len(bench.tiles)]]
         regions = [source.region(corner, grid.read_px) for corner in corners]
-        batch = StoredBatch(regions, grid.tile_px)
+        batch = EncodedBatch(regions, grid.tile_px)
         expected = np.empty(batch.shape, np.uint8)
         for corner, tile in zip(corners, expected, strict=True):
             read_tile(work.slide, grid, corner, bench.bundle.preprocess.reduction, tile)
         pixels = decoder.pixels(batch)
-        encoder.submit_stored(batch)
+        encoder.submit_encoded(batch)
         features = np.array(encoder.result()["features"])
         error = fidelity_error(features, encode_tiles(encoder, expected, len(batch)))
         rate = len(batch) / seconds_of(lambda: decoder.pixels(batch))
@@ -226,11 +227,11 @@ def _device(bench: Workbench) -> CudaDevice:
 GPU_CHECKS = (
     Check("named device", "the card computes, under its name", named_device),
     Check("hidden card", "without the card nothing computes in its place", hidden_card, 900.0),
-    Check("stored tiles", "the card decodes tiles as the processor does", stored_tiles),
+    Check("encoded tiles", "the card decodes tiles as the processor does", encoded_tiles),
     Check("out of memory", "a filled card halves the batch, once", out_of_memory, 3600.0),
 )
 
 GPU_TIMING_CHECKS = (
     Check("time: copies", "what the bus allows", copies, timing=True),
-    Check("time: decode on the card", "how fast tiles come from it", stored_tiles, timing=True),
+    Check("time: decode on the card", "how fast tiles come from it", encoded_tiles, timing=True),
 )

@@ -35,19 +35,19 @@ class Outcome:
 def run_isolated(
     job: Job,
     limits_s: Mapping[str, float],
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Make the checks of ``job``, each within ``limits_s``, in one process while that lives.
 
     A check in which the process dies or stands still has failed; those after it are made in a new
-    process. ``tell`` is called with each check that begins.
+    process. ``progress`` is called with each check that begins.
     """
     outcome = Outcome()
     remaining = list(job.checks)
     while remaining:
         ended = _run_process(
-            replace(job, checks=tuple(remaining)), limits_s, tell, environment, outcome
+            replace(job, checks=tuple(remaining)), limits_s, progress, environment, outcome
         )
         done = {result.check for result in outcome.results}
         remaining = [name for name in remaining if name not in done]
@@ -74,7 +74,7 @@ class _Ended:
 def _run_process(
     job: Job,
     limits_s: Mapping[str, float],
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     environment: Mapping[str, str] | None,
     outcome: Outcome,
 ) -> _Ended:
@@ -92,7 +92,7 @@ def _run_process(
             env={**os.environ, **(environment or {})},
         )
         try:
-            return _follow(process, events_file, log_file, limits_s, tell, outcome)
+            return _follow(process, events_file, log_file, limits_s, progress, outcome)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -104,7 +104,7 @@ def _follow(
     events_file: Path,
     log_file: Path,
     limits_s: Mapping[str, float],
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     outcome: Outcome,
 ) -> _Ended:
     during, since, limit_s = "", time.monotonic(), START_S
@@ -121,7 +121,7 @@ def _follow(
                 if "began" in event:
                     during = event["began"]
                     limit_s = limits_s[during]
-                    tell(during)
+                    progress(during)
                 else:
                     outcome.results.append(CheckResult(**event["result"]))
                     calls, during, limit_s = event["calls"], "", START_S

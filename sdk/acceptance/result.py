@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.errors import EngineUnavailableError, VerificationError
+from pathgene_rt.options import Precision
 from pathgene_rt.report.report import software_versions, utc_now
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from pathgene_rt.acceptance.workbench import Check, Finding, NotRunError, Workbench
 from pathgene_rt.engines.qualify.tuning import measure_rate
-from pathgene_rt.extraction.prepare import SlideWork, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepared
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.tiles.grid import read_tile
@@ -27,7 +27,7 @@ def decode_on_cpu(bench: Workbench) -> Finding:
     """Tiles a second from the slide's file to pixels, on one thread and on all; reading alone."""
     reduction, figures = bench.bundle.preprocess.reduction, {}
 
-    def decode(work: SlideWork, xy: tuple[int, int]) -> None:
+    def decode(work: PreparedSlide, xy: tuple[int, int]) -> None:
         side = work.grid.tile_px
         read_tile(work.slide, work.grid, xy, reduction, np.empty((side, side, 3), np.uint8))
 
@@ -39,14 +39,14 @@ def decode_on_cpu(bench: Workbench) -> Finding:
             list(pool.map(partial(decode, work), corners))
             figures[f"tiles/s, {threads} threads"] = len(corners) / (time.perf_counter() - began)
     with _opened(bench) as work:
-        reader, source = work.slide.reader, work.slide.stored(work.grid.level)
+        reader, source = work.slide.reader, work.slide.encoded_source(work.grid.level)
         if source is not None:
             seconds = seconds_of(lambda: [source.region(xy, work.grid.read_px) for xy in corners])
             figures["read only tiles/s"] = len(corners) / seconds
     return Finding(f"{reader}: {_listed(figures)}", figures)
 
 
-def _opened(bench: Workbench) -> AbstractContextManager[SlideWork]:
+def _opened(bench: Workbench) -> AbstractContextManager[PreparedSlide]:
     return prepared(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True))
 
 

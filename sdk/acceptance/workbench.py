@@ -13,7 +13,7 @@ import numpy as np
 
 from pathgene_rt.acceptance.result import Target
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.engines.engine import LIMITS, Array, FidelityLimits, Precision
+from pathgene_rt.engines.engine import LIMITS, Array, FidelityLimits
 from pathgene_rt.engines.qualify.compare import (
     RANKED_FROM,
     Fidelity,
@@ -23,7 +23,7 @@ from pathgene_rt.engines.qualify.compare import (
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
-from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.options import EngineOptions, Precision, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report.report import Report
 

@@ -22,13 +22,14 @@ from pydantic.dataclasses import dataclass
 from pathgene_rt.bundle.onnx_guard import output_sizes, require_self_contained
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
-    FoldSpec,
     HeadSpec,
     ModelSpec,
+    PoolingSpec,
     Preprocess,
 )
-from pathgene_rt.bundle.store import MANIFEST, BundleStore, is_safe_name, open_store
+from pathgene_rt.bundle.store import MANIFEST, BundleStore, open_store
 from pathgene_rt.errors import BundleError
+from pathgene_rt.files import is_safe_name
 
 SCHEMA_VERSION = 1
 ENCODER_FILE = "encoder.onnx"
@@ -76,9 +77,9 @@ def head_file(name: str) -> str:
     return f"heads/{name}.onnx"
 
 
-def fold_file(name: str) -> str:
-    """Where the graph that folds tiles into a head lies in the bundle."""
-    return f"folds/{name}.onnx"
+def pooling_file(name: str) -> str:
+    """Where the graph that pools tiles for a head lies in the bundle."""
+    return f"pooling/{name}.onnx"
 
 
 def float16_file(file: str) -> str:
@@ -205,7 +206,7 @@ def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
         yield "two heads have the same name"
     models = [(ENCODER_FILE, manifest.encoder)]
     models += [(head.file, head.model) for head in manifest.heads]
-    models += [(head.fold.file, head.fold.model) for head in manifest.heads if head.fold]
+    models += [(head.pooling.file, head.pooling.model) for head in manifest.heads if head.pooling]
     for file, model in models:
         graphs = [(file, model.onnx_sha256)]
         if model.float16 is not None:
@@ -240,23 +241,24 @@ def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[s
         yield f"head {head.name} has no output logits"
     elif logits not in ((classes,), ("classes",)):
         yield f"head {head.name} has {classes} classes for logits of the shape {list(logits)}"
-    if head.fold is not None and not _folds(head.fold, head.model, feature_dim):
-        yield f"the fold graph of head {head.name} is not of the form that pathgene-rt runs"
+    if head.pooling is not None and not _pools(head.pooling, head.model, feature_dim):
+        yield f"the pooling graph of head {head.name} is not of the form that pathgene-rt runs"
 
 
-def _folds(fold: FoldSpec, model: ModelSpec, feature_dim: int | None) -> bool:
-    """Whether ``fold`` declares the tensors of a fold graph, of sizes that fit the head."""
-    inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.inputs}
-    outputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in fold.model.outputs}
+def _pools(pooling: PoolingSpec, model: ModelSpec, feature_dim: int | None) -> bool:
+    """Whether ``pooling`` declares the tensors of a pooling graph, of sizes that fit the head."""
+    inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in pooling.model.inputs}
+    outputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in pooling.model.outputs}
     attention = next((item.shape for item in model.outputs if item.name == "attention"), None)
-    pooled = fold.state_shapes.get("pooled", ())
-    if attention is None or len(pooled) != 3 or not isinstance(pooled[2], int):
+    running_max, sum_exp, weighted_sum = pooling.state_names
+    values = pooling.state_shapes.get(weighted_sum, ())
+    if attention is None or len(values) != 3 or not isinstance(values[2], int):
         return False
     columns = attention[1]
     state = {
-        "peak": ("float32", ("g", columns)),
-        "total": ("float32", ("g", columns)),
-        "pooled": ("float32", ("g", columns, pooled[2])),
+        running_max: ("float32", ("g", columns)),
+        sum_exp: ("float32", ("g", columns)),
+        weighted_sum: ("float32", ("g", columns, values[2])),
     }
     tiles = {"features": ("float32", ("n", feature_dim)), "group": ("int64", ("n",))}
     results = {

@@ -27,7 +27,7 @@ def log_odds(
     return result
 
 
-def probabilities(
+def class_probabilities(
     logits: ArrayLike, activation: Activation, temperature: float = 1.0
 ) -> NDArray[np.float64]:
     """Probabilities float64 [..., classes] of ``logits`` [..., classes].

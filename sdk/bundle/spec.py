@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
+    AliasChoices,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -34,11 +35,15 @@ ScalePolicy = Literal["resample", "refuse"]
 HEAD_INPUTS = ("features", "coords", "edges")
 """The vocabulary of head inputs (DESIGN.md section 4); a head declares those it uses."""
 
-FOLD_STATE = ("peak", "total", "pooled")
-"""The tensors that hold what a fold graph has seen of each group of tiles."""
+POOLING_STATE = ("running_max", "sum_exp", "weighted_sum")
+"""The tensors that hold what a pooling graph has seen of each group of tiles."""
 
-NO_PEAK = -1e30
-"""The peak of a group without tiles: finite, as the difference of two infinities is no number."""
+_FORMER_POOLING_STATE = ("peak", "total", "pooled")
+"""Their names in bundles of version 0.1, which call the graph a fold."""
+
+NO_MAX = -1e30
+"""The maximum of a group without tiles: finite, as the difference of two infinities is no number.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -176,53 +181,64 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FoldSpec:
-    """The graph that folds tiles into a head batch by batch, and where it lies in the bundle.
+class PoolingSpec:
+    """The graph that pools tiles for a head batch by batch, and where it lies in the bundle.
 
     Inputs ``features`` float32 [n, D] and ``group`` int64 [n], the group that each tile joins
-    (outside 0..g-1: none); the state of g groups: ``peak`` and ``total`` float32 [g, k], the
-    highest score and the sum of exp(score - peak), and ``pooled`` float32 [g, k, d], the sum of
-    values so weighted. A group without tiles has peak -1e30, total 0, pooled 0. Outputs ``scores``
-    float32 [n, k] of the tiles, the state with them (``new_peak``, ``new_total``, ``new_pooled``)
-    and ``logits`` float32 [g, classes] of each group as a bag, nothing that counts for a group
-    without tiles.
+    (outside 0..g-1: none); the state of g groups as of an online softmax (Milakov and Gimelshein,
+    arXiv 1805.02867): ``running_max`` and ``sum_exp`` float32 [g, k], the highest score and the sum
+    of exp(score - running_max), and ``weighted_sum`` float32 [g, k, d], the sum of values so
+    weighted. A group without tiles has running_max -1e30, the others 0. Outputs ``scores`` float32
+    [n, k] of the tiles, the state with them (``new_running_max``, ``new_sum_exp``,
+    ``new_weighted_sum``) and ``logits`` float32 [g, classes] of each group as a bag, nothing that
+    counts for a group without tiles.
     """
 
     model: ModelSpec
     file: str
 
     @property
+    def state_names(self) -> tuple[str, str, str]:
+        """The graph's own names of POOLING_STATE, in that order."""
+        former = any(item.name in _FORMER_POOLING_STATE for item in self.model.inputs)
+        return _FORMER_POOLING_STATE if former else POOLING_STATE
+
+    @property
     def state_shapes(self) -> dict[str, tuple[int | str, ...]]:
-        """Shapes of the state's tensors by name, groups first."""
-        return {item.name: item.shape for item in self.model.inputs if item.name in FOLD_STATE}
+        """Shapes of the state's tensors by their names in the graph, groups first."""
+        names = self.state_names
+        return {item.name: item.shape for item in self.model.inputs if item.name in names}
 
     @property
     def sizes(self) -> tuple[int, int]:
         """(k, d): attentions a tile has, width of its value."""
-        _, columns, width = self.state_shapes["pooled"]
+        _, columns, width = self.state_shapes[self.state_names[2]]
         return int(columns), int(width)
 
 
-def no_tiles_yet(groups: int, columns: int, width: int) -> dict[str, NDArray[np.float32]]:
-    """The state by name of ``groups`` groups without tiles, of a head of such sizes (k, d)."""
-    return {
-        "peak": np.full((groups, columns), NO_PEAK, np.float32),
-        "total": np.zeros((groups, columns), np.float32),
-        "pooled": np.zeros((groups, columns, width), np.float32),
-    }
+def no_tiles_yet(groups: int, columns: int, width: int) -> tuple[NDArray[np.float32], ...]:
+    """The POOLING_STATE of ``groups`` groups without tiles, of a head of such sizes (k, d)."""
+    return (
+        np.full((groups, columns), NO_MAX, np.float32),
+        np.zeros((groups, columns), np.float32),
+        np.zeros((groups, columns, width), np.float32),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadSpec:
     """A head of a panel: its graph, where it lies in the bundle, and its task.
 
-    ``fold`` is there for heads whose bag can be folded in batch by batch.
+    ``pooling`` is there for heads whose bag can be pooled batch by batch; bundles of version 0.1
+    call it ``fold``.
     """
 
     model: ModelSpec
     file: str
     task: Task
-    fold: FoldSpec | None = None
+    pooling: PoolingSpec | None = Field(
+        default=None, validation_alias=AliasChoices("pooling", "fold")
+    )
 
     @property
     def name(self) -> str:

@@ -14,17 +14,6 @@ MANIFEST = "bundle.json"
 _CHUNK = 4 << 20
 
 
-def is_safe_name(name: str) -> bool:
-    """Whether ``name`` is a plain relative path with forward slashes that stays inside."""
-    parts = name.split("/")
-    return (
-        0 < len(name) < 240
-        and name.isprintable()
-        and not any(character in name for character in '\\:*?"<>|')
-        and all(part not in ("", ".", "..") and not part.endswith((".", " ")) for part in parts)
-    )
-
-
 class BundleStore(Protocol):
     """Where a bundle's bytes lie: a folder or a zip."""
 

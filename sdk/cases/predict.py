@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
+from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, disagreements
+from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.pooling import pool_bags
+from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Prediction, mean_prediction
-from pathgene_rt.predictor import Predictor
+from pathgene_rt.report.report import BundleIdentity
 
 
-def predict_case(predictor: Predictor, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
+class CaseModel(Protocol):
+    """What a case needs of a :class:`~pathgene_rt.predictor.Predictor`."""
+
+    bundle: Bundle
+
+    def predict_bag(
+        self, bag: FeatureBag
+    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]: ...
+
+    @property
+    def identity(self) -> BundleIdentity: ...
+
+    @property
+    def head_engines(self) -> dict[str, EngineInfo]: ...
+
+
+def predict_case(model: CaseModel, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
     """Each head on each slide's bag, the mean of these, and each head on all tiles pooled.
 
     Memory: 4*D bytes a tile of the case, and one slide's bag. Raises BagError, also if there is no
@@ -22,23 +42,23 @@ def predict_case(predictor: Predictor, case_id: str, bags: Iterable[FeatureBag])
 
     def predicted() -> Iterator[FeatureBag]:
         for bag in bags:
-            of_slides.append(predictor.predict_bag(bag)[0])
+            of_slides.append(model.predict_bag(bag)[0])
             slides.append(CaseSlide(slide_id=bag.slide_id, tiles=len(bag)))
             yield bag
 
-    pooled, _ = predictor.predict_bag(pool_bags(case_id, predicted()))
+    pooled, _ = model.predict_bag(pool_bags(case_id, predicted()))
     predictions = tuple(
         CasePrediction(slides=own, mean=mean_prediction(head, own), pooled=together)
         for head, own, together in zip(
-            predictor.bundle.heads, zip(*of_slides, strict=True), pooled, strict=True
+            model.bundle.heads, zip(*of_slides, strict=True), pooled, strict=True
         )
     )
     return CaseReport(
         case_id=case_id,
         slides=tuple(slides),
         predictions=predictions,
-        bundle=predictor.identity,
-        heads=predictor.head_engines,
+        bundle=model.identity,
+        heads=model.head_engines,
         warnings=disagreements(predictions),
-        intended_use=predictor.bundle.manifest.intended_use,
+        intended_use=model.bundle.manifest.intended_use,
     )

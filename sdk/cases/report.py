@@ -86,13 +86,13 @@ class CasePrediction:
         own = ("probabilities", "call", "called", "logits")
         shared = {key: value for key, value in pooled.items() if key not in own}
         mean = self.mean.to_dict()
-        chances = {
+        probabilities = {
             slide_id: list(slide.probabilities)
             for slide_id, slide in zip(slide_ids, self.slides, strict=True)
         }
         return {
             **shared,
-            "mean_of_slides": {**{key: mean[key] for key in own[:3]}, "slides": chances},
+            "mean_of_slides": {**{key: mean[key] for key in own[:3]}, "slides": probabilities},
             "pooled_bag": {key: pooled[key] for key in own},
         }
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathgene_rt.bundle.store import is_safe_name
 from pathgene_rt.errors import UsageError
-from pathgene_rt.files import reason
+from pathgene_rt.files import is_safe_name, reason
 
 _SLIDE, _CASE = ("slide", "slide_id"), ("case", "case_id")
 """Names of the two columns: ours, and those of the label tables that heads are trained with."""

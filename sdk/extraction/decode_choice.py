@@ -11,22 +11,22 @@ import numpy as np
 
 from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.cancellation import CancellationToken
-from pathgene_rt.engines.engine import StoredTileDecoder
+from pathgene_rt.engines.engine import EncodedTileDecoder
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import CancelledError, EngineError, SlideError
 from pathgene_rt.extraction.device_decode import (
-    DeviceChoice,
+    DeviceDecision,
     DeviceVerdict,
     choose_device_decode,
     device_decode_key,
 )
 from pathgene_rt.extraction.extract import TileOrder, empty_bag, encode_slide
-from pathgene_rt.extraction.prepare import SlideWork
+from pathgene_rt.extraction.prepare import PreparedSlide
 from pathgene_rt.extraction.scaled_decode import (
-    DecodeChoice,
     Encode,
     OpenEncoder,
+    ScaledDecision,
     choose_decode,
     largest_move,
     spread,
@@ -34,15 +34,15 @@ from pathgene_rt.extraction.scaled_decode import (
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
-from pathgene_rt.slides.slide import StoredSource
+from pathgene_rt.slides.slide import EncodedSource
 from pathgene_rt.streaming.encoder_service import EncoderService
 from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.grid import read_tile
 from pathgene_rt.tiles.read_order import locality_order
 
-Judge = Callable[[FeatureBag], Mapping[str, Sequence[float]]]
+PredictProbabilities = Callable[[FeatureBag], Mapping[str, Sequence[float]]]
 """Each head's probabilities, by head name, for a bag."""
 
 TIMED_BATCHES = 16
@@ -57,12 +57,12 @@ class Decoding:
     """
 
     approximate: bool
-    source: StoredSource | None
+    source: EncodedSource | None
     why: str
     untried: bool
 
     @classmethod
-    def of(cls, reader: DecodeChoice, device: DeviceChoice) -> Decoding:
+    def of(cls, reader: ScaledDecision, device: DeviceDecision) -> Decoding:
         """The device's way where that may be, else the reader's."""
         if device.source is not None:
             return cls(False, device.source, device.why, False)
@@ -78,21 +78,21 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class DecodeTrials:
+class DecodeChoice:
     """Decides for one slide, whose tiles ``service`` encodes, ``batch`` a call.
 
-    ``judge`` is what a bag means to the heads. ``engines`` makes the float32 encoder that tells
-    whether pixels are like enough, and has the cache of what was found. ``trying`` is held while
-    something is tried: of several slides at once, only the first pays.
+    ``probabilities_of`` is what a bag means to the heads. ``engines`` makes the float32 encoder
+    that tells whether pixels are like enough, and has the cache of what was found. ``trying`` is
+    held while something is tried: of several slides at once, only the first pays.
     """
 
-    work: SlideWork
+    work: PreparedSlide
     options: PredictOptions
     token: CancellationToken
     service: EncoderService
     reduction: Reduction
     batch: int
-    judge: Judge
+    probabilities_of: PredictProbabilities
     engines: EngineFactory
     trying: threading.Lock
 
@@ -100,7 +100,7 @@ class DecodeTrials:
         """By what is known; nothing is tried. Raises SlideReadError."""
         return Decoding.of(self._reader(), self._device())
 
-    def try_untried(self) -> str:
+    def measure(self) -> str:
         """How slides stored like this one will be decoded from now on, in words.
 
         Nothing that goes wrong here may cost the slide its features. Raises CancelledError.
@@ -111,23 +111,26 @@ class DecodeTrials:
             except CancelledError:
                 raise
             except (EngineError, SlideError) as error:
-                reader = DecodeChoice(False, f"exact (reduced size could not be tried: {error})")
+                reader = ScaledDecision(False, f"exact (reduced size could not be tried: {error})")
             device = self._device()
-            decoder, source = self.service.engine.decoder, self.work.slide.stored(self._grid.level)
+            decoder, source = (
+                self.service.engine.decoder,
+                self.work.slide.encoded_source(self._grid.level),
+            )
             if device.untried and decoder is not None and source is not None:
                 try:
                     device = self._tried(decoder, source, approximate=reader.approximate)
                 except CancelledError:
                     raise
                 except (EngineError, SlideError) as error:
-                    device = DeviceChoice(None, f"not on the GPU (could not be tried: {error})")
+                    device = DeviceDecision(None, f"not on the GPU (could not be tried: {error})")
             return Decoding.of(reader, device).why
 
     @property
     def _grid(self) -> TileGrid:
         return self.work.grid
 
-    def _reader(self, open_encoder: OpenEncoder | None = None) -> DecodeChoice:
+    def _reader(self, open_encoder: OpenEncoder | None = None) -> ScaledDecision:
         return choose_decode(
             self.work.slide,
             self._grid,
@@ -140,7 +143,7 @@ class DecodeTrials:
             cache=self.engines.cache,
         )
 
-    def _device(self) -> DeviceChoice:
+    def _device(self) -> DeviceDecision:
         return choose_device_decode(
             self.work.slide,
             self._grid,
@@ -153,8 +156,8 @@ class DecodeTrials:
         )
 
     def _tried(
-        self, decoder: StoredTileDecoder, source: StoredSource, *, approximate: bool
-    ) -> DeviceChoice:
+        self, decoder: EncodedTileDecoder, source: EncodedSource, *, approximate: bool
+    ) -> DeviceDecision:
         """What ``decoder`` is worth on this slide, which is kept. ``approximate`` is the reader's
         way, which it is compared with."""
         sample = spread(self._grid)
@@ -180,24 +183,24 @@ class DecodeTrials:
         precision = self.service.engine.info.precision
         return verdict.choice(source, decoder, precision, exact=self.options.exact)
 
-    def _sampled(self, sample: TileGrid, source: StoredSource) -> tuple[UInt8Array, StoredBatch]:
+    def _sampled(self, sample: TileGrid, source: EncodedSource) -> tuple[UInt8Array, EncodedBatch]:
         """The tiles of ``sample`` as the reader gives them, uint8 [n, p, p, 3], and as they are
         stored."""
         watch = ReadWatch(self.options.io_timeout_s)
         corners = [(int(x), int(y)) for x, y in sample.xy]
 
-        def read() -> tuple[UInt8Array, StoredBatch]:
+        def read() -> tuple[UInt8Array, EncodedBatch]:
             tiles = np.empty((len(sample), sample.tile_px, sample.tile_px, 3), dtype=np.uint8)
             regions = []
             for tile, corner in zip(tiles, corners, strict=True):
                 with watch.reading():
                     read_tile(self.work.slide, sample, corner, self.reduction, tile)
                     regions.append(source.region(corner, sample.read_px))
-            return tiles, StoredBatch(regions, sample.tile_px)
+            return tiles, EncodedBatch(regions, sample.tile_px)
 
         return run_watched(read, watch, self.work.slide_id, "no tile could be read")
 
-    def _rate(self, source: StoredSource | None, *, approximate: bool = False) -> float:
+    def _rate(self, source: EncodedSource | None, *, approximate: bool = False) -> float:
         """Tiles a second through the whole pipeline."""
         rows = locality_order(self._grid)[: TIMED_BATCHES * self.batch]
         some = replace(self._grid, xy=self._grid.xy[rows], tissue=self._grid.tissue[rows])
@@ -226,7 +229,7 @@ class DecodeTrials:
         self,
         service: EncoderService,
         grid: TileGrid,
-        source: StoredSource | None,
+        source: EncodedSource | None,
         *,
         approximate: bool,
     ) -> tuple[Float32Array, float]:
@@ -253,4 +256,4 @@ class DecodeTrials:
         self, grid: TileGrid, features: Float32Array
     ) -> Mapping[str, Sequence[float]]:
         bag = empty_bag(self.work.slide_id, grid, self.service.engine.spec)
-        return self.judge(replace(bag, features=features))
+        return self.probabilities_of(replace(bag, features=features))

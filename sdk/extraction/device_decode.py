@@ -1,4 +1,4 @@
-"""Whether a slide's stored tiles are decoded by the encoder's own device, a GPU.
+"""Whether a slide's encoded tiles are decoded by the encoder's own device, a GPU.
 
 A GPU's decoder gives nearly the pixels that libjpeg-turbo gives (they differ in how chroma is
 scaled up and in the DCT's rounding), and is faster or slower than the processor beside it. So both
@@ -13,22 +13,23 @@ from dataclasses import asdict, dataclass
 from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.engine import Precision, StoredTileDecoder
-from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, LIMITS, DecodeKey, kept
+from pathgene_rt.engines.engine import EncodedTileDecoder
+from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, LIMITS, DecodeKey, cached
 from pathgene_rt.geometry import TileGrid
-from pathgene_rt.slides.slide import Slide, StoredSource
+from pathgene_rt.options import Precision
+from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.tiles.grid import is_means
 
 
 @dataclass(frozen=True)
-class DeviceChoice:
-    """``source`` gives the stored tiles to the engine; None: pixels come from the slide's reader.
+class DeviceDecision:
+    """``source`` gives the encoded tiles to the engine; None: pixels come from the slide's reader.
 
     ``why`` in words for the report, empty where the engine decodes nothing anyway. ``untried``:
     the device may do, nobody has tried.
     """
 
-    source: StoredSource | None
+    source: EncodedSource | None
     why: str
     untried: bool = False
 
@@ -53,8 +54,13 @@ class DeviceVerdict:
     reader_rate: float
 
     def choice(
-        self, source: StoredSource, decoder: StoredTileDecoder, precision: Precision, *, exact: bool
-    ) -> DeviceChoice:
+        self,
+        source: EncodedSource,
+        decoder: EncodedTileDecoder,
+        precision: Precision,
+        *,
+        exact: bool,
+    ) -> DeviceDecision:
         """What follows for an encoder in ``precision``, and where ``exact`` pixels are asked for.
 
         Comparisons are such that NaN means no.
@@ -72,28 +78,28 @@ class DeviceVerdict:
             return refused(f"its pixels differ: {likeness}; limits are {limits}")
         if not self.device_rate > self.reader_rate:
             return refused(f"slower: {rates}")
-        return DeviceChoice(source, f"on the GPU by {decoder.name} ({likeness}; {rates})")
+        return DeviceDecision(source, f"on the GPU by {decoder.name} ({likeness}; {rates})")
 
 
 def choose_device_decode(
     slide: Slide,
     grid: TileGrid,
     reduction: Reduction,
-    decoder: StoredTileDecoder | None,
+    decoder: EncodedTileDecoder | None,
     precision: Precision,
     *,
     exact: bool,
     key: DecisionKey,
     cache: EngineCache | None,
-) -> DeviceChoice:
+) -> DeviceDecision:
     """Decide for the tiles of ``grid`` by what was measured before; nothing is tried here.
 
     ``decoder`` and ``precision`` are the encoder's. ``exact`` rules a device out whose pixels
     differ, and so does an encoder in float32. ``key`` says which bundle on which engine.
     """
     if decoder is None:
-        return DeviceChoice(None, "")
-    source = slide.stored(grid.level)
+        return DeviceDecision(None, "")
+    source = slide.encoded_source(grid.level)
     if source is None:
         return refused("the reader gives pixels only")
     obstacle = decoder.refusal(source.level)
@@ -104,9 +110,9 @@ def choose_device_decode(
     if obstacle:
         return refused(obstacle)
     full_key = device_decode_key(key, slide, grid, source, decoder)
-    known = None if cache is None else kept(DeviceVerdict, cache.decision(full_key))
+    known = None if cache is None else cached(DeviceVerdict, cache.decision(full_key))
     if known is None:
-        return DeviceChoice(None, "not on the GPU (not tried before)", untried=True)
+        return DeviceDecision(None, "not on the GPU (not tried before)", untried=True)
     return known.choice(source, decoder, precision, exact=exact)
 
 
@@ -114,8 +120,8 @@ def device_decode_key(
     key: DecisionKey,
     slide: Slide,
     grid: TileGrid,
-    source: StoredSource,
-    decoder: StoredTileDecoder,
+    source: EncodedSource,
+    decoder: EncodedTileDecoder,
 ) -> DeviceDecodeKey:
     """Under which key a verdict about slides stored like this one is kept."""
     wide, high = source.level.tile_px
@@ -124,10 +130,10 @@ def device_decode_key(
         factor=grid.read_px // grid.tile_px,
         reader=slide.reader,
         decoder=decoder.name,
-        storage=f"{slide.storage(grid.level) or source.level.codec}, {wide} x {high} px",
+        storage=f"{slide.encoding_signature(grid.level) or source.level.codec}, {wide} x {high} px",
     )
 
 
-def refused(why: str) -> DeviceChoice:
+def refused(why: str) -> DeviceDecision:
     """The device is not to decode."""
-    return DeviceChoice(None, f"not on the GPU ({why})")
+    return DeviceDecision(None, f"not on the GPU ({why})")

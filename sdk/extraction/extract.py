@@ -13,7 +13,7 @@ from pathgene_rt.errors import EngineError
 from pathgene_rt.features.bag import FeatureBag, first_not_finite
 from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
-from pathgene_rt.slides.slide import Slide, StoredSource
+from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.streaming.tile_reader import TileReader
@@ -111,7 +111,7 @@ def encode_slide(
     *,
     readers: int = 0,
     approximate: bool = False,
-    source: StoredSource | None = None,
+    source: EncodedSource | None = None,
     faults: TileFaults | None = None,
     io_timeout_s: float = IO_TIMEOUT_S,
     token: CancellationToken | None = None,
@@ -139,7 +139,7 @@ def encode_slide(
         sink,
         total=len(order.rows),
         done=order.done,
-        stored=source is not None,
+        encoded=source is not None,
     )
     reader = TileReader(
         slide,

@@ -28,7 +28,7 @@ second is read instead."""
 
 
 @dataclass
-class SlideWork:
+class PreparedSlide:
     """What has been found out about one slide so far. ``seconds`` are those of each stage."""
 
     path: Path
@@ -64,7 +64,9 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 @contextmanager
-def prepared(path: Path, preprocess: Preprocess, options: PredictOptions) -> Iterator[SlideWork]:
+def prepared(
+    path: Path, preprocess: Preprocess, options: PredictOptions
+) -> Iterator[PreparedSlide]:
     """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind."""
     began = time.perf_counter()
     with open_watched(path, options.mpp, options.io_timeout_s) as slide:
@@ -75,7 +77,7 @@ def prepared(path: Path, preprocess: Preprocess, options: PredictOptions) -> Ite
         yield work
 
 
-def public_id(slide_id: str, *, anonymize: bool) -> str:
+def pseudonym(slide_id: str, *, anonymize: bool) -> str:
     """The slide's id in results: the file's stem, or 16 hex digits of its hash."""
     if not anonymize:
         return slide_id
@@ -84,14 +86,14 @@ def public_id(slide_id: str, *, anonymize: bool) -> str:
 
 def _planned(
     path: Path, slide: Slide, preprocess: Preprocess, options: PredictOptions
-) -> SlideWork:
-    slide_id = public_id(slide.info.slide_id, anonymize=options.anonymize)
+) -> PreparedSlide:
+    slide_id = pseudonym(slide.info.slide_id, anonymize=options.anonymize)
     if options.coords is not None:
         grid = grid_from_coords(slide.info, preprocess, options.coords)
-        return SlideWork(path, slide, slide_id, grid)
+        return PreparedSlide(path, slide, slide_id, grid)
     mask, overview = find_tissue(slide, options.tissue)
     grid = plan_grid(slide.info, preprocess, mask, options.tissue)
-    return SlideWork(path, slide, slide_id, grid, mask.quality, _overview=_picture(overview))
+    return PreparedSlide(path, slide, slide_id, grid, mask.quality, _overview=_picture(overview))
 
 
 def _picture(overview: UInt8Array) -> UInt8Array:

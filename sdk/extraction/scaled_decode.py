@@ -23,9 +23,10 @@ import numpy as np
 from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache
-from pathgene_rt.engines.engine import FidelityLimits, Precision
+from pathgene_rt.engines.engine import FidelityLimits
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.geometry import Float32Array, TileGrid
+from pathgene_rt.options import Precision
 from pathgene_rt.slides.slide import Slide
 
 LIMITS = FidelityLimits(features=0.03, probabilities=0.01)
@@ -48,7 +49,7 @@ Probabilities = Callable[[TileGrid, Float32Array], Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class DecodeChoice:
+class ScaledDecision:
     """How tiles are to be decoded, and ``why`` in words for the report, e.g. "scaled by 2 (e 0.021
     on 48 tiles)" or "exact (as asked for)". ``untried``: reduced size may do, nobody has tried.
     """
@@ -58,7 +59,7 @@ class DecodeChoice:
     untried: bool = False
 
 
-EXACT = DecodeChoice(False, "exact")
+EXACT = ScaledDecision(False, "exact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +78,17 @@ class Verdict:
     e: float
     moved: float
 
-    def choice(self, factor: int, when: str) -> DecodeChoice:
+    def choice(self, factor: int, when: str) -> ScaledDecision:
         """Comparisons are such that NaN means exact."""
         measured = f"e {self.e:.3f}, probabilities move {self.moved:.4f}, {when}"
         if not self.e <= LIMITS.features:
-            return DecodeChoice(False, f"exact (scaled: {measured}; e is over {LIMITS.features:g})")
+            return ScaledDecision(
+                False, f"exact (scaled: {measured}; e is over {LIMITS.features:g})"
+            )
         if not self.moved <= LIMITS.probabilities:
             over = f"they may move {LIMITS.probabilities:g}"
-            return DecodeChoice(False, f"exact (scaled: {measured}; {over})")
-        return DecodeChoice(True, f"scaled by {factor} ({measured})")
+            return ScaledDecision(False, f"exact (scaled: {measured}; {over})")
+        return ScaledDecision(True, f"scaled by {factor} ({measured})")
 
 
 def choose_decode(
@@ -99,7 +102,7 @@ def choose_decode(
     exact: bool,
     key: DecisionKey,
     cache: EngineCache | None,
-) -> DecodeChoice:
+) -> ScaledDecision:
     """Decide for the tiles of ``grid``; at most 2 x 48 of them are read and encoded for it.
 
     Exact without a check: where the level is not 2, 4 or 8 times finer, tiles are not box means,
@@ -113,7 +116,7 @@ def choose_decode(
     whole = grid.read_px == factor * grid.tile_px
     if not (whole and factor in FACTORS and reduction == "box"):
         return EXACT
-    storage = slide.storage(grid.level)
+    storage = slide.encoding_signature(grid.level)
     for obstacle, why in (
         (exact, "as asked for"),
         (precision == "float32", "the encoder runs in float32"),
@@ -121,20 +124,20 @@ def choose_decode(
         (len(grid) < CHECKED_TILES, f"fewer than {CHECKED_TILES} tiles to try it on"),
     ):
         if obstacle:
-            return DecodeChoice(False, f"exact ({why})")
+            return ScaledDecision(False, f"exact ({why})")
     full_key = DecodeKey(**asdict(key), factor=factor, reader=slide.reader, storage=storage)
-    known = None if cache is None else kept(Verdict, cache.decision(full_key))
+    known = None if cache is None else cached(Verdict, cache.decision(full_key))
     if known is not None:
         return known.choice(factor, "measured on an earlier slide")
     if open_encoder is None:
-        return DecodeChoice(False, "exact (reduced size was not tried before)", untried=True)
+        return ScaledDecision(False, "exact (reduced size was not tried before)", untried=True)
     sample = spread(grid)
     with open_encoder() as encode:
         full, scaled = encode(sample, False), encode(sample, True)
     try:
         error = fidelity_error(scaled, full).median
     except ValueError:
-        return DecodeChoice(False, "exact (the tiles to try it on do not differ)")
+        return ScaledDecision(False, "exact (the tiles to try it on do not differ)")
     verdict = Verdict(
         error, largest_move(probabilities(sample, full), probabilities(sample, scaled))
     )
@@ -158,7 +161,7 @@ def largest_move(
     return float(np.max(differences, initial=0.0))
 
 
-def kept(kind: type[Figures], decision: dict[str, Any] | None) -> Figures | None:
+def cached(kind: type[Figures], decision: dict[str, Any] | None) -> Figures | None:
     """A verdict, whose fields are numbers, as it was kept; None if there is none or it is not one
     of that kind."""
     try:

@@ -14,11 +14,11 @@ import numpy as np
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.registry import EngineFactory
-from pathgene_rt.errors import StoredTileError, TileDecodeError
-from pathgene_rt.extraction.decode_choice import DecodeTrials, Judge
+from pathgene_rt.errors import EncodedTileError, TileDecodeError
+from pathgene_rt.extraction.decode_choice import DecodeChoice, PredictProbabilities
 from pathgene_rt.extraction.extract import TileOrder, TileProgress, empty_bag, encode_slide
 from pathgene_rt.extraction.feature_journal import FeatureJournal
-from pathgene_rt.extraction.prepare import SlideWork
+from pathgene_rt.extraction.prepare import PreparedSlide
 from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag, write_features
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
@@ -27,7 +27,7 @@ from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.read_order import locality_order
 
-Follow = Callable[[FeatureBag, BoolArray, Int64Array], bool]
+BatchObserver = Callable[[FeatureBag, BoolArray, Int64Array], bool]
 """Called after each batch, from the encoder's thread, with the bag in progress, which of its rows
 are there (bool [N]), and the rows int64 [k] that have just come. False: no more are wanted."""
 
@@ -63,8 +63,8 @@ class EncodedSlide:
 class SlideEncoder:
     """Encodes slides with one encoder. Thread-safe; slides at the same time share it in turn.
 
-    ``judge`` is what a bag means to the heads; ``engines`` made the encoder, and makes others that
-    :mod:`~pathgene_rt.extraction.decode_choice` needs.
+    ``probabilities_of`` is what a bag means to the heads; ``engines`` made the encoder, and makes
+    others that :mod:`~pathgene_rt.extraction.decode_choice` needs.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SlideEncoder:
         service: EncoderService,
         preprocess: Preprocess,
         options: EngineOptions,
-        judge: Judge,
+        probabilities_of: PredictProbabilities,
         engines: EngineFactory,
     ) -> None:
         self._service = service
@@ -80,37 +80,37 @@ class SlideEncoder:
         self._info = service.engine.info
         self._preprocess = preprocess
         self._options = options
-        self._judge = judge
+        self._probabilities_of = probabilities_of
         self._engines = engines
         self._trying = threading.Lock()
 
     def encode(
         self,
-        work: SlideWork,
+        work: PreparedSlide,
         options: PredictOptions,
         *,
         rows: Int64Array | None = None,
-        follow: Follow | None = None,
+        observe: BatchObserver | None = None,
         features_path: Path | None = None,
         token: CancellationToken | None = None,
         progress: TileProgress | None = None,
     ) -> EncodedSlide:
         """The bag of the tiles ``rows`` int64 [n] of the slide's grid, taken in that order until
-        ``follow`` wants no more; of all tiles by default.
+        ``observe`` wants no more; of all tiles by default.
 
         If ``features_path`` is given, rows are kept beside it as they come, and those that an
         earlier run of the same kind kept are taken over with ``options.resume``. Raises SlideError,
         EngineError, OutputError, CancelledError.
         """
         token = token or CancellationToken()
-        trials = DecodeTrials(
+        trials = DecodeChoice(
             work,
             options,
             token,
             self._service,
             self._preprocess.reduction,
             self._options.batch,
-            self._judge,
+            self._probabilities_of,
             self._engines,
             self._trying,
         )
@@ -138,8 +138,8 @@ class SlideEncoder:
                 stack.enter_context(journal)
                 order = replace(order, done=journal.done)
                 done[order.rows_done()] = True
-                if follow is not None and journal.done:
-                    follow(bag, done, order.rows_done())
+                if observe is not None and journal.done:
+                    observe(bag, done, order.rows_done())
 
             firsts = set(order.done)
 
@@ -148,7 +148,7 @@ class SlideEncoder:
                     journal.write(first, came, features)
                 done[came] = True
                 firsts.add(first)
-                return follow is None or follow(bag, done, came)
+                return observe is None or observe(bag, done, came)
 
             run = functools.partial(
                 encode_slide,
@@ -166,7 +166,7 @@ class SlideEncoder:
             )
             try:
                 stats = run(order, source=decode.source, token=token.child())
-            except (StoredTileError, TileDecodeError) as error:
+            except (EncodedTileError, TileDecodeError) as error:
                 notes.append(f"not decoded on the GPU from tile {done.sum()} on: {error}")
                 rest = replace(order, done=frozenset(firsts))
                 stats = run(rest, token=token)
@@ -178,5 +178,5 @@ class SlideEncoder:
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
         why = decode.why
         if decode.untried and done.all() and self._engines.cache is not None:
-            why = f"{decode.name}; from now on {trials.try_untried()}"
+            why = f"{decode.name}; from now on {trials.measure()}"
         return EncodedSlide(bag, stats, why, (*notes, *faults.warnings), journal)

@@ -1,7 +1,8 @@
 """Heads that take a slide's tiles as they come: attention pooling batch by batch.
 
-The fold graph of the bundle scores and pools a batch; what it gives for several batches is merged
-here in float64, group by group, so that neither their order nor their number shows in the result.
+The pooling graph of the bundle scores and pools a batch; what it gives for several batches is
+merged here in float64, group by group, so that neither their order nor their number shows in the
+result.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle.spec import FOLD_STATE, FoldSpec, HeadSpec, no_tiles_yet
+from pathgene_rt.bundle.spec import HeadSpec, PoolingSpec, no_tiles_yet
 from pathgene_rt.engines.engine import Array, Engine
 from pathgene_rt.errors import BagError
 from pathgene_rt.geometry import Float32Array, Int64Array
@@ -22,15 +23,16 @@ _MOST_TILES = 1024
 """Of one call: bounds the memory of what a caller gives at once."""
 
 
-class FoldEngine:
-    """The fold graph of a head on an engine, for any number of slides at a time, from any thread.
+class PoolingEngine:
+    """The pooling graph of a head on an engine, for any number of slides at once, from any thread.
 
     The engine stays the caller's to close.
     """
 
-    def __init__(self, head: HeadSpec, fold: FoldSpec, engine: Engine) -> None:
+    def __init__(self, head: HeadSpec, pooling: PoolingSpec, engine: Engine) -> None:
         self.head = head
-        self.columns, self.width = fold.sizes
+        self.columns, self.width = pooling.sizes
+        self._state_names = pooling.state_names
         self.engine = engine
         self._lock = threading.Lock()
 
@@ -47,9 +49,9 @@ class FoldEngine:
                 f"shape {list(features.shape)}; use the bundle's own encoder"
             )
         empty = no_tiles_yet(groups, self.columns, self.width)
-        outputs = self._run(features, group, *empty.values())
+        outputs = self._run(features, group, *empty)
         return outputs["scores"], GroupStates(
-            *(outputs[f"new_{name}"].astype(np.float64) for name in FOLD_STATE)
+            *(outputs[f"new_{name}"].astype(np.float64) for name in self._state_names)
         )
 
     def logits(self, bags: Float64Array) -> Float32Array:
@@ -57,9 +59,9 @@ class FoldEngine:
         count = len(bags)
         # A tile that joins no group: engines take no empty arrays.
         nobody = np.zeros((1, self.head.model.feature_dim or 0), np.float32)
-        peak = np.zeros((count, self.columns), np.float32)
+        running_max = np.zeros((count, self.columns), np.float32)
         outputs = self._run(
-            nobody, np.array([-1]), peak, np.ones_like(peak), bags.astype(np.float32)
+            nobody, np.array([-1]), running_max, np.ones_like(running_max), bags.astype(np.float32)
         )
         return outputs["logits"]
 
@@ -69,7 +71,7 @@ class FoldEngine:
         inputs: dict[str, Array] = {
             "features": np.ascontiguousarray(features),
             "group": np.ascontiguousarray(group, dtype=np.int64),
-            **dict(zip(FOLD_STATE, state, strict=True)),
+            **dict(zip(self._state_names, state, strict=True)),
         }
         with self._lock:
             self.engine.submit(inputs)
@@ -77,43 +79,47 @@ class FoldEngine:
 
 
 class GroupStates:
-    """What is known of G groups of tiles: ``peak`` and ``total`` float64 [G, k], ``pooled`` float64
-    [G, k, d], as :class:`~pathgene_rt.bundle.spec.FoldSpec` says."""
+    """What is known of G groups of tiles: ``running_max`` and ``sum_exp`` float64 [G, k],
+    ``weighted_sum`` float64 [G, k, d], as :class:`~pathgene_rt.bundle.spec.PoolingSpec` says."""
 
-    def __init__(self, peak: Float64Array, total: Float64Array, pooled: Float64Array) -> None:
-        self.peak, self.total, self.pooled = peak, total, pooled
+    def __init__(
+        self, running_max: Float64Array, sum_exp: Float64Array, weighted_sum: Float64Array
+    ) -> None:
+        self.running_max, self.sum_exp, self.weighted_sum = running_max, sum_exp, weighted_sum
 
     @classmethod
     def empty(cls, groups: int, columns: int, width: int) -> GroupStates:
-        state = no_tiles_yet(groups, columns, width)
-        return cls(*(state[name].astype(np.float64) for name in FOLD_STATE))
+        return cls(*(state.astype(np.float64) for state in no_tiles_yet(groups, columns, width)))
 
     def merge(self, groups: Int64Array, new: GroupStates) -> None:
         """Add ``new`` states to those of ``groups`` int64 [g], which are distinct."""
-        peak = np.maximum(self.peak[groups], new.peak)
-        ours, theirs = np.exp(self.peak[groups] - peak), np.exp(new.peak - peak)
-        self.total[groups] = self.total[groups] * ours + new.total * theirs
-        self.pooled[groups] = self.pooled[groups] * ours[..., None] + new.pooled * theirs[..., None]
-        self.peak[groups] = peak
+        highest = np.maximum(self.running_max[groups], new.running_max)
+        ours = np.exp(self.running_max[groups] - highest)
+        theirs = np.exp(new.running_max - highest)
+        self.sum_exp[groups] = self.sum_exp[groups] * ours + new.sum_exp * theirs
+        self.weighted_sum[groups] = (
+            self.weighted_sum[groups] * ours[..., None] + new.weighted_sum * theirs[..., None]
+        )
+        self.running_max[groups] = highest
 
     def bags(self, chosen: NDArray[np.bool_]) -> Float64Array:
         """Bag vectors float64 [s, k, d] of the union of the groups that each row of ``chosen`` bool
         [s, G] names; each must name a group with tiles."""
-        peaks = np.where(chosen[..., None], self.peak, -np.inf)  # [s, G, k]
-        weights = np.exp(peaks - peaks.max(axis=1, keepdims=True))
-        total = np.einsum("sgk,gk->sk", weights, self.total)
-        pooled = np.einsum("sgk,gkd->skd", weights, self.pooled)
-        bags: Float64Array = pooled / total[..., None]
+        maxima = np.where(chosen[..., None], self.running_max, -np.inf)  # [s, G, k]
+        weights = np.exp(maxima - maxima.max(axis=1, keepdims=True))
+        sum_exp = np.einsum("sgk,gk->sk", weights, self.sum_exp)
+        weighted_sum = np.einsum("sgk,gkd->skd", weights, self.weighted_sum)
+        bags: Float64Array = weighted_sum / sum_exp[..., None]
         return bags
 
 
-class Folding:
+class IncrementalPooling:
     """One head, one slide: tiles in as they come, in any order; logits at any moment.
 
     Memory: the states of ``groups`` groups and 4*k bytes a tile. Not thread-safe.
     """
 
-    def __init__(self, engine: FoldEngine, groups: int = 1) -> None:
+    def __init__(self, engine: PoolingEngine, groups: int = 1) -> None:
         self.head = engine.head
         self._engine = engine
         self._states = GroupStates.empty(groups, engine.columns, engine.width)
@@ -124,7 +130,7 @@ class Folding:
     def add(
         self, rows: Int64Array, features: Float32Array, group: Int64Array | None = None
     ) -> None:
-        """Fold in tiles float32 [n, D], n >= 0: ``rows`` int64 [n] of the bag, each tile once, and
+        """Add tiles float32 [n, D], n >= 0: ``rows`` int64 [n] of the bag, each tile once, and
         of ``group`` int64 [n] (0 if None). Raises BagError, EngineError.
         """
         member = np.zeros(len(rows), np.int64) if group is None else group
@@ -149,10 +155,11 @@ class Folding:
 
     def attention(self) -> Float32Array:
         """Attention float32 [N, k] of the tiles so far, in the order of their rows."""
-        peak = self._states.peak.max(axis=0)
-        total = (self._states.total * np.exp(self._states.peak - peak)).sum(axis=0)
+        states = self._states
+        highest = states.running_max.max(axis=0)
+        sum_exp = (states.sum_exp * np.exp(states.running_max - highest)).sum(axis=0)
         order = np.argsort(np.concatenate(self._rows), kind="stable")
-        weights = np.exp(np.concatenate(self._scores).astype(np.float64) - peak) / total
+        weights = np.exp(np.concatenate(self._scores).astype(np.float64) - highest) / sum_exp
         attention: Float32Array = weights[order].astype(np.float32)
         return attention
 

@@ -20,7 +20,7 @@ from pathgene_rt.bundle.calibration import log_odds
 from pathgene_rt.bundle.spec import HeadSpec
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
-from pathgene_rt.heads.incremental_pooling import FoldEngine, Folding
+from pathgene_rt.heads.incremental_pooling import IncrementalPooling, PoolingEngine
 from pathgene_rt.heads.jackknife import Float64Array, probability_interval
 from pathgene_rt.heads.prediction import Prediction, make_prediction
 from pathgene_rt.heads.run import HeadResult
@@ -28,36 +28,37 @@ from pathgene_rt.options import Budget
 from pathgene_rt.tiles.balanced_order import block_cells
 
 GROUPS = 32
-"""Of blocks, for heads that are folded in: leaving one out costs next to nothing."""
+"""Of blocks, for heads that are pooled incrementally: leaving one out costs next to nothing."""
 
 WHOLE_BAG_GROUPS = 12
 """For heads that are not: each costs a run of the head on eleven twelfths of the tiles."""
 
 LEAST_TILES = 200
 """With fewer nothing is claimed: what a slide holds elsewhere was then found to be missed too often
-(``benchmarks/anytime.py``)."""
+(``benchmarks/interim.py``)."""
 
 _CHECK_TILES = LEAST_TILES
 _CHECK_GROWTH = 1.05
 """Stability is looked at after so many tiles, then each time they have grown by a twentieth."""
 
 _WHOLE_BAG_GROWTH = 1.25
-"""Heads that are not folded in are looked at each time the tiles have grown by a quarter, if the
-others are stable: all looks together then cost five times the last."""
+"""Heads that cannot be pooled incrementally are looked at each time the tiles have grown by a
+quarter, if the others are stable: all looks together then cost five times the last."""
 
 RunHeads = Callable[[Sequence[HeadSpec], FeatureBag], Mapping[str, HeadResult]]
 """Runs some heads of the bundle on a bag: results by name."""
 
 
-class Anytime:
+class InterimPredictor:
     """The heads of a bundle over one slide, while its tiles are encoded.
 
-    ``folds`` holds by name the heads that are folded in; the others are run by ``run_heads`` on a
-    bag of the tiles so far when they are asked for. ``total`` is the number of tiles the slide will
-    have, None where it is not known: nothing is then taken off the intervals for tiles that are
-    done. ``began`` is when the time of ``budget`` started to count (``time.monotonic``; default
-    now). ``bag`` gives the tiles added so far, in any order, for heads that are not folded in;
-    without it those do not count towards stability and have no interim predictions.
+    ``pooling`` holds by name the heads that are pooled incrementally; the others are run by
+    ``run_heads`` on a bag of the tiles so far when they are asked for. ``total`` is the number of
+    tiles the slide will have, None where it is not known: nothing is then taken off the intervals
+    for tiles that are done. ``began`` is when the time of ``budget`` started to count
+    (``time.monotonic``; default now). ``bag`` gives the tiles added so far, in any order, for heads
+    that cannot be pooled incrementally; without it those do not count towards stability and have no
+    interim predictions.
 
     :meth:`add` is for one thread, everything else for any.
     """
@@ -65,7 +66,7 @@ class Anytime:
     def __init__(
         self,
         heads: Sequence[HeadSpec],
-        folds: Mapping[str, FoldEngine],
+        pooling: Mapping[str, PoolingEngine],
         run_heads: RunHeads,
         *,
         total: int | None,
@@ -74,8 +75,10 @@ class Anytime:
         bag: Callable[[], FeatureBag] | None = None,
     ) -> None:
         self._heads = heads
-        self._foldings = {name: Folding(engine, GROUPS) for name, engine in folds.items()}
-        self._whole = [head for head in heads if head.name not in folds]
+        self._poolings = {
+            name: IncrementalPooling(engine, GROUPS) for name, engine in pooling.items()
+        }
+        self._whole = [head for head in heads if head.name not in pooling]
         self._run_heads = run_heads
         self._bag = bag
         self._total = total
@@ -99,14 +102,14 @@ class Anytime:
             return self._why
 
     def add(self, rows: Int64Array, features: Float32Array, coords: Int64Array) -> None:
-        """Fold in encoded tiles: ``rows`` int64 [n] of the bag, each once, ``features`` float32
+        """Add encoded tiles: ``rows`` int64 [n] of the bag, each once, ``features`` float32
         [n, D], ``coords`` int64 [n, 2] their (column, row). The arrays may be reused afterwards.
         Raises BagError, EngineError.
         """
         group = block_groups(coords, GROUPS)
         with self._lock:
-            for folding in self._foldings.values():
-                folding.add(rows, features, group)
+            for pooled in self._poolings.values():
+                pooled.add(rows, features, group)
             self._sizes += np.bincount(group, minlength=GROUPS)
 
     def should_stop(self) -> bool:
@@ -122,16 +125,16 @@ class Anytime:
     def predictions(self) -> tuple[Prediction, ...]:
         """What the heads say of the tiles so far, with intervals; empty before the first tile.
 
-        Heads that are folded in take milliseconds, whatever the number of tiles. Each of the others
-        is run on all tiles and, from LEAST_TILES tiles on, without each of WHOLE_BAG_GROUPS groups.
-        Raises BagError, EngineError.
+        Heads that are pooled incrementally take milliseconds, whatever the number of tiles. Each of
+        the others is run on all tiles and, from LEAST_TILES tiles on, without each of
+        WHOLE_BAG_GROUPS groups. Raises BagError, EngineError.
         """
         with self._lock:
             if not self._done:
                 return ()
-            found = {one.head: one for one in self._folded()}
+            found = {one.head: one for one in self._pooled_incrementally()}
         if self._whole and self._bag is not None:
-            found |= {one.head: one for one in self._unfolded(self._bag())}
+            found |= {one.head: one for one in self._run_whole(self._bag())}
         return tuple(found[head.name] for head in self._heads if head.name in found)
 
     def with_intervals(
@@ -139,12 +142,12 @@ class Anytime:
     ) -> tuple[Prediction, ...]:
         """``predictions`` of all heads for ``bag``, the tiles that were added, with intervals.
 
-        Heads that are not folded in are run on ``bag`` without each of WHOLE_BAG_GROUPS groups of
-        tiles, while tiles can still be added. Raises EngineError.
+        Heads that cannot be pooled incrementally are run on ``bag`` without each of
+        WHOLE_BAG_GROUPS groups of tiles, while tiles can still be added. Raises EngineError.
         """
         with self._lock:
-            folded = self._folded()
-        intervals = {one.head: one.interval for one in (*folded, *self._unfolded(bag))}
+            pooled = self._pooled_incrementally()
+        intervals = {one.head: one.interval for one in (*pooled, *self._run_whole(bag))}
         return tuple(replace(one, interval=intervals[one.head]) for one in predictions)
 
     @property
@@ -166,29 +169,29 @@ class Anytime:
         if done < self._check_at:
             return False
         self._check_at = int(done * _CHECK_GROWTH) + 1
-        if not all(_widest(one) <= width for one in self._folded()):
+        if not all(_widest(one) <= width for one in self._pooled_incrementally()):
             return False
         if not self._whole or self._bag is None:
-            return bool(self._foldings)
+            return bool(self._poolings)
         if done < self._check_whole_at:
             return False
         self._check_whole_at = int(done * _WHOLE_BAG_GROWTH) + 1
-        return all(_widest(one) <= width for one in self._unfolded(self._bag()))
+        return all(_widest(one) <= width for one in self._run_whole(self._bag()))
 
-    def _folded(self) -> list[Prediction]:
+    def _pooled_incrementally(self) -> list[Prediction]:
         present = np.flatnonzero(self._sizes)
         sizes = self._sizes[present]
         found = []
         for head in self._heads:
-            folding = self._foldings.get(head.name)
-            if folding is None:
+            pooling = self._poolings.get(head.name)
+            if pooling is None:
                 continue
-            logits = folding.logits()
-            without = folding.logits_without_each(present) if len(present) > 1 else logits[None]
+            logits = pooling.logits()
+            without = pooling.logits_without_each(present) if len(present) > 1 else logits[None]
             found.append(self._judged(head, logits, without, sizes))
         return found
 
-    def _unfolded(self, bag: FeatureBag) -> list[Prediction]:
+    def _run_whole(self, bag: FeatureBag) -> list[Prediction]:
         if not self._whole:
             return []
         group = block_groups(bag.coords, WHOLE_BAG_GROUPS)

@@ -7,7 +7,7 @@ tiles not taken (W. Cochran, "Sampling Techniques", 1977, section 2.6).
 
 Attention makes predictions depend on few tiles, and of those some may not have been seen. So the
 group that matters most is counted twice, and the degrees of freedom are what the groups' unequal
-weight leaves of them (F. Satterthwaite, Biometrics Bulletin 2, 1946). ``benchmarks/anytime.py``
+weight leaves of them (F. Satterthwaite, Biometrics Bulletin 2, 1946). ``benchmarks/interim.py``
 measures how often such intervals hold.
 """
 

@@ -16,13 +16,13 @@ from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BagError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads.incremental_pooling import FoldEngine, Folding
-from pathgene_rt.heads.interim import Anytime
+from pathgene_rt.heads.incremental_pooling import IncrementalPooling, PoolingEngine
+from pathgene_rt.heads.interim import InterimPredictor
 from pathgene_rt.heads.prediction import Prediction, make_prediction
 from pathgene_rt.heads.run import HeadResult, run_heads
 from pathgene_rt.options import Budget
 
-FOLDED_FROM = 16_384
+POOLED_INCREMENTALLY_FROM = 16_384
 """Tiles; a whole-bag graph needs some 4 KB a tile beside the features (ABMIL, 100,000 tiles)."""
 
 
@@ -36,7 +36,7 @@ class HeadPanel:
         self._bundle = bundle
         self._factory = engines
         self._lock = threading.Lock()
-        self._folds: dict[str, FoldEngine] | None = None
+        self._pooling: dict[str, PoolingEngine] | None = None
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
                 head.name: stack.enter_context(engines.head(head.name)) for head in bundle.heads
@@ -51,7 +51,10 @@ class HeadPanel:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Those of the heads' engines, each once."""
-        engines = [*self._engines.values(), *(fold.engine for fold in (self._folds or {}).values())]
+        engines = [
+            *self._engines.values(),
+            *(pooling.engine for pooling in (self._pooling or {}).values()),
+        ]
         return tuple(dict.fromkeys(text for engine in engines for text in engine.warnings))
 
     def predict(self, bag: FeatureBag) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]:
@@ -84,33 +87,33 @@ class HeadPanel:
     def run(self, heads: Sequence[HeadSpec], bag: FeatureBag) -> Mapping[str, HeadResult]:
         """What ``heads`` give for ``bag``, by head name. Raises BagError, EngineError.
 
-        Heads that can be folded take a bag of more than FOLDED_FROM tiles block by block, so that
-        their memory does not grow with it.
+        Heads that can be pooled incrementally take a bag of more than POOLED_INCREMENTALLY_FROM
+        tiles block by block, so that their memory does not grow with it.
         """
-        folds = self._fold_engines() if len(bag) > FOLDED_FROM else {}
-        whole = [(head, self._engines[head.name]) for head in heads if head.name not in folds]
+        engines = self._pooling_engines() if len(bag) > POOLED_INCREMENTALLY_FROM else {}
+        whole = [(head, self._engines[head.name]) for head in heads if head.name not in engines]
         with self._lock:
             results = run_heads(whole, bag)
         for head in heads:
-            if head.name in folds:
-                folding = Folding(folds[head.name])
-                folding.add(np.arange(len(bag)), bag.features)
-                attention = folding.attention() if head.model.has_attention else None
-                results[head.name] = HeadResult(folding.logits(), attention)
+            if head.name in engines:
+                pooling = IncrementalPooling(engines[head.name])
+                pooling.add(np.arange(len(bag)), bag.features)
+                attention = pooling.attention() if head.model.has_attention else None
+                results[head.name] = HeadResult(pooling.logits(), attention)
         return results
 
-    def anytime(
+    def interim(
         self,
         *,
         total: int | None,
         budget: Budget | None = None,
         began: float | None = None,
         bag: Callable[[], FeatureBag] | None = None,
-    ) -> Anytime:
-        """Predictions of one slide while its tiles come in; see :class:`Anytime`."""
-        return Anytime(
+    ) -> InterimPredictor:
+        """Predictions of one slide while its tiles come in; see :class:`InterimPredictor`."""
+        return InterimPredictor(
             self._bundle.heads,
-            self._fold_engines(),
+            self._pooling_engines(),
             self.run,
             total=total,
             budget=budget,
@@ -128,17 +131,17 @@ class HeadPanel:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _fold_engines(self) -> dict[str, FoldEngine]:
+    def _pooling_engines(self) -> dict[str, PoolingEngine]:
         """Compiled when first asked for: most slides are predicted whole."""
         with self._lock:
-            if self._folds is None:
-                self._folds = {
-                    head.name: FoldEngine(
+            if self._pooling is None:
+                self._pooling = {
+                    head.name: PoolingEngine(
                         head,
-                        head.fold,
-                        self._resources.enter_context(self._factory.fold(head.fold)),
+                        head.pooling,
+                        self._resources.enter_context(self._factory.pooling(head.pooling)),
                     )
                     for head in self._bundle.heads
-                    if head.fold is not None
+                    if head.pooling is not None
                 }
-            return self._folds
+            return self._pooling

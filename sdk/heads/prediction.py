@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import HeadSpec, TaskKind
 from pathgene_rt.errors import EngineError
 from pathgene_rt.heads.jackknife import Interval
@@ -85,7 +85,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         raise EngineError(
             f"head {head.name} gave the logits {values.tolist()}; run pathgene-rt verify"
         )
-    chances = probabilities(values, activation, head.task.calibration.temperature)
+    probabilities = class_probabilities(values, activation, head.task.calibration.temperature)
     threshold = applied_threshold(head)
     return Prediction(
         head=head.name,
@@ -93,9 +93,9 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         gene=head.task.gene,
         classes=classes,
         logits=tuple(values.tolist()),
-        probabilities=tuple(chances.tolist()),
+        probabilities=tuple(probabilities.tolist()),
         threshold=threshold,
-        called=_called(chances, threshold, exclusive=activation == "softmax"),
+        called=_called(probabilities, threshold, exclusive=activation == "softmax"),
         has_attention=head.model.has_attention,
     )
 
@@ -104,13 +104,13 @@ def mean_prediction(head: HeadSpec, slides: Sequence[Prediction]) -> Prediction:
     """The unweighted mean of ``head``'s probabilities for the slides of a case, called as a slide's
     probabilities are.
     """
-    chances = np.mean([slide.probabilities for slide in slides], axis=0)
+    probabilities = np.mean([slide.probabilities for slide in slides], axis=0)
     exclusive = head.model.activation == "softmax"
     return replace(
         slides[0],
         logits=None,
-        probabilities=tuple(chances.tolist()),
-        called=_called(chances, applied_threshold(head), exclusive=exclusive),
+        probabilities=tuple(probabilities.tolist()),
+        called=_called(probabilities, applied_threshold(head), exclusive=exclusive),
     )
 
 
@@ -121,10 +121,25 @@ def applied_threshold(head: HeadSpec) -> float | None:
 
 
 def _called(
-    chances: NDArray[np.float64], threshold: float | None, *, exclusive: bool
+    probabilities: NDArray[np.float64], threshold: float | None, *, exclusive: bool
 ) -> tuple[int, ...]:
     if threshold is None:
-        return (int(chances.argmax()),)
+        return (int(probabilities.argmax()),)
     if exclusive:
-        return (int(chances[-1] >= threshold),)
-    return tuple(np.flatnonzero(chances >= threshold).tolist())
+        return (int(probabilities[-1] >= threshold),)
+    return tuple(np.flatnonzero(probabilities >= threshold).tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """What a report is of that was ended before the slide's last tile, and ``why`` it was.
+    ``tiles_total`` is None where it was not known yet."""
+
+    tiles_done: int
+    tiles_total: int | None
+    why: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        total = "" if self.tiles_total is None else f" of {self.tiles_total:,}"
+        return f"partial, {self.tiles_done:,}{total} tiles: {self.why}"

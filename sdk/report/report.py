@@ -16,7 +16,7 @@ from typing import Any
 
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads.prediction import Prediction, make_prediction
+from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
 
 __all__ = ["Prediction", "Provenance", "Report", "make_prediction", "software_versions"]
 
@@ -97,21 +97,6 @@ class Provenance:
             "encoder_busy_share": round(self.encoder_busy_share, 4),
             "versions": dict(self.versions),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partial:
-    """What a report is of that was ended before the slide's last tile, and ``why`` it was.
-    ``tiles_total`` is None where it was not known yet."""
-
-    tiles_done: int
-    tiles_total: int | None
-    why: str
-
-    def describe(self) -> str:
-        """One line for a person."""
-        total = "" if self.tiles_total is None else f" of {self.tiles_total:,}"
-        return f"partial, {self.tiles_done:,}{total} tiles: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)

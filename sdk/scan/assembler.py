@@ -15,7 +15,7 @@ import numpy as np
 from pathgene_rt.errors import ScanMemoryError
 from pathgene_rt.geometry import BoolArray, UInt8Array
 
-Place = tuple[int, int]
+TileIndex = tuple[int, int]
 """(column, row) of a tile of the grid."""
 
 BYTES_A_PIXEL = 4
@@ -29,7 +29,7 @@ class WholeTile:
     Valid until the next is asked for.
     """
 
-    place: Place
+    place: TileIndex
     rgb: UInt8Array
     inside_px: tuple[int, int]
 
@@ -63,8 +63,8 @@ class TileAssembler:
         self._background = np.array(background, dtype=np.uint8)
         self._limit = limit_bytes
         self._lock = threading.Lock()
-        self._partial: dict[Place, _PartialTile] = {}
-        self._whole: set[Place] = set()
+        self._partial: dict[TileIndex, _PartialTile] = {}
+        self._whole: set[TileIndex] = set()
         self._come_px = 0
 
     @property
@@ -117,7 +117,7 @@ class TileAssembler:
         """The share 0..1 of a slide of ``size_px`` (w, h) that has not come."""
         return 1 - self._come_px / (size_px[0] * size_px[1])
 
-    def _claimed(self, x: int, y: int, width: int, height: int) -> list[tuple[Place, _Target]]:
+    def _claimed(self, x: int, y: int, width: int, height: int) -> list[tuple[TileIndex, _Target]]:
         """What the rectangle adds to: partial tiles, or None for a tile that it covers alone."""
         span = self._span
         columns = range(x // span, -(-(x + width) // span))
@@ -146,7 +146,7 @@ class TileAssembler:
             for place in alone:
                 across, down = self._inside(place, self._size)
                 self._come_px += across * down
-            targets: list[tuple[Place, _Target]] = []
+            targets: list[tuple[TileIndex, _Target]] = []
             for place in places:
                 if place in alone:
                     targets.append((place, None))
@@ -157,7 +157,7 @@ class TileAssembler:
                 targets.append((place, self._partial[place]))
             return targets
 
-    def _covers(self, place: Place, x: int, y: int, width: int, height: int) -> bool:
+    def _covers(self, place: TileIndex, x: int, y: int, width: int, height: int) -> bool:
         left, top = place[0] * self._span, place[1] * self._span
         inside = self._inside(place, self._size)
         return (
@@ -167,7 +167,7 @@ class TileAssembler:
             and top + inside[1] <= y + height
         )
 
-    def _inside(self, place: Place, size_px: tuple[int, int] | None) -> tuple[int, int]:
+    def _inside(self, place: TileIndex, size_px: tuple[int, int] | None) -> tuple[int, int]:
         """(w, h) of the part of a tile that lies in the slide."""
         if size_px is None:
             return self._span, self._span
@@ -178,7 +178,7 @@ class TileAssembler:
         return width, height
 
     def _written(
-        self, rgb: UInt8Array, x: int, y: int, targets: list[tuple[Place, _Target]]
+        self, rgb: UInt8Array, x: int, y: int, targets: list[tuple[TileIndex, _Target]]
     ) -> Iterator[WholeTile]:
         height, width = rgb.shape[:2]
         for place, partial in targets:

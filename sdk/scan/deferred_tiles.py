@@ -8,10 +8,10 @@ import zlib
 import numpy as np
 
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.scan.assembler import Place
+from pathgene_rt.scan.assembler import TileIndex
 
 
-class SetAsideTiles:
+class DeferredTiles:
     """Tiles uint8 [tile_px, tile_px, 3] in at most ``limit_bytes``, without loss. Thread-safe.
 
     Glass takes about a third of its size: its bytes differ little, so that their frequencies alone
@@ -23,12 +23,12 @@ class SetAsideTiles:
         self._limit = limit_bytes
         self._lock = threading.Lock()
         self._bytes = 0
-        self._tiles: dict[Place, bytes] = {}
+        self._tiles: dict[TileIndex, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def put(self, place: Place, rgb: UInt8Array) -> bool:
+    def put(self, place: TileIndex, rgb: UInt8Array) -> bool:
         """Keep a tile; False if there is no room for it."""
         if self._bytes >= self._limit:
             return False
@@ -40,7 +40,7 @@ class SetAsideTiles:
             self._tiles[place] = data
             return True
 
-    def take(self, place: Place) -> UInt8Array | None:
+    def take(self, place: TileIndex) -> UInt8Array | None:
         """The tile, which is kept no longer; None if it is not here."""
         with self._lock:
             data = self._tiles.pop(place, None)

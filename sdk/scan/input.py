@@ -35,7 +35,7 @@ class ScanOptions:
 
     ``partial_bytes`` bounds the memory of tiles that are not whole yet (4 bytes a level-0 pixel),
     ``waiting_tiles`` how many whole tiles may wait for the encoder before a push is told that it is
-    busy, ``aside_bytes`` what is kept of tiles that look like glass until the tissue is known
+    busy, ``deferred_bytes`` what is kept of tiles that look like glass until the tissue is known
     (those that find no room are encoded at once). ``anonymize`` replaces the slide id in every
     output by a hash.
     """
@@ -43,11 +43,11 @@ class ScanOptions:
     tissue: TissueOptions = field(default_factory=TissueOptions)
     partial_bytes: int = 1 << 30
     waiting_tiles: int = 256
-    aside_bytes: int = 1 << 30
+    deferred_bytes: int = 1 << 30
     anonymize: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("partial_bytes", 1), ("waiting_tiles", 1), ("aside_bytes", 0)):
+        for name, least in (("partial_bytes", 1), ("waiting_tiles", 1), ("deferred_bytes", 0)):
             value = getattr(self, name)
             if not value >= least:
                 raise ScanInputError(f"{name} {value} is out of range; give at least {least}")

@@ -11,7 +11,7 @@ from pathgene_rt.heads.prediction import Prediction
 @dataclass(frozen=True, kw_only=True)
 class ScanProgress:
     """``pushes`` were taken, ``busy`` refused. Of the grid's tiles ``whole`` have come; of these
-    ``encoded`` went through the encoder, ``waiting`` are about to, ``aside`` look like glass. Of
+    ``encoded`` went through the encoder, ``waiting`` are about to, ``deferred`` look like glass. Of
     ``partial`` tiles a part has come; they take ``partial_bytes``.
 
     ``interim`` is what the heads say of the tiles encoded so far, with intervals; empty as long as
@@ -23,7 +23,7 @@ class ScanProgress:
     whole: int
     encoded: int
     waiting: int
-    aside: int
+    deferred: int
     partial: int
     partial_bytes: int
     interim: tuple[Prediction, ...] = ()

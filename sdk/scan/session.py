@@ -2,8 +2,8 @@
 
 What a file gives and what the same pixels give when they are pushed is the same: the same tissue,
 the same tiles, the same predictions. The tissue of a slide is known only when all of it has come.
-Until then every tile that looks like tissue is encoded, the others are set aside; at the end the
-tissue is found on the overview that the pushed pixels make up, what was set aside and is tissue
+Until then every tile that looks like tissue is encoded, the others are deferred; at the end the
+tissue is found on the overview that the pushed pixels make up, what was deferred and is tissue
 after all is encoded as well, and what was encoded and is none is left out.
 """
 
@@ -20,7 +20,7 @@ from typing import Self
 
 import numpy as np
 
-from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.cancellation import INTERRUPTIBLE_S, CancellationToken
 from pathgene_rt.errors import (
     CancelledError,
     NoTissueError,
@@ -28,13 +28,13 @@ from pathgene_rt.errors import (
     ScanStateError,
     ScanTimeoutError,
 )
-from pathgene_rt.extraction.prepare import public_id, timed
+from pathgene_rt.extraction.prepare import pseudonym, timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.report.report import Report
-from pathgene_rt.scan.assembler import Place
+from pathgene_rt.scan.assembler import TileIndex
 from pathgene_rt.scan.input import (
     WHITE,
     Colour,
@@ -52,7 +52,6 @@ from pathgene_rt.scan.pushed_bag import PushedBag
 from pathgene_rt.scan.result import ScanModel, ScannedSlide, ScanResult, scan_result
 from pathgene_rt.slides.overview import overview_level
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
 from pathgene_rt.tiles.grid import plan_grid, plan_scale
 from pathgene_rt.tiles.tissue import overview_mpp, tissue_mask
 
@@ -66,9 +65,9 @@ class ScanSession:
     pixels pushed to the same place the last count; once it is, further ones are passed over.
 
     Memory: the tiles that are not whole (``options.partial_bytes``), those that wait for the
-    encoder (``options.waiting_tiles``, plus what one push makes whole), those set aside
-    (``options.aside_bytes``), the overview (12 bytes for each of at most 6 million pixels; at the
-    end what finding tissue takes) and the bag.
+    encoder (``options.waiting_tiles``, plus what one push makes whole), those deferred
+    (``options.deferred_bytes``), the overview (12 bytes for each of at most 6 million pixels; at
+    the end what finding tissue takes) and the bag.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class ScanSession:
         self._model = model
         self._options = options or ScanOptions()
         self._size = size_px
-        public = public_id(slide_id, anonymize=self._options.anonymize)
+        public = pseudonym(slide_id, anonymize=self._options.anonymize)
         self._info = scanned_slide(public, mpp, size_px)
         self._extent = (0, 0) if size_px is None else self._info.size_px
         preprocess = model.bundle.preprocess
@@ -105,16 +104,16 @@ class ScanSession:
             checked_background(background),
             self._options.tissue,
             partial_bytes=self._options.partial_bytes,
-            aside_bytes=self._options.aside_bytes,
+            deferred_bytes=self._options.deferred_bytes,
         )
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
         # Not of self: a session that nobody needs any more is freed at once.
         bag, info, span = self._bag, self._info, self._span
-        self._anytime = model.heads.anytime(
-            total=None, bag=lambda: _feature_bag(model, info, span, *bag.told())
+        self._interim = model.heads.interim(
+            total=None, bag=lambda: _feature_bag(model, info, span, *bag.reported())
         )
-        self._interim: tuple[Prediction, ...] = ()
+        self._predictions: tuple[Prediction, ...] = ()
         self._interim_lock = threading.Lock()
 
         self._changed = threading.Condition()
@@ -195,7 +194,7 @@ class ScanSession:
                 whole=self._tiles.assembler.whole,
                 encoded=encoded,
                 waiting=len(self._waiting) + sent - encoded,
-                aside=len(self._tiles.aside),
+                deferred=len(self._tiles.deferred),
                 partial=self._tiles.assembler.partial,
                 partial_bytes=self._tiles.assembler.partial_bytes,
             )
@@ -272,11 +271,11 @@ class ScanSession:
 
     def _interim_predictions(self) -> tuple[Prediction, ...]:
         with self._interim_lock:
-            rows, places, features = self._bag.news()
+            rows, places, features = self._bag.take_new()
             if len(rows):
-                self._anytime.add(rows, features, places)
-                self._interim = self._anytime.predictions()
-            return self._interim
+                self._interim.add(rows, features, places)
+                self._predictions = self._interim.predictions()
+            return self._predictions
 
     def _wait_for_result(self, timeout: float | None) -> ScanResult:
         until = math.inf if timeout is None else time.monotonic() + timeout
@@ -317,7 +316,7 @@ class ScanSession:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _next_waiting(self) -> tuple[Place, UInt8Array | None] | None:
+    def _next_waiting(self) -> tuple[TileIndex, UInt8Array | None] | None:
         """What to send next; None when no more pixels come."""
         with self._changed:
             while not (self._no_more and self._pushing == 0):
@@ -331,8 +330,8 @@ class ScanSession:
                 self._changed.wait()
             return None
 
-    def _send(self, place: Place, rgb: UInt8Array | None) -> None:
-        """Send a tile to the encoder; None is what was set aside."""
+    def _send(self, place: TileIndex, rgb: UInt8Array | None) -> None:
+        """Send a tile to the encoder; None is what was deferred."""
         slot = self._stream.acquire()
         assert slot is not None  # there is no total
         self._bag.send(place)
@@ -359,7 +358,7 @@ class ScanSession:
         slide = ScannedSlide(info, grid, bag, overview, mask.quality, stats, never_pushed)
         return scan_result(self._model, slide, seconds)
 
-    def _send_missing(self, grid: TileGrid) -> list[Place]:
+    def _send_missing(self, grid: TileGrid) -> list[TileIndex]:
         """Send the tiles of ``grid`` that were not; the places of all, in the grid's order."""
         waiting = dict(self._waiting)
         places = [(int(column), int(row)) for column, row in grid.coords]

@@ -19,7 +19,7 @@ OnPoll = Callable[[float, ScanProgress], None]
 
 _READERS = 2
 _READ_AHEAD = 32
-"""Stage tiles read before they are due: a camera has its pixels at once, a file has not."""
+"""Fields of view read before they are due: a camera has its pixels at once, a file has not."""
 
 _RETRY_S = 0.002
 _POLL_S = 1.0

@@ -15,9 +15,9 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How a simulated stage moves: ``rate`` stage tiles a second, ``tile_px`` square, that overlap
-    by ``overlap_px``; a share ``repeat`` of them is scanned twice, the second time at the end of
-    all. ``seed`` makes the random order and the repetitions.
+    """How a simulated stage moves: ``rate`` fields of view a second, ``tile_px`` square, that
+    overlap by ``overlap_px``; a share ``repeat`` of them is scanned twice, the second time at the
+    end of all. ``seed`` makes the random order and the repetitions.
     """
 
     rate: float
@@ -29,9 +29,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
-            raise UsageError(f"rate {self.rate} is out of range; give stage tiles a second")
+            raise UsageError(f"rate {self.rate} is out of range; give fields of view a second")
         if not 1 <= self.tile_px <= 1 << 14:
-            raise UsageError(f"stage tiles of {self.tile_px} px; choose 1 to {1 << 14}")
+            raise UsageError(f"fields of view of {self.tile_px} px; choose 1 to {1 << 14}")
         if not 0 <= self.overlap_px < self.tile_px:
             raise UsageError(f"an overlap of {self.overlap_px} px; choose less than the tile")
         if not 0 <= self.repeat <= 1:

@@ -1,7 +1,7 @@
 """Squares of a slide as the compressed tiles that hold them, for engines that decode themselves.
 
 What a slide stores and what the encoder takes seldom coincide: a tile of the grid is cut from
-several stored tiles, and reduced. Here it travels as their bytes and where they lie.
+several encoded tiles, and reduced. Here it travels as their bytes and where they lie.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Codec = Literal["jpeg", "jpeg2000"]
 
 
 @dataclass(frozen=True, eq=False)
-class StoredLevel:
+class EncodedLevel:
     """How the tiles of one pyramid level are stored, as far as it concerns a decoder of them.
 
-    ``size_px`` of the level and ``tile_px`` of its stored tiles are (w, h). Stored tiles are
+    ``size_px`` of the level and ``tile_px`` of its encoded tiles are (w, h). Encoded tiles are
     numbered row by row, ``across`` in each; what lies outside of the level, and tiles that are
     missing, is ``background``. ``chroma`` int32 [4, 256] turns decoded Y, Cb and Cr to RGB where
     the streams hold those undeclared (:data:`~pathgene_rt.slides.tiff.jpeg2000.CHROMA`), else
@@ -38,36 +38,36 @@ class StoredLevel:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredRegion:
+class EncodedRegion:
     """The square of ``side_px`` pixels of ``level`` that begins at pixel ``corner_px`` (x, y).
 
-    It may reach past the level on any side. ``streams`` are the stored tiles that it touches, by
+    It may reach past the level on any side. ``streams`` are the encoded tiles that it touches, by
     number, each a complete stream that declares its own colours; those that are missing are left
     out.
     """
 
-    level: StoredLevel
+    level: EncodedLevel
     corner_px: tuple[int, int]
     side_px: int
     streams: Mapping[int, bytes]
 
 
 @dataclass(frozen=True, eq=False)
-class StoredBatch:
+class EncodedBatch:
     """Tiles of ``tile_px`` for the encoder, as ``regions`` of one level and one side.
 
     The side is ``factor`` times ``tile_px``; each pixel of a tile is the mean of ``factor`` x
     ``factor``, rounded as by :func:`~pathgene_rt.tiles.grid.reduced_tile` with "box".
     """
 
-    regions: Sequence[StoredRegion]
+    regions: Sequence[EncodedRegion]
     tile_px: int
 
     def __len__(self) -> int:
         return len(self.regions)
 
     @property
-    def level(self) -> StoredLevel:
+    def level(self) -> EncodedLevel:
         return self.regions[0].level
 
     @property

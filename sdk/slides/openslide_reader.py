@@ -21,7 +21,7 @@ from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.slide import Overview
 
 CACHE_BYTES = 64 << 20
-"""Of decoded stored tiles. A row of them across a wide slide fits (60,000 x 256 px x 4 bytes), so
+"""Of decoded encoded tiles. A row of them across a wide slide fits (60,000 x 256 px x 4 bytes), so
 that a grid that is not aligned with them decodes each about once."""
 
 MAX_SIDE_PX = 1 << 21
@@ -122,12 +122,12 @@ class OpenSlideReader:
         np.copyto(out, rgb)
         return out
 
-    def storage(self, level: int) -> str:  # noqa: ARG002 - alike for all levels
-        """See :meth:`Slide.storage`: OpenSlide decodes in full."""
+    def encoding_signature(self, level: int) -> str:  # noqa: ARG002 - alike for all levels
+        """See :meth:`Slide.encoding_signature`: OpenSlide decodes in full."""
         return ""
 
-    def stored(self, level: int) -> None:
-        """See :meth:`Slide.stored`: OpenSlide gives pixels only."""
+    def encoded_source(self, level: int) -> None:
+        """See :meth:`Slide.encoded_source`: OpenSlide gives pixels only."""
 
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`."""

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pathgene_rt.cancellation import INTERRUPTIBLE_S
 from pathgene_rt.errors import SlideReadError
-from pathgene_rt.streaming.batcher import INTERRUPTIBLE_S
 
 T = TypeVar("T")
 

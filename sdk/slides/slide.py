@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.slides.encoded_region import StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Overview:
     downsample: float
 
 
-class StoredSource(Protocol):
+class EncodedSource(Protocol):
     """The tiles of one pyramid level as the file stores them. Thread-safe."""
 
     @property
-    def level(self) -> StoredLevel: ...
+    def level(self) -> EncodedLevel: ...
 
-    def region(self, xy_px: tuple[int, int], side_px: int) -> StoredRegion:
+    def region(self, xy_px: tuple[int, int], side_px: int) -> EncodedRegion:
         """What :meth:`Slide.read` would decode for the square of ``side_px`` pixels of the level
         whose level-0 top-left is ``xy_px``. Raises as that does.
         """
@@ -70,13 +70,13 @@ class Slide(Protocol):
         be read. Any other SlideReadError means that the slide cannot be read any more.
         """
 
-    def storage(self, level: int) -> str:
+    def encoding_signature(self, level: int) -> str:
         """How the tiles of ``level`` are stored, as far as reduced-size decoding depends on it: for
         JPEG the quantisation tables, subsampling and photometric in one short string that is alike
         for slides of one scanner. Empty where :meth:`read` takes no notice of ``approximate``.
         """
 
-    def stored(self, level: int) -> StoredSource | None:
+    def encoded_source(self, level: int) -> EncodedSource | None:
         """The tiles of ``level`` undecoded, where this reader knows how they are stored."""
 
     def overview(self, mpp: float) -> Overview:

@@ -9,7 +9,7 @@ from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides import Overview, Slide, open_slide
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
-from pathgene_rt.slides.slide import StoredSource
+from pathgene_rt.slides.slide import EncodedSource
 
 
 def open_watched(path: Path, mpp: float | None, io_timeout_s: float) -> WatchedSlide:
@@ -62,13 +62,13 @@ class WatchedSlide:
                 xy_px, level, size_px, out, shrink=shrink, approximate=approximate
             )
 
-    def storage(self, level: int) -> str:
-        """See :meth:`Slide.storage`."""
-        return self._slide.storage(level)
+    def encoding_signature(self, level: int) -> str:
+        """See :meth:`Slide.encoding_signature`."""
+        return self._slide.encoding_signature(level)
 
-    def stored(self, level: int) -> StoredSource | None:
-        """See :meth:`Slide.stored`."""
-        return self._slide.stored(level)
+    def encoded_source(self, level: int) -> EncodedSource | None:
+        """See :meth:`Slide.encoded_source`."""
+        return self._slide.encoded_source(level)
 
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`. Raises SlideReadError also when a read of it stalls."""

@@ -13,20 +13,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.cancellation import INTERRUPTIBLE_S, CancellationToken
 from pathgene_rt.engines.engine import Engine
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredRegion
-
-INTERRUPTIBLE_S = 0.5
-"""Ctrl-C reaches a waiting main thread only between waits on Windows; elsewhere this never matters,
-since every change of state notifies."""
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedRegion
 
 
 @dataclass
 class Batch:
     """Tiles ``first`` to ``first + count`` of the stream; ``rgb`` uint8 [capacity, p, p, 3], where
-    p is ``tile_px``. Of a stream of stored tiles p is 0, and ``regions`` by number are there.
+    p is ``tile_px``. Of a stream of encoded tiles p is 0, and ``regions`` by number are there.
     """
 
     rgb: UInt8Array
@@ -34,7 +30,7 @@ class Batch:
     first: int = 0
     count: int = 0
     uncommitted: int = 0
-    regions: dict[int, StoredRegion] = field(default_factory=dict)
+    regions: dict[int, EncodedRegion] = field(default_factory=dict)
 
     @property
     def tiles(self) -> UInt8Array:
@@ -42,10 +38,10 @@ class Batch:
         return self.rgb[: self.count]
 
     @property
-    def stored(self) -> StoredBatch:
+    def encoded(self) -> EncodedBatch:
         """The tiles as their regions."""
         numbers = range(self.first, self.first + self.count)
-        return StoredBatch([self.regions[number] for number in numbers], self.tile_px)
+        return EncodedBatch([self.regions[number] for number in numbers], self.tile_px)
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,8 @@ class Slot:
     rgb: UInt8Array
     batch: Batch = field(repr=False)
 
-    def put(self, region: StoredRegion) -> None:
-        """Of a stream of stored tiles: in place of pixels."""
+    def put(self, region: EncodedRegion) -> None:
+        """Of a stream of encoded tiles: in place of pixels."""
         self.batch.regions[self.number] = region
 
 
@@ -67,7 +63,7 @@ class TileBatcher:
     Memory is bounded: ``in_flight`` batches in the engine, and ``ahead`` being filled or ready.
     ``total`` is the number of tiles if known, else producers call :meth:`finish`. Batches whose
     first tile is in ``done`` are left out. ``on_ready`` is called when a batch becomes ready.
-    ``stored`` tiles are put as regions.
+    ``encoded`` tiles are put as regions.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class TileBatcher:
         ahead: int = 2,
         done: Collection[int] = (),
         on_ready: Callable[[], None] | None = None,
-        stored: bool = False,
+        encoded: bool = False,
     ) -> None:
         if total is not None:
             capacity = max(1, min(capacity, total))
@@ -99,7 +95,7 @@ class TileBatcher:
         shape = (capacity, tile_px, tile_px, 3)
         no_pixels = np.empty((capacity, 0, 0, 3), dtype=np.uint8)
         self._free = deque(
-            Batch(no_pixels if stored else engine.input_buffer(name, shape), tile_px)
+            Batch(no_pixels if encoded else engine.input_buffer(name, shape), tile_px)
             for _ in range(engine.in_flight + ahead)
         )
         token.on_cancel(self._wake)

@@ -156,11 +156,11 @@ class EncoderService:
         total: int | None = None,
         ahead: int = 2,
         done: Collection[int] = (),
-        stored: bool = False,
+        encoded: bool = False,
     ) -> TileStream:
         """A new stream of ``total`` tiles, or of as many as come until ``finish``.
 
-        Batches of ``batch`` tiles that begin at a position in ``done`` are left out. ``stored``
+        Batches of ``batch`` tiles that begin at a position in ``done`` are left out. ``encoded``
         tiles are decoded by the engine, which must have a ``decoder``. Raises EngineError once the
         service is closed.
         """
@@ -173,7 +173,7 @@ class EncoderService:
             ahead=ahead,
             done=done,
             on_ready=self._wake,
-            stored=stored,
+            encoded=encoded,
         )
         stream = TileStream(self, batcher, token, sink)
         with self._changed:
@@ -253,7 +253,7 @@ class EncoderService:
         stream._submitted(self.engine.busy.seconds)
         try:
             if batch.regions:
-                self.engine.submit_stored(batch.stored)
+                self.engine.submit_encoded(batch.encoded)
             else:
                 self.engine.submit({name: batch.tiles})
         except Exception as error:  # noqa: BLE001 - ends the stream, raised again by who waits

@@ -13,7 +13,7 @@ from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.read_watch import ReadWatch
-from pathgene_rt.slides.slide import Slide, StoredSource
+from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.streaming.batcher import Slot
 from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.grid import read_tile
@@ -59,7 +59,7 @@ class TileReader:
         threads: int = 0,
         order: Int64Array | None = None,
         approximate: bool = False,
-        source: StoredSource | None = None,
+        source: EncodedSource | None = None,
         faults: TileFaults | None = None,
         io_timeout_s: float = IO_TIMEOUT_S,
     ) -> None:

@@ -21,7 +21,7 @@ a slide than many small ones of as many tiles."""
 
 
 @dataclass(frozen=True)
-class EvenOrder:
+class BalancedOrder:
     """``rows`` int64 [N]: the tile to take at each position. ``block`` int64 [N]: for each tile the
     number of its block, counted in the order in which blocks are visited.
     """
@@ -30,12 +30,12 @@ class EvenOrder:
     block: Int64Array
 
 
-def even_order(coords: Int64Array) -> EvenOrder:
+def balanced_order(coords: Int64Array) -> BalancedOrder:
     """The order of tiles at ``coords`` int64 [N, 2] (column, row), the same each time."""
     curve = _curve_places(block_cells(coords))
     places, on_curve = np.unique(curve, return_inverse=True)
     block = _visits(len(places))[on_curve]
-    return EvenOrder(np.argsort(block, kind="stable"), block)
+    return BalancedOrder(np.argsort(block, kind="stable"), block)
 
 
 def block_cells(coords: Int64Array) -> Int64Array:

@@ -124,7 +124,7 @@ class KeepingBackend:
     def probe(self) -> Availability:
         return CPU_BACKEND.probe()
 
-    def create(self, model, spec, options, precision, cache, *, tell=None):
+    def create(self, model, spec, options, precision, cache, *, progress=None):
         key = EngineKey(
             backend=self.name, version="1.0", device="card", onnx_sha256=spec.onnx_sha256
         )

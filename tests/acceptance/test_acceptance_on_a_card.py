@@ -16,7 +16,7 @@ from pathgene_rt.acceptance.workbench import CheckFailedError, Job, NotRunError,
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.errors import EngineError
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.encoded_region import StoredBatch
+from pathgene_rt.slides.encoded_region import EncodedBatch
 from tests.support import tiny_models as tiny
 from tests.support.numpy_engine import NumpyEngine
 
@@ -80,7 +80,7 @@ class CardEngine(NumpyEngine):
         self._taken = self.NEED if fits else card.free // 2
         card.free -= self._taken
 
-    def submit_stored(self, batch: StoredBatch) -> None:
+    def submit_encoded(self, batch: EncodedBatch) -> None:
         self.submit({"tiles": self.decoder.pixels(batch)})
 
     def __enter__(self):
@@ -143,7 +143,7 @@ def test_copies_are_timed(bench):
 def test_tiles_that_the_card_decodes_are_compared(bench, monkeypatch, error):
     slide = bench.job.slide
 
-    def pixels(batch: StoredBatch) -> np.ndarray:
+    def pixels(batch: EncodedBatch) -> np.ndarray:
         size = (batch.tile_px, batch.tile_px)
         with open_slide(slide) as opened:
             tiles = [opened.read(region.corner_px, 0, size) for region in batch.regions]
@@ -155,9 +155,9 @@ def test_tiles_that_the_card_decodes_are_compared(bench, monkeypatch, error):
     monkeypatch.setattr(bench, "factory", lambda: SimpleNamespace(encoder=lambda: engine))
     if error:
         with pytest.raises(CheckFailedError, match=r"over 0\.03; 33\.\d% of samples differ"):
-            CHECKS["stored tiles"].run(bench)
+            CHECKS["encoded tiles"].run(bench)
     else:
-        assert CHECKS["stored tiles"].run(bench).figures["samples that differ"] == 0
+        assert CHECKS["encoded tiles"].run(bench).figures["samples that differ"] == 0
 
 
 def test_the_device_must_be_a_card_that_the_driver_sees(bench, monkeypatch):

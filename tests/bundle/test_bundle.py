@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.bundle.onnx_guard import require_self_contained
-from pathgene_rt.bundle.store import is_safe_name
 from pathgene_rt.errors import BundleError
+from pathgene_rt.files import is_safe_name
 from tests.support import tiny_models as tiny
 
 

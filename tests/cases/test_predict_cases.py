@@ -70,8 +70,10 @@ def test_mean_and_pooled_bag_from_python(predictor: Predictor) -> None:
         np.testing.assert_allclose(
             both.pooled.logits, tiny.run_head(together, weights)[0], atol=1e-4
         )
-        chances = [slide.probabilities for slide in both.slides]
-        np.testing.assert_allclose(both.mean.probabilities, np.mean(chances, axis=0), rtol=1e-12)
+        probabilities = [slide.probabilities for slide in both.slides]
+        np.testing.assert_allclose(
+            both.mean.probabilities, np.mean(probabilities, axis=0), rtol=1e-12
+        )
         assert both.mean.logits is None and both.mean.threshold == both.pooled.threshold
     document = report.to_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathgene_rt.engines.cuda import device, driver, driver_release
-from pathgene_rt.engines.cuda.device import open_device
+from pathgene_rt.engines.cuda import driver, driver_release
+from pathgene_rt.engines.cuda import open_device as open_device_module
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls, RegisteredMemory
 from pathgene_rt.engines.cuda.errors import (
     DeviceLostError,
@@ -22,6 +22,7 @@ from pathgene_rt.engines.cuda.errors import (
     is_out_of_memory,
 )
 from pathgene_rt.engines.cuda.kernel import Module
+from pathgene_rt.engines.cuda.open_device import open_device
 from pathgene_rt.errors import EngineError, EngineUnavailableError
 from tests.support.paths import ROOT
 
@@ -84,12 +85,12 @@ def test_gpus_are_told_with_what_they_can(cuda: CDLL):
 def test_a_package_that_drives_gpus_is_needed_and_must_load(
     cuda: CDLL, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(device, "_devices", {})
-    monkeypatch.setattr(device, "device_package", lambda: "")
+    monkeypatch.setattr(open_device_module, "_devices", {})
+    monkeypatch.setattr(open_device_module, "device_package", lambda: "")
     with pytest.raises(EngineUnavailableError, match=r"neither cuda.core nor pycuda is installed"):
         open_device()
     for package, top in (("cuda.core", "cuda"), ("pycuda", "pycuda")):
-        monkeypatch.setattr(device, "device_package", lambda package=package: package)
+        monkeypatch.setattr(open_device_module, "device_package", lambda package=package: package)
         monkeypatch.setitem(sys.modules, top, None)
         with pytest.raises(EngineUnavailableError, match=rf"{package} cannot be loaded .*pip"):
             open_device()

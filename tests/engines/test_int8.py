@@ -100,7 +100,7 @@ def test_build_offers_int8_once_it_is_calibrated(bundle, options, tmp_path, monk
     rates = {"int8": 30.0}
     for place in ("build", "tuning"):
         monkeypatch.setattr(
-            f"pathgene_rt.engines.{place}.measure_rate",
+            f"pathgene_rt.engines.qualify.{place}.measure_rate",
             lambda encoder, *_: rates.get(encoder.info.precision, 10.0),
         )
     auto = EngineOptions(backend="openvino", cache_dir=options.cache_dir)

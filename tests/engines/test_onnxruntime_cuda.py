@@ -576,7 +576,7 @@ class RefusingCard:
         precisions = ("float32", "float16")
         return Availability(True, "", "1", ("NVIDIA Test",), precisions, BATCHES)
 
-    def create(self, model, spec, options, precision, cache, *, tell=None):
+    def create(self, model, spec, options, precision, cache, *, progress=None):
         raise EngineError("one tile needs 900 MB of GPU memory")
 
 
@@ -621,7 +621,7 @@ def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):
         def probe(self) -> Availability:
             return found
 
-        def create(self, model, spec, options, precision, cache, *, tell=None):
+        def create(self, model, spec, options, precision, cache, *, progress=None):
             made.append((options.batch, options.in_flight))
             return runner(batch=options.batch, in_flight=options.in_flight)
 

@@ -241,7 +241,7 @@ def test_engines_for_ampere_are_refused_on_older_cards(library, card, monkeypatc
 def test_minutes_of_work_are_told_of(library, card, script, tmp_path):
     script.phases = PHASES
     told: list[tuple[str, float | None]] = []
-    create(EngineCache(tmp_path), tell=lambda *what: told.append(what))
+    create(EngineCache(tmp_path), progress=lambda *what: told.append(what))
     assert told[0] == ("tensorrt: building tiny; this takes minutes", None)
     assert told[-1] == ("tensorrt: building tiny", 1.0)
 

@@ -31,8 +31,7 @@ from pathgene_rt.engines.tensorrt.progress import BuildProgress
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import grid_edges
-from pathgene_rt.heads import incremental_pooling as folding
-from pathgene_rt.heads import interim as anytime
+from pathgene_rt.heads import incremental_pooling, interim
 from pathgene_rt.options import TensorRtOptions
 from tests.support.fake_tensorrt import (
     BITS,
@@ -351,12 +350,12 @@ def test_ctrl_c_ends_a_build(library, script):
 
 @pytest.mark.parametrize("library", [11], indirect=True)
 def test_what_tell_raises_ends_the_build_and_comes_out_as_it_was(library, script):
-    def tell(_words: str, _share: float | None) -> None:
+    def progress(_words: str, _share: float | None) -> None:
         raise ZeroDivisionError("mine")
 
     script.during_build, script.plan_is_none = _until_stopped, True
     with pytest.raises(ZeroDivisionError, match="mine"):
-        build_plan(head_order(), tell)
+        build_plan(head_order(), progress)
     assert library.made().count("Builder.build_serialized_network") == 1
 
 
@@ -489,8 +488,8 @@ def test_edges_fit_the_range_of_their_bag():
 
 
 def test_fold_graphs_are_built_for_the_calls_that_are_made():
-    assert profiles.FOLD_TILES == folding._MOST_TILES
-    assert profiles.FOLD_GROUPS == anytime.GROUPS
+    assert profiles.POOLING_TILES == incremental_pooling._MOST_TILES
+    assert profiles.POOLING_GROUPS == interim.GROUPS
     group = TensorSpec(name="peak", dtype="float32", shape=("g", 1))
     spec = replace(HEAD_SPEC, inputs=(*HEAD_SPEC.inputs, group))
     (profile,) = profiles.profiles_for(spec, 64)

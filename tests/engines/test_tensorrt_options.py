@@ -39,12 +39,12 @@ class Elsewhere:
     def probe(self) -> Availability:
         return Availability(True, "", "11.4", (GPU.name,), ("float32",))
 
-    def create(self, model, spec, options, precision, cache, *, tell=None):
+    def create(self, model, spec, options, precision, cache, *, progress=None):
         from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU
 
         self.asked.append(options.tensorrt)
-        if tell is not None:
-            tell("building", 0.5)
+        if progress is not None:
+            progress("building", 0.5)
         return CPU.create(model, spec, options, precision, cache)
 
 

@@ -20,12 +20,12 @@ from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.engine import Array, EngineInfo
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, LoadedPlan
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
-from pathgene_rt.errors import EngineError, StoredTileError
+from pathgene_rt.errors import EncodedTileError, EngineError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import grid_edges
 from pathgene_rt.heads.run import run_heads
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel, EncodedRegion
 from pathgene_rt.streaming.encoder_service import EncoderService
 from tests.support import fake_trt_engine as trt
 from tests.support.fake_cuda import LOST, FakeDevice, FakeGpu, FakeStream
@@ -569,15 +569,15 @@ def test_close_waits_for_the_result_that_another_thread_takes(card: Card):
 
 
 class FakeDecoder:
-    """Decodes a stored tile that is the grid's, and uncompressed."""
+    """Decodes an encoded tile that is the grid's, and uncompressed."""
 
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
         self.closed = False
 
-    def decode_into(self, batch: StoredBatch, address: int, stream: FakeStream) -> None:
+    def decode_into(self, batch: EncodedBatch, address: int, stream: FakeStream) -> None:
         if any(region.streams[0] == b"damaged" for region in batch.regions):
-            raise StoredTileError("tile 3 cannot be decoded")
+            raise EncodedTileError("tile 3 cannot be decoded")
         pixels = np.concatenate([np.frombuffer(r.streams[0], np.uint8) for r in batch.regions])
         self._device.upload(address, pixels, stream)
 
@@ -586,20 +586,20 @@ class FakeDecoder:
         self.closed = True
 
 
-def stored(pixels: Array) -> StoredBatch:
-    level = StoredLevel("jpeg", (PX, PX), (PX, PX), (255, 255, 255))
-    regions = [StoredRegion(level, (0, 0), PX, {0: tile.tobytes()}) for tile in pixels]
-    return StoredBatch(regions, PX)
+def stored(pixels: Array) -> EncodedBatch:
+    level = EncodedLevel("jpeg", (PX, PX), (PX, PX), (255, 255, 255))
+    regions = [EncodedRegion(level, (0, 0), PX, {0: tile.tobytes()}) for tile in pixels]
+    return EncodedBatch(regions, PX)
 
 
-def test_stored_tiles_are_decoded_into_the_engines_input(
+def test_encoded_tiles_are_decoded_into_the_engines_input(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("pathgene_rt.engines.tensorrt.runner.TileDecoder", FakeDecoder)
     engine = encoder_engine(card.gpu)
     with card.encoder(engine, in_flight=3) as runner:
         for seed in range(3):
-            runner.submit_stored(stored(tiles(8, seed)))
+            runner.submit_encoded(stored(tiles(8, seed)))
         for seed in range(3):
             np.testing.assert_allclose(
                 runner.result()["features"], encode(tiles(8, seed)), rtol=1e-6
@@ -607,13 +607,13 @@ def test_stored_tiles_are_decoded_into_the_engines_input(
         damaged = stored(tiles(2))
         damaged.regions[1].streams[0] = b"damaged"
         made = Counter(card.gpu.calls)["make memory"]
-        with pytest.raises(StoredTileError):
-            runner.submit_stored(damaged)
-        runner.submit_stored(stored(tiles(8, 4)))
+        with pytest.raises(EncodedTileError):
+            runner.submit_encoded(damaged)
+        runner.submit_encoded(stored(tiles(8, 4)))
         np.testing.assert_allclose(runner.result()["features"], encode(tiles(8, 4)), rtol=1e-6)
         assert Counter(card.gpu.calls)["make memory"] == made
         engine.out_of_memory = lambda shapes: shapes["tiles"][0] > 4
-        runner.submit_stored(stored(tiles(7, 5)))
+        runner.submit_encoded(stored(tiles(7, 5)))
         np.testing.assert_allclose(runner.result()["features"], encode(tiles(7, 5)), rtol=1e-6)
         decoder = runner.decoder
     assert decoder.closed

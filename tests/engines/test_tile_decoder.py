@@ -1,4 +1,4 @@
-"""Tiles cut out of stored tiles on the device: the pixels that the slide's reader gives.
+"""Tiles cut out of encoded tiles on the device: the pixels that the slide's reader gives.
 
 The device is fake_cuda.py's, the kernel is compiled for this processor (assembly_kernel.py).
 """
@@ -25,14 +25,14 @@ from pathgene_rt.engines.cuda.decode.codec import NvImageCodec
 from pathgene_rt.engines.cuda.decode.plan import chunks
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
 from pathgene_rt.errors import (
+    EncodedTileError,
     EngineError,
     EngineUnavailableError,
-    StoredTileError,
     TileDecodeError,
 )
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel, EncodedRegion
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.jpeg2000 import CHROMA, to_rgb
 from pathgene_rt.tiles.grid import read_tile, reduced_tile
@@ -123,11 +123,11 @@ def inner(slide: Slide) -> TileGrid:
     return replace(grid, xy=grid.xy[15:45], tissue=grid.tissue[15:45])
 
 
-def batch_of(slide: Slide, grid: TileGrid) -> StoredBatch:
-    source = slide.stored(grid.level)
+def batch_of(slide: Slide, grid: TileGrid) -> EncodedBatch:
+    source = slide.encoded_source(grid.level)
     assert source is not None
     regions = [source.region((int(x), int(y)), grid.read_px) for x, y in grid.xy]
-    return StoredBatch(regions, grid.tile_px)
+    return EncodedBatch(regions, grid.tile_px)
 
 
 def read(slide: Slide, grid: TileGrid) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_pixels_are_those_of_the_reader(
 ) -> None:
     with open_slide(slides[name]) as slide:
         for level in range(len(slide.info.downsamples)):
-            if slide.stored(level) is None:
+            if slide.encoded_source(level) is None:
                 continue
             grid = grid_of(slide, 96, factor, level, shift)
             batch = batch_of(slide, grid)
@@ -169,7 +169,7 @@ def test_the_kernel_cuts_and_reduces_as_tiling_does(bench: Bench, data: st.DataO
     size = draw(st.integers(1, 130)), draw(st.integers(1, 130))
     tile_px, factor = draw(st.integers(1, 20)), draw(st.integers(1, 7))
     side = tile_px * factor
-    level = StoredLevel("jpeg", size, (wide, high), draw(st.sampled_from([(255,) * 3, (9, 8, 7)])))
+    level = EncodedLevel("jpeg", size, (wide, high), draw(st.sampled_from([(255,) * 3, (9, 8, 7)])))
     down = -(-size[1] // high)
     stored = np.random.default_rng(draw(st.integers(0, 99))).integers(
         0, 256, (level.across * down, high, wide, 3), dtype=np.uint8
@@ -196,17 +196,17 @@ def test_the_kernel_cuts_and_reduces_as_tiling_does(bench: Bench, data: st.DataO
             )
             if all(inside) and number not in missing:
                 streams[number] = stored[number].tobytes()
-        regions.append(StoredRegion(level, (left, top), side, streams))
+        regions.append(EncodedRegion(level, (left, top), side, streams))
         square = canvas[top + reach : top + reach + side, left + reach : left + reach + side]
         expected.append(reduced_tile(np.ascontiguousarray(square), tile_px, "box"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tile_decoder, "CHUNK_BYTES", draw(st.integers(1, 9)) * 3 * wide * high)
         patch.setattr(bench.codec, "_decode", decode_raw, raising=True)
-        got = bench.decoder.pixels(StoredBatch(regions, tile_px))
+        got = bench.decoder.pixels(EncodedBatch(regions, tile_px))
     np.testing.assert_array_equal(got, expected)
 
 
-def decode_raw(data: bytes, level: StoredLevel, pixels: np.ndarray) -> None:
+def decode_raw(data: bytes, level: EncodedLevel, pixels: np.ndarray) -> None:
     pixels[:] = np.frombuffer(data, np.uint8).reshape(pixels.shape)
 
 
@@ -218,9 +218,9 @@ def test_every_colour_is_turned_as_the_reader_turns_it(
     monkeypatch.setattr(bench.codec, "_decode", decode_raw)
     for light in (0, 1, 77, 128, 254, 255):
         stored = np.stack([np.full_like(cb, light), cb, cr], axis=2).astype(np.uint8)
-        level = StoredLevel("jpeg2000", (256, 256), (256, 256), (255,) * 3, CHROMA)
-        region = StoredRegion(level, (0, 0), 256, {0: stored.tobytes()})
-        (got,) = bench.decoder.pixels(StoredBatch([region], 256))
+        level = EncodedLevel("jpeg2000", (256, 256), (256, 256), (255,) * 3, CHROMA)
+        region = EncodedRegion(level, (0, 0), 256, {0: stored.tobytes()})
+        (got,) = bench.decoder.pixels(EncodedBatch([region], 256))
         expected = stored.copy()
         to_rgb(expected)
         np.testing.assert_array_equal(got, expected)
@@ -237,7 +237,7 @@ def test_each_stored_tile_of_a_batch_is_decoded_once(bench: Bench, cmu_slide: Pa
 def test_memory_for_decoded_tiles_is_bounded(
     bench: Bench, cmu_slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With room for 20 stored tiles a batch is decoded in parts, to the same pixels."""
+    """With room for 20 encoded tiles a batch is decoded in parts, to the same pixels."""
     with open_slide(cmu_slide) as slide:
         grid = inner(slide)
         batch = batch_of(slide, grid)
@@ -270,7 +270,7 @@ def test_a_stream_uses_its_memory_again(bench: Bench, cmu_slide: Path) -> None:
 class Refusing(ProcessorCodec):
     """Fails at its second batch."""
 
-    def _decode(self, data: bytes, level: StoredLevel, pixels: np.ndarray) -> None:
+    def _decode(self, data: bytes, level: EncodedLevel, pixels: np.ndarray) -> None:
         if len(self.batches) == 2:
             raise ValueError("made to fail")
         super()._decode(data, level, pixels)
@@ -284,7 +284,7 @@ def test_nothing_is_under_way_after_a_failure(
     with open_slide(cmu_slide) as slide:
         grid = inner(slide)
         batch = batch_of(slide, grid)
-        with pytest.raises(StoredTileError, match="made to fail"):
+        with pytest.raises(EncodedTileError, match="made to fail"):
             bench.decoder.pixels(batch)
         # A closed stream would complain of work that waits.
         np.testing.assert_array_equal(bench.decoder.pixels(batch), read(slide, grid))
@@ -337,7 +337,7 @@ def test_a_missing_library_is_a_refusal(library: ctypes.CDLL, cmu_slide: Path) -
 
     decoder = TileDecoder(FakeDevice(FakeGpu()), missing)
     with open_slide(cmu_slide) as slide:
-        source = slide.stored(0)
+        source = slide.encoded_source(0)
         assert source is not None
         for _ in range(2):
             assert "nvImageCodec is not installed" in decoder.refusal(source.level)
@@ -354,15 +354,15 @@ def test_truncated_and_foreign_streams_are_not_given_to_a_gpu(
         path = tmp_path / f"{name}.tif"
         path.write_bytes(data)
         with open_slide(path) as slide:
-            source = slide.stored(0)
+            source = slide.encoded_source(0)
             assert source is not None
-            with pytest.raises(TileDecodeError, match="stored tile 0 of level 0"):
+            with pytest.raises(TileDecodeError, match="encoded tile 0 of level 0"):
                 source.region((0, 0), 1100)
 
 
 def test_levels_that_openslide_reads_are_not_stored(shared: Path) -> None:
     with open_slide(shared / "slides" / "boxes.tiff") as slide:
-        assert slide.stored(0) is None
+        assert slide.encoded_source(0) is None
 
 
 def test_the_ptx_is_that_of_the_source() -> None:
@@ -412,18 +412,18 @@ def test_nvimagecodec_refuses_what_is_damaged(cmu_slide: Path) -> None:
     except EngineUnavailableError as missing:
         pytest.skip(str(missing))
     with open_slide(cmu_slide) as slide:
-        source = slide.stored(0)
+        source = slide.encoded_source(0)
         assert source is not None
         region = source.region((0, 0), 240)
     (data,) = region.streams.values()
     other = replace(region.level, tile_px=(256, 256))
     for streams, level, why in (
-        ([data, b"no stream"], region.level, "cannot read a stored tile"),
+        ([data, b"no stream"], region.level, "cannot read an encoded tile"),
         ([data, data[: len(data) // 2]], region.level, "cannot decode 1 of 2"),
         ([data], other, "holds 3 x 240 x 240 px"),
     ):
         images: list[object] = []
-        with pytest.raises(StoredTileError, match=why):
+        with pytest.raises(EncodedTileError, match=why):
             codec.decode(streams, level, images, 0)
 
 
@@ -460,9 +460,9 @@ def test_an_error_that_is_kept_keeps_no_pixels(
         ),
     )
     monkeypatch.setattr(codec, "_imported", lambda: api)
-    level = StoredLevel("jpeg", (16, 8), (8, 8), (255, 255, 255))
+    level = EncodedLevel("jpeg", (16, 8), (8, 8), (255, 255, 255))
     images: list[object] = []
-    with pytest.raises(StoredTileError, match=why) as kept:
+    with pytest.raises(EncodedTileError, match=why) as kept:
         NvImageCodec(None).decode([b"one", b"two"], level, images, 1)
     images.clear()
     assert kept.tb is not None and not Pixels.alive

@@ -24,11 +24,11 @@ from pathgene_rt.export.check import (
     require_passed,
 )
 from pathgene_rt.export.encoder import ExportedEncoder
-from pathgene_rt.export.foreign.preprocess import TileEncoder
 from pathgene_rt.export.golden import golden_coords
 from pathgene_rt.export.head import export_head
 from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.passes import FoldConstants, RemoveProvenance, clean_up
+from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.export.to_onnx import OPSET, to_onnx
 from pathgene_rt.training.checkpoint import HeadCheckpoint

@@ -17,7 +17,6 @@ from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess, Task, Tenso
 from pathgene_rt.cli.main import app
 from pathgene_rt.engines import registry
 from pathgene_rt.engines.backend import Availability
-from pathgene_rt.engines.engine import Precision
 from pathgene_rt.engines.onnxruntime.backend import OnnxRuntimeBackend
 from pathgene_rt.engines.qualify.build import verify
 from pathgene_rt.engines.qualify.compare import rank_correlation
@@ -31,7 +30,7 @@ from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.request import ExportRequest, HeadRequest
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
-from pathgene_rt.options import EngineOptions
+from pathgene_rt.options import EngineOptions, Precision
 from pathgene_rt.training.checkpoint import load_head
 from pathgene_rt.training.heads import ARCHITECTURES
 from tests.export.test_float16_graphs import graph, normal
@@ -243,8 +242,8 @@ def test_an_engine_in_float16_compiles_the_graphs_in_float16(exported, gpu, opti
     reduced = [digest for _, digest, precision in gpu.created if precision == "float16"]
     assert reduced == [graph.onnx_sha256 for graph in float16 if graph]
     assert ("least", least.model.onnx_sha256, "float32") in gpu.created
-    assert egfr.fold is not None
-    assert ("egfr fold", egfr.fold.model.onnx_sha256, "float32") in gpu.created
+    assert egfr.pooling is not None
+    assert ("egfr pooling", egfr.pooling.model.onnx_sha256, "float32") in gpu.created
 
 
 def test_float16_is_refused_where_the_bundle_has_no_such_graph(exported, gpu, options):

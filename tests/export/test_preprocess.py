@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from pathgene_rt.bundle.spec import Preprocess
-from pathgene_rt.export.foreign.preprocess import (
+from pathgene_rt.export.preprocess import (
     TileEncoder,
     TileResize,
     coefficient_parts,

@@ -1,4 +1,4 @@
-"""Slides whose stored tiles the engine decodes: tried once, the same bag, and what goes wrong.
+"""Slides whose encoded tiles the engine decodes: tried once, the same bag, and what goes wrong.
 
 The engine computes in numpy (numpy_engine.py); its decoder is the one for GPUs, on a card of numpy
 memory (fake_cuda.py) and with its kernel compiled for this processor (assembly_kernel.py).
@@ -23,16 +23,16 @@ from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.cache.store import DecisionKey, EngineCache
 from pathgene_rt.engines.cuda import errors
 from pathgene_rt.engines.cuda.decode.tile_decoder import TileDecoder
-from pathgene_rt.engines.engine import EngineInfo, Precision
+from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import CancelledError, EngineError
-from pathgene_rt.extraction.decode_choice import DecodeTrials
+from pathgene_rt.extraction.decode_choice import DecodeChoice
 from pathgene_rt.extraction.device_decode import DeviceVerdict
-from pathgene_rt.extraction.prepare import SlideWork, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepared
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel, StoredRegion
+from pathgene_rt.options import EngineOptions, Precision, PredictOptions
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel, EncodedRegion
 from pathgene_rt.streaming.encoder_service import EncoderService
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -50,12 +50,12 @@ class Brighter(ProcessorCodec):
 
     added = 1
 
-    def _decode(self, data: bytes, level: StoredLevel, pixels: np.ndarray) -> None:
+    def _decode(self, data: bytes, level: EncodedLevel, pixels: np.ndarray) -> None:
         super()._decode(data, level, pixels)
         pixels += np.minimum(self.added, 255 - pixels)
 
 
-class StoredTileEngine(NumpyEngine):
+class EncodedTileEngine(NumpyEngine):
     """Decodes on its own device, too. ``fail_decode_at`` is the batch that cannot be decoded."""
 
     def __init__(
@@ -77,7 +77,7 @@ class StoredTileEngine(NumpyEngine):
         self.buffers += 1
         return super().input_buffer(name, shape)
 
-    def submit_stored(self, batch: StoredBatch) -> None:
+    def submit_encoded(self, batch: EncodedBatch) -> None:
         self.stored_batches.append(len(batch))
         self.before_stored()
         if len(self.stored_batches) == self.fail_decode_at:
@@ -110,11 +110,13 @@ class Bench:
         codec: ProcessorCodec | None = None,
         precision: Precision = "float16",
     ) -> None:
-        self.engine = StoredTileEngine(library, codec or ProcessorCodec(0), precision)
+        self.engine = EncodedTileEngine(library, codec or ProcessorCodec(0), precision)
         self.engines = Engines(cache)
         self.service = EncoderService(self.engine)
         options = EngineOptions(batch=BATCH)
-        self.encoder = SlideEncoder(self.service, PREPROCESS, options, judge, self.engines)
+        self.encoder = SlideEncoder(
+            self.service, PREPROCESS, options, probabilities_of, self.engines
+        )
 
     def encode(self, path: Path, options: PredictOptions | None = None, **more: Any) -> Encoded:
         options = options or PredictOptions()
@@ -129,7 +131,7 @@ class Bench:
 @dataclass
 class Encoded:
     slide: EncodedSlide
-    work: SlideWork
+    work: PreparedSlide
 
     @property
     def features(self) -> np.ndarray:
@@ -140,7 +142,7 @@ class Encoded:
         return self.slide.decode
 
 
-def judge(bag: FeatureBag) -> dict[str, Sequence[float]]:
+def probabilities_of(bag: FeatureBag) -> dict[str, Sequence[float]]:
     share = 1 / (1 + np.exp(-float(bag.features.mean())))
     return {"egfr": [share, 1 - share]}
 
@@ -170,10 +172,10 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Tiles a second by the reader and by the device."""
     said = {"reader": 100.0, "device": 200.0}
 
-    def rate(trials: DecodeTrials, source: object, *, approximate: bool = False) -> float:
+    def rate(trials: DecodeChoice, source: object, *, approximate: bool = False) -> float:
         return said["reader" if source is None else "device"]
 
-    monkeypatch.setattr(DecodeTrials, "_rate", rate)
+    monkeypatch.setattr(DecodeChoice, "_rate", rate)
     return said
 
 
@@ -223,7 +225,7 @@ def test_the_bag_is_that_of_the_reader(
     assert bench.engine.buffers == buffers, "no room for pixels is made"
     assert sum(bench.engine.stored_batches[tried:]) == len(second.slide.bag)
     assert max(bench.engine.stored_batches) <= BATCH
-    assert bench.engines.made == 0, "equal pixels need no judge"
+    assert bench.engines.made == 0, "equal pixels need no judging"
     np.testing.assert_array_equal(first.features, second.features)
     np.testing.assert_array_equal(first.slide.bag.xy, second.slide.bag.xy)
 
@@ -296,14 +298,14 @@ def test_without_a_cache_nothing_is_tried(
 def test_an_engine_that_decodes_nothing_says_so() -> None:
     model = tiny.tiny_encoder_onnx()
     spec = tiny.encoder_spec(model)
-    level = StoredLevel("jpeg", (64, 64), (64, 64), (255, 255, 255))
-    batch = StoredBatch([StoredRegion(level, (0, 0), 64, {0: b""})], 64)
+    level = EncodedLevel("jpeg", (64, 64), (64, 64), (255, 255, 255))
+    batch = EncodedBatch([EncodedRegion(level, (0, 0), 64, {0: b""})], 64)
     options = EngineOptions(cache_dir=None)
     with (
         load_backend("onnxruntime").create(model, spec, options, "float32", None) as engine,
-        pytest.raises(EngineError, match=r"cannot decode stored tiles to \[1, 64, 64, 3\]"),
+        pytest.raises(EngineError, match=r"cannot decode encoded tiles to \[1, 64, 64, 3\]"),
     ):
-        engine.submit_stored(batch)
+        engine.submit_encoded(batch)
 
 
 def test_other_engines_do_not_mention_it(
@@ -344,7 +346,7 @@ def test_what_the_engine_cannot_decode_goes_on_with_the_reader(
 
 
 def damaged(slide: Path, path: Path) -> Path:
-    """A copy of which one stored tile in the middle has no beginning."""
+    """A copy of which one encoded tile in the middle has no beginning."""
     data = bytearray(slide.read_bytes())
     with tifffile.TiffFile(slide) as tiff:
         page = tiff.pages[0]

@@ -16,7 +16,7 @@ from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import EngineError
-from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, EXACT, DecodeChoice, choose_decode
+from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, EXACT, ScaledDecision, choose_decode
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -31,7 +31,7 @@ class StoredSlide:
     kind: str = "jpeg 4:2:0 ycbcr"
     reader: str = "direct 1"
 
-    def storage(self, level: int) -> str:
+    def encoding_signature(self, level: int) -> str:
         return self.kind
 
 
@@ -68,7 +68,7 @@ def grid_of(tiles: int, factor: int = 2) -> TileGrid:
     return TileGrid(256, 0.5, 0, 256 * factor, 256.0 * factor, xy, np.ones(tiles, np.float32))
 
 
-def decide(model: Model, slide: StoredSlide | None = None, **changed) -> DecodeChoice:
+def decide(model: Model, slide: StoredSlide | None = None, **changed) -> ScaledDecision:
     options = {
         "grid": grid_of(1000),
         "reduction": "box",
@@ -137,7 +137,7 @@ def test_what_is_not_is_exact(model: Model, reason: str) -> None:
 )
 def test_where_nothing_is_tried(changed: dict[str, object], why: str) -> None:
     model = Model()
-    assert decide(model, **changed) == DecodeChoice(False, why)
+    assert decide(model, **changed) == ScaledDecision(False, why)
     assert not model.encoded
 
 
@@ -173,7 +173,7 @@ def test_tiles_that_are_all_alike_prove_nothing() -> None:
             return np.ones((len(grid), 4), np.float32)
 
     choice = decide(Blind())
-    assert choice == DecodeChoice(False, "exact (the tiles to try it on do not differ)")
+    assert choice == ScaledDecision(False, "exact (the tiles to try it on do not differ)")
 
 
 @pytest.mark.parametrize("error", [0.02, 0.04])

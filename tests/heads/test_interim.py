@@ -12,12 +12,12 @@ import pytest
 from pathgene_rt.bundle.spec import HeadSpec
 from pathgene_rt.engines.engine import Engine
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.heads.incremental_pooling import FoldEngine
-from pathgene_rt.heads.interim import GROUPS, WHOLE_BAG_GROUPS, Anytime, block_groups
+from pathgene_rt.heads.incremental_pooling import PoolingEngine
+from pathgene_rt.heads.interim import GROUPS, WHOLE_BAG_GROUPS, InterimPredictor, block_groups
 from pathgene_rt.heads.prediction import Prediction, make_prediction
 from pathgene_rt.heads.run import HeadResult, run_heads
 from pathgene_rt.options import Budget
-from pathgene_rt.tiles.balanced_order import BLOCK_TILES, even_order
+from pathgene_rt.tiles.balanced_order import BLOCK_TILES, balanced_order
 from pathgene_rt.training.synthetic.patches import patchy_bags
 from tests.support.incremental_heads import graphs_of, seeded_head
 
@@ -26,15 +26,15 @@ BATCH = 64
 
 
 class Panel:
-    """An ABMIL that folds and a DSMIL that does not, sharp enough to differ between bags."""
+    """An ABMIL that pooled and a DSMIL that does not, sharp enough to differ between bags."""
 
     def __init__(self) -> None:
-        folds = graphs_of(seeded_head("abmil", WIDTH, 2, 2.0, projection=16, hidden=8), "folds")
+        pooled = graphs_of(seeded_head("abmil", WIDTH, 2, 2.0, projection=16, hidden=8), "pooled")
         whole = graphs_of(seeded_head("dsmil", WIDTH, 2, 1.5), "whole")
-        self.heads = [folds.spec, whole.spec]
-        self.folds: dict[str, FoldEngine] = {"folds": folds.fold_engine("onnxruntime")}
+        self.heads = [pooled.spec, whole.spec]
+        self.pooling: dict[str, PoolingEngine] = {"pooled": pooled.pooling_engine("onnxruntime")}
         self._engines: dict[str, Engine] = {
-            "folds": folds.engine("onnxruntime"),
+            "pooled": pooled.engine("onnxruntime"),
             "whole": whole.engine("onnxruntime"),
         }
         self.runs = 0
@@ -62,27 +62,27 @@ def taken(bag: FeatureBag, rows: np.ndarray) -> FeatureBag:
     return replace(bag, features=bag.features[rows], xy=bag.xy[rows])
 
 
-def fed(bag: FeatureBag, count: int, **options: object) -> tuple[Anytime, np.ndarray]:
+def fed(bag: FeatureBag, count: int, **options: object) -> tuple[InterimPredictor, np.ndarray]:
     """The first ``count`` tiles in even order, in batches, until it should stop."""
-    order = even_order(bag.coords).rows[:count]
+    order = balanced_order(bag.coords).rows[:count]
     heads = panel()
     settings = {"total": len(bag), **options}
-    anytime = Anytime(heads.heads, heads.folds, heads.run, **settings)  # type: ignore[arg-type]
+    predictor = InterimPredictor(heads.heads, heads.pooling, heads.run, **settings)  # type: ignore[arg-type]
     for start in range(0, count, BATCH):
         rows = order[start : start + BATCH]
-        anytime.add(rows, bag.features[rows], bag.coords[rows])
-        if anytime.should_stop():
-            return anytime, order[: start + len(rows)]
-    return anytime, order
+        predictor.add(rows, bag.features[rows], bag.coords[rows])
+        if predictor.should_stop():
+            return predictor, order[: start + len(rows)]
+    return predictor, order
 
 
 def test_interim_predictions_are_those_of_the_tiles_so_far() -> None:
     bag = slides(2)[0]
-    anytime, rows = fed(bag, 300)
-    (interim,) = anytime.predictions()
+    predictor, rows = fed(bag, 300)
+    (interim,) = predictor.predictions()
     expected = panel().predictions(taken(bag, rows))[0]
-    assert anytime.done == 300
-    assert interim.head == "folds"
+    assert predictor.done == 300
+    assert interim.head == "pooled"
     np.testing.assert_allclose(interim.logits, expected.logits, rtol=0, atol=1e-5)
     assert interim.interval is not None
     for (low, high), chance in zip(interim.interval, interim.probabilities, strict=True):
@@ -92,13 +92,15 @@ def test_interim_predictions_are_those_of_the_tiles_so_far() -> None:
 @pytest.mark.parametrize(("tiles", "runs"), [(190, 1), (300, 1 + WHOLE_BAG_GROUPS)])
 def test_with_their_tiles_all_heads_answer(tiles: int, runs: int) -> None:
     bag, heads = slides(2)[0], panel()
-    part = taken(bag, even_order(bag.coords).rows[:tiles])
-    anytime = Anytime(heads.heads, heads.folds, heads.run, total=None, bag=lambda: part)
-    anytime.add(np.arange(tiles), part.features, part.coords)
+    part = taken(bag, balanced_order(bag.coords).rows[:tiles])
+    predictor = InterimPredictor(
+        heads.heads, heads.pooling, heads.run, total=None, bag=lambda: part
+    )
+    predictor.add(np.arange(tiles), part.features, part.coords)
     before = heads.runs
-    found = anytime.predictions()
+    found = predictor.predictions()
     assert heads.runs - before == runs
-    expected = anytime.with_intervals(heads.predictions(part), part)
+    expected = predictor.with_intervals(heads.predictions(part), part)
     for one, other in zip(found, expected, strict=True):
         assert (one.head, one.interval) == (other.head, other.interval)
         np.testing.assert_allclose(one.logits, other.logits, rtol=0, atol=1e-5)
@@ -106,22 +108,22 @@ def test_with_their_tiles_all_heads_answer(tiles: int, runs: int) -> None:
 
 def test_before_the_first_tile_nothing_is_predicted() -> None:
     heads = panel()
-    assert Anytime(heads.heads, heads.folds, heads.run, total=100).predictions() == ()
+    assert InterimPredictor(heads.heads, heads.pooling, heads.run, total=100).predictions() == ()
 
 
 def test_of_a_few_tiles_nothing_is_claimed() -> None:
-    anytime, _ = fed(slides(2)[0], 190)
-    (interim,) = anytime.predictions()
+    predictor, _ = fed(slides(2)[0], 190)
+    (interim,) = predictor.predictions()
     assert interim.interval == ((0.0, 1.0), (0.0, 1.0))
 
 
 def test_all_heads_get_intervals_and_keep_their_predictions() -> None:
     bag = slides(2)[1]
-    anytime, rows = fed(bag, 400)
+    predictor, rows = fed(bag, 400)
     part = taken(bag, rows)
     given = panel().predictions(part)
     before = panel().runs
-    found = anytime.with_intervals(given, part)
+    found = predictor.with_intervals(given, part)
     assert panel().runs - before == 1 + WHOLE_BAG_GROUPS
     assert [replace(one, interval=None) for one in found] == list(given)
     for one in found:
@@ -132,13 +134,13 @@ def test_all_heads_get_intervals_and_keep_their_predictions() -> None:
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
 def test_intervals_cover_the_prediction_of_the_whole_slide(share: float) -> None:
-    covered, widths = {"folds": 0, "whole": 0}, []
+    covered, widths = {"pooled": 0, "whole": 0}, []
     bags = slides(30)
     for bag in bags:
-        anytime, rows = fed(bag, int(share * len(bag)))
+        predictor, rows = fed(bag, int(share * len(bag)))
         part = taken(bag, rows)
         for one, full in zip(
-            anytime.with_intervals(panel().predictions(part), part),
+            predictor.with_intervals(panel().predictions(part), part),
             panel().predictions(bag),
             strict=True,
         ):
@@ -173,46 +175,48 @@ def test_where_the_end_is_not_known_intervals_are_wider() -> None:
 
 def test_a_budget_of_tiles_and_of_time() -> None:
     bag = slides(2)[0]
-    anytime, rows = fed(bag, len(bag), budget=Budget(tiles=200))
+    predictor, rows = fed(bag, len(bag), budget=Budget(tiles=200))
     assert len(rows) == 256  # what was on its way in batches of 64
-    assert anytime.why == "the budget of 200 tiles is used up"
-    anytime, rows = fed(bag, len(bag), budget=Budget(seconds=5), began=0.0)
+    assert predictor.why == "the budget of 200 tiles is used up"
+    predictor, rows = fed(bag, len(bag), budget=Budget(seconds=5), began=0.0)
     assert len(rows) == BATCH
-    assert anytime.why == "the budget of 5 s is used up"
-    anytime, rows = fed(bag, len(bag))
-    assert len(rows) == len(bag) and anytime.why is None
+    assert predictor.why == "the budget of 5 s is used up"
+    predictor, rows = fed(bag, len(bag))
+    assert len(rows) == len(bag) and predictor.why is None
 
 
 def test_stops_when_every_interval_is_narrow() -> None:
     bag = slides(4)[3]
     width = 0.2
-    anytime, rows = fed(bag, len(bag), budget=Budget(width=width))
-    assert anytime.why == "no interval is wider than 0.2"
+    predictor, rows = fed(bag, len(bag), budget=Budget(width=width))
+    assert predictor.why == "no interval is wider than 0.2"
     assert BATCH <= len(rows) < len(bag)
-    (interim,) = anytime.predictions()
+    (interim,) = predictor.predictions()
     assert interim.interval is not None
     assert max(high - low for low, high in interim.interval) <= width
 
 
-def test_stability_waits_for_heads_that_are_not_folded_in_if_it_may_see_the_bag() -> None:
+def test_stability_waits_for_heads_that_are_not_pooled_incrementally_if_it_may_see_the_bag() -> (
+    None
+):
     bag = slides(4)[3]
-    order = even_order(bag.coords).rows
+    order = balanced_order(bag.coords).rows
     heads = panel()
     seen: list[np.ndarray] = []
-    anytime = Anytime(
+    predictor = InterimPredictor(
         heads.heads,
-        heads.folds,
+        heads.pooling,
         heads.run,
         total=len(bag),
         budget=Budget(width=0.2),
         bag=lambda: taken(bag, np.concatenate(seen)),
     )
-    while not anytime.should_stop() and anytime.done < len(bag):
-        rows = order[anytime.done : anytime.done + BATCH]
+    while not predictor.should_stop() and predictor.done < len(bag):
+        rows = order[predictor.done : predictor.done + BATCH]
         seen.append(rows)
-        anytime.add(rows, bag.features[rows], bag.coords[rows])
+        predictor.add(rows, bag.features[rows], bag.coords[rows])
     part = taken(bag, np.concatenate(seen))
-    for one in anytime.with_intervals(heads.predictions(part), part):
+    for one in predictor.with_intervals(heads.predictions(part), part):
         assert one.interval is not None
         assert max(high - low for low, high in one.interval) <= 0.2
 

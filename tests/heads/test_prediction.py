@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import Activation, Calibration, HeadSpec, ModelSpec, Task, TensorSpec
 from pathgene_rt.errors import EngineError
 from pathgene_rt.heads.prediction import applied_threshold, make_prediction, mean_prediction
@@ -43,20 +43,22 @@ def replace_threshold(spec: HeadSpec, threshold: float) -> HeadSpec:
 
 @given(st.lists(FINITE, min_size=1, max_size=6), st.floats(0.01, 100))
 def test_probabilities_of_any_finite_logits(logits: list[float], temperature: float) -> None:
-    softmax = probabilities(logits, "softmax", temperature)
-    sigmoid = probabilities(logits, "sigmoid", temperature)
+    softmax = class_probabilities(logits, "softmax", temperature)
+    sigmoid = class_probabilities(logits, "sigmoid", temperature)
     assert softmax.sum() == pytest.approx(1)
-    for chances in (softmax, sigmoid):
-        assert ((chances >= 0) & (chances <= 1)).all()
+    for probabilities in (softmax, sigmoid):
+        assert ((probabilities >= 0) & (probabilities <= 1)).all()
         order = np.argsort(logits, kind="stable")
-        assert (np.diff(chances[order]) >= 0).all()
+        assert (np.diff(probabilities[order]) >= 0).all()
 
 
 def test_probabilities_by_hand() -> None:
-    np.testing.assert_allclose(probabilities([0, math.log(3)], "softmax"), [0.25, 0.75])
-    np.testing.assert_allclose(probabilities([0, 2 * math.log(3)], "softmax", 2), [0.25, 0.75])
-    np.testing.assert_allclose(probabilities([-math.log(3), 0], "sigmoid"), [0.25, 0.5])
-    batch = probabilities([[0, 0], [0, math.log(9)]], "softmax")
+    np.testing.assert_allclose(class_probabilities([0, math.log(3)], "softmax"), [0.25, 0.75])
+    np.testing.assert_allclose(
+        class_probabilities([0, 2 * math.log(3)], "softmax", 2), [0.25, 0.75]
+    )
+    np.testing.assert_allclose(class_probabilities([-math.log(3), 0], "sigmoid"), [0.25, 0.5])
+    batch = class_probabilities([[0, 0], [0, math.log(9)]], "softmax")
     np.testing.assert_allclose(batch, [[0.5, 0.5], [0.1, 0.9]])
 
 

@@ -31,10 +31,10 @@ BUNDLE = "cd" * 32
 
 
 def predicted(head: str, classes=("wild type", "mutated")) -> Prediction:
-    chances = (0.13, 0.87) + (0.0,) * (len(classes) - 2)
+    probabilities = (0.13, 0.87) + (0.0,) * (len(classes) - 2)
     logits = (0.0,) * len(classes)
     return Prediction(
-        head, "mutation", head.upper(), tuple(classes), logits, chances, 0.5, (1,), True
+        head, "mutation", head.upper(), tuple(classes), logits, probabilities, 0.5, (1,), True
     )
 
 

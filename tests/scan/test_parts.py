@@ -11,7 +11,7 @@ from PIL import Image
 from pathgene_rt.errors import EngineError, ScanMemoryError
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.scan.assembler import BYTES_A_PIXEL, TileAssembler, WholeTile
-from pathgene_rt.scan.deferred_tiles import SetAsideTiles
+from pathgene_rt.scan.deferred_tiles import DeferredTiles
 from pathgene_rt.scan.mosaic import OverviewMosaic
 from pathgene_rt.scan.pushed_bag import PushedBag
 from pathgene_rt.scan.tissue_guess import Guess, TissueGuess
@@ -133,7 +133,7 @@ def test_tiles_set_aside_come_back_as_they_were(kind: str) -> None:
         tile = (tile % 5) + np.uint8(230)
     if kind == "one colour":
         tile[:] = GREY
-    store = SetAsideTiles(64, 20_000)
+    store = DeferredTiles(64, 20_000)
     assert store.put((3, 4), tile)
     assert len(store) == 1
     found = store.take((3, 4))
@@ -144,7 +144,7 @@ def test_tiles_set_aside_come_back_as_they_were(kind: str) -> None:
 
 
 def test_no_more_is_set_aside_than_the_limit() -> None:
-    store = SetAsideTiles(64, 20_000)
+    store = DeferredTiles(64, 20_000)
     kept = [store.put((number, 0), noise(64, 64, number)) for number in range(3)]
     assert kept == [True, False, False]
     store.take((0, 0))
@@ -185,15 +185,15 @@ def test_rows_of_a_bag_whose_tiles_are_not_known_beforehand() -> None:
     features = np.random.default_rng(0).random((3000, 2), dtype=np.float32)
     bag.add(1000, 2000, features[1000:])
     assert (bag.sent, bag.encoded) == (3000, 2000)
-    rows, found, news = bag.news()
+    rows, found, news = bag.take_new()
     np.testing.assert_array_equal(rows, np.arange(1000, 3000))
     np.testing.assert_array_equal(found, places[1000:])
     np.testing.assert_array_equal(news, features[1000:])
     bag.add(0, 1000, features[:1000])
-    np.testing.assert_array_equal(bag.told()[1], features[1000:])
-    np.testing.assert_array_equal(bag.news()[1], places[:1000])
-    assert len(bag.news()[0]) == 0
-    np.testing.assert_array_equal(bag.told()[0], places)
+    np.testing.assert_array_equal(bag.reported()[1], features[1000:])
+    np.testing.assert_array_equal(bag.take_new()[1], places[:1000])
+    assert len(bag.take_new()[0]) == 0
+    np.testing.assert_array_equal(bag.reported()[0], places)
     np.testing.assert_array_equal(bag.rows(places[::-7]), features[::-7])
     bag.send((9, 99))
     with pytest.raises(EngineError, match=r"\(9, 99\)"):

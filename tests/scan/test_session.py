@@ -188,7 +188,7 @@ def test_tiles_in_a_hole_wait_for_the_end(predictor: Predictor, from_file) -> No
     with predictor.open_scan(MPP, SIZE_PX) as session:
         session.push(pixels, 0, 0)
         before = session.poll()
-        assert before.whole == before.waiting + before.encoded + before.aside
+        assert before.whole == before.waiting + before.encoded + before.deferred
         early = set(session._bag._places) | {place for place, _ in session._waiting}
         session.finish(30)
     grid = {(int(column), int(row)) for column, row in bag.coords}
@@ -206,15 +206,15 @@ def test_an_idle_encoder_takes_pale_tiles_too(predictor: Predictor) -> None:
         wait_until(lambda: session._bag.sent == 10 * (4 + 4))
         report = session.finish(30)
         assert report.provenance.tiles == 10 * 4
-        assert session.poll().aside == 0
+        assert session.poll().deferred == 0
 
 
-def test_no_room_to_set_tiles_aside_only_costs_time(predictor: Predictor, from_file) -> None:
+def test_no_room_to_defer_tiles_only_costs_time(predictor: Predictor, from_file) -> None:
     pixels, bag, expected = from_file[MPP]
-    options = ScanOptions(aside_bytes=0)
+    options = ScanOptions(deferred_bytes=0)
     with predictor.open_scan(MPP, SIZE_PX, options=options) as session:
         push_all(session, pixels, rectangles(SIZE_PX, 300))
-        assert session.poll().aside == 0
+        assert session.poll().deferred == 0
         assert_same(session.finish(30), session, bag, expected)
 
 

@@ -62,7 +62,7 @@ def damage(sound: Path, path: Path, stored: list[tuple[int, int]]) -> Path:
 
 
 def in_tissue(slide: Path, predictor: Predictor) -> list[tuple[int, int]]:
-    """The (column, row) of stored tiles that lie in tissue as a whole."""
+    """The (column, row) of encoded tiles that lie in tissue as a whole."""
     bag, _ = predictor.extract(slide)
     stored, counts = np.unique(bag.xy // STORED_PX, axis=0, return_counts=True)
     return [(int(c), int(r)) for c, r in stored[counts == TILES_A_STORED]]

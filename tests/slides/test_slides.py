@@ -55,10 +55,10 @@ class FakeSlide:
         rgb[..., 1] = (y / self.info.size_px[1] * 250)[:, None]
         return rgb
 
-    def storage(self, level):
+    def encoding_signature(self, level):
         return ""
 
-    def stored(self, level):
+    def encoded_source(self, level):
         return None
 
     def overview(self, mpp):
@@ -77,7 +77,7 @@ class FakeSlide:
 def test_info_of_the_real_slide(cmu_slide: Path) -> None:
     with open_slide(cmu_slide) as slide:
         assert slide.info == SlideInfo("cmu-1-small-region", (2220, 2967), 0.499, (1.0,), "aperio")
-        assert slide.reader.startswith("stored tiles by simplejpeg 1.")
+        assert slide.reader.startswith("encoded tiles by simplejpeg 1.")
 
 
 def test_reads_what_openslide_reads(cmu_slide: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stored tiles of TIFF slides: the pixels that OpenSlide gives, each tile decoded once."""
+"""Encoded tiles of TIFF slides: the pixels that OpenSlide gives, each tile decoded once."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def test_the_report_says_which_reader_serves_which_level(
         with open_slide(path) as slide:
             return slide.reader
 
-    assert reader(layouts["aperio"]).startswith("stored tiles by simplejpeg ")
+    assert reader(layouts["aperio"]).startswith("encoded tiles by simplejpeg ")
     assert "openslide" not in reader(layouts["aperio"])
     assert "(level 1: OpenSlide fills missing tiles" in reader(layouts["aperio-missing"])
-    assert reader(layouts["aperio-33005"]).startswith("stored tiles by imagecodecs ")
+    assert reader(layouts["aperio-33005"]).startswith("encoded tiles by imagecodecs ")
     assert reader(shared / "slides" / "boxes.tiff").startswith("openslide ")
     monkeypatch.setattr(tiff_layout, "decoder_is_installed", lambda: False)
     assert reader(layouts["aperio-33005"]).startswith("openslide ")
@@ -195,7 +195,7 @@ def grid_of(width: int, height: int, read_px: int) -> TileGrid:
 def test_each_stored_tile_is_decoded_once(
     tmp_path: Path, pixels: np.ndarray, threads: int, shrink: int, approximate: bool
 ) -> None:
-    """A slide wider than a strip, whose stored tiles lie across the grid's."""
+    """A slide wider than a strip, whose encoded tiles lie across the grid's."""
     wide = np.tile(pixels[:600], (1, 18, 1))
     path = tmp_path / "wide.svs"
     write_layout(path, [wide], APERIO)
@@ -277,7 +277,7 @@ def damage(path: Path, offset: int, patch: bytes) -> None:
 
 
 def frame_header(path: Path, number: int) -> int:
-    """Where the height of stored tile ``number`` stands."""
+    """Where the height of encoded tile ``number`` stands."""
     offset, count = stored(path, number)
     return offset + path.read_bytes()[offset : offset + count].index(b"\xff\xc0") + 5
 
@@ -402,16 +402,16 @@ def test_without_pread(layouts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 def test_storage_is_alike_for_slides_stored_alike(
     tmp_path: Path, pixels: np.ndarray, layouts: dict[str, Path]
 ) -> None:
-    def storage(path: Path) -> str:
+    def encoding_signature(path: Path) -> str:
         with open_slide(path) as slide:
-            return slide.storage(0)
+            return slide.encoding_signature(0)
 
     write_layout(tmp_path / "same.svs", [pixels[:512, :512]], LAYOUTS["aperio"])
     write_layout(tmp_path / "other.svs", [pixels[:512, :512]], SlideLayout(quality=80))
-    assert storage(tmp_path / "same.svs") == storage(layouts["aperio"])
-    assert storage(tmp_path / "other.svs") != storage(layouts["aperio"])
-    assert storage(layouts["aperio-422"]) != storage(layouts["aperio"])
-    assert storage(layouts["aperio-33005"]) == ""
+    assert encoding_signature(tmp_path / "same.svs") == encoding_signature(layouts["aperio"])
+    assert encoding_signature(tmp_path / "other.svs") != encoding_signature(layouts["aperio"])
+    assert encoding_signature(layouts["aperio-422"]) != encoding_signature(layouts["aperio"])
+    assert encoding_signature(layouts["aperio-33005"]) == ""
 
 
 TAGS = {"width": 256, "length": 257, "tile width": 322, "tile length": 323}
@@ -422,10 +422,10 @@ TAGS = {"width": 256, "length": 257, "tile width": 322, "tile length": 323}
     [
         ("width", 2**31 - 1, "claims to be 2147483647 x 900 px"),
         ("length", 2**32 - 1, "claims to be 1100 x 4294967295 px"),
-        ("width", 2**20, "needs 16384 stored tiles but lists 20"),
-        ("tile width", 65_520, "needs 4 stored tiles but lists 20"),
-        ("tile length", 2**20, r"stored tiles of 256 x 1048576 px"),
-        ("tile width", 16, "stored tiles but lists 20"),
+        ("width", 2**20, "needs 16384 encoded tiles but lists 20"),
+        ("tile width", 65_520, "needs 4 encoded tiles but lists 20"),
+        ("tile length", 2**20, r"encoded tiles of 256 x 1048576 px"),
+        ("tile width", 16, "encoded tiles but lists 20"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_allocated(
@@ -445,8 +445,8 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(
 @pytest.mark.parametrize(
     ("code", "value", "words"),
     [
-        (324, 2**32 - 1, "cut short .* stored tile 7 of directory 0"),
-        (325, 2**32 - 1, "cut short .* stored tile 7 of directory 0"),
+        (324, 2**32 - 1, "cut short .* encoded tile 7 of directory 0"),
+        (325, 2**32 - 1, "cut short .* encoded tile 7 of directory 0"),
     ],
 )
 def test_tiles_that_lie_outside_the_file_are_refused(

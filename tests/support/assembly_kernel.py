@@ -17,8 +17,8 @@ import numpy as np
 import simplejpeg
 
 from pathgene_rt.engines.cuda.decode.compile_ptx import SOURCE
-from pathgene_rt.errors import StoredTileError
-from pathgene_rt.slides.encoded_region import StoredLevel
+from pathgene_rt.errors import EncodedTileError
+from pathgene_rt.slides.encoded_region import EncodedLevel
 from tests.support.fake_cuda import FakeGpu, FakeStream
 
 SHIM = """
@@ -117,11 +117,11 @@ class ProcessorCodec:
         self.batches: list[int] = []
 
     def decode(
-        self, streams: Sequence[bytes], level: StoredLevel, images: list[Any], stream: int
+        self, streams: Sequence[bytes], level: EncodedLevel, images: list[Any], stream: int
     ) -> np.ndarray:
         self.batches.append(len(streams))
         if self.refuses:
-            raise StoredTileError(f"{self.name} cannot decode them")
+            raise EncodedTileError(f"{self.name} cannot decode them")
         wide, high = level.tile_px
         while len(images) < len(streams):
             images.append(np.zeros((high, wide, 3), np.uint8))
@@ -130,14 +130,14 @@ class ProcessorCodec:
             try:
                 self._decode(data, level, pixels)
             except (ValueError, RuntimeError) as error:
-                raise StoredTileError(f"{self.name} cannot decode a tile: {error}") from error
+                raise EncodedTileError(f"{self.name} cannot decode a tile: {error}") from error
             FakeStream.by_handle[stream].give(
                 lambda image=image, pixels=pixels: np.copyto(image, pixels)
             )
         addresses = [image.ctypes.data for image in images[: len(streams)]]
         return np.array(addresses, dtype=np.uint64)
 
-    def _decode(self, data: bytes, level: StoredLevel, pixels: np.ndarray) -> None:
+    def _decode(self, data: bytes, level: EncodedLevel, pixels: np.ndarray) -> None:
         if level.codec == "jpeg":
             simplejpeg.decode_jpeg(data, "RGB", buffer=pixels)
         else:

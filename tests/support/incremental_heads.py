@@ -1,4 +1,4 @@
-"""Heads with their graphs, whole and folding, on engines."""
+"""Heads with their graphs, whole and pooled incrementally, on engines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.head import HeadGraph
 from pathgene_rt.export.head_spec import head_model_spec
-from pathgene_rt.export.incremental_pooling import export_fold
+from pathgene_rt.export.incremental_pooling import export_pooling
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads.incremental_pooling import FoldEngine
+from pathgene_rt.heads.incremental_pooling import PoolingEngine
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.attention import AttentionHead
@@ -55,15 +55,15 @@ class GraphsOfHead:
 
     spec: HeadSpec
     whole: bytes
-    fold: bytes | None
+    pooling: bytes | None
 
     def engine(self, backend: str) -> Engine:
         return compiled(self.whole, self.spec.model, backend)
 
-    def fold_engine(self, backend: str) -> FoldEngine:
-        assert self.spec.fold is not None and self.fold is not None
-        return FoldEngine(
-            self.spec, self.spec.fold, compiled(self.fold, self.spec.fold.model, backend)
+    def pooling_engine(self, backend: str) -> PoolingEngine:
+        assert self.spec.pooling is not None and self.pooling is not None
+        return PoolingEngine(
+            self.spec, self.spec.pooling, compiled(self.pooling, self.spec.pooling.model, backend)
         )
 
 
@@ -73,14 +73,14 @@ def compiled(graph: bytes, spec: ModelSpec, backend: str) -> Engine:
 
 
 def graphs_of(head: Head, name: str = "egfr", *, whole: bool = True) -> GraphsOfHead:
-    """Export ``head``, with a fold graph if it is one that folds; without ``whole``, that only."""
+    """Export ``head``, with a pooling graph if it has one; without ``whole``, that only."""
     example = np.random.default_rng(0).standard_normal((48, head.in_dim), dtype=np.float32)
     expected = in_torch(head, example)
     features: Mapping[str, torch.Tensor] = {"features": torch.from_numpy(example[:9])}
     graph = to_onnx(HeadGraph(head), features, tuple(expected)) if whole else b""
-    fold = None
+    pooling = None
     if isinstance(head, AttentionHead):
-        fold = export_fold(
+        pooling = export_pooling(
             name, head, example, lambda bag: in_torch(head, bag), weights_sha256=SHA256
         )
     model = head_model_spec(
@@ -98,6 +98,6 @@ def graphs_of(head: Head, name: str = "egfr", *, whole: bool = True) -> GraphsOf
         model=model,
         file=f"heads/{name}.onnx",
         task=Task(kind="mutation", gene="EGFR"),
-        fold=fold.spec if fold else None,
+        pooling=pooling.spec if pooling else None,
     )
-    return GraphsOfHead(spec, graph, fold.graph if fold else None)
+    return GraphsOfHead(spec, graph, pooling.graph if pooling else None)

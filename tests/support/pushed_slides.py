@@ -50,7 +50,7 @@ def write_file(path: Path, pixels: np.ndarray) -> Path:
 def rectangles(
     size_px: tuple[int, int], side: int, overlap: int = 0
 ) -> list[tuple[int, int, int, int]]:
-    """(x, y, w, h) of stage tiles of ``side`` px that overlap, in raster order."""
+    """(x, y, w, h) of fields of view of ``side`` px that overlap, in raster order."""
     width, height = size_px
     step = side - overlap
     return [

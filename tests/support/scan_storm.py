@@ -80,7 +80,7 @@ class StormyScans:
         height, width = self._pixels.shape[:2]
         options = ScanOptions(
             waiting_tiles=drawn.choice((1, 16, 256)),
-            aside_bytes=drawn.choice((0, 1 << 16, 1 << 30)),
+            deferred_bytes=drawn.choice((0, 1 << 16, 1 << 30)),
             partial_bytes=drawn.choice((1 << 20, 1 << 30)),
         )
         size = drawn.choice(((width, height), None))

@@ -59,10 +59,10 @@ class ScriptedSlide:
         out[:] = colour(number)
         return out
 
-    def storage(self, level: int) -> str:
+    def encoding_signature(self, level: int) -> str:
         return ""
 
-    def stored(self, level: int) -> None:
+    def encoded_source(self, level: int) -> None:
         return None
 
     def overview(self, mpp: float) -> Overview:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathgene_rt.geometry import Int64Array
-from pathgene_rt.tiles.balanced_order import BLOCK_TILES, block_cells, even_order
+from pathgene_rt.tiles.balanced_order import BLOCK_TILES, balanced_order, block_cells
 
 
 def square(side: int) -> Int64Array:
@@ -21,7 +21,7 @@ def square(side: int) -> Int64Array:
 )
 def test_every_tile_once_and_blocks_together(places: list[tuple[int, int]]) -> None:
     coords = np.array(places, dtype=np.int64).reshape(-1, 2)
-    order = even_order(coords)
+    order = balanced_order(coords)
     assert sorted(order.rows.tolist()) == list(range(len(coords)))
     visited = order.block[order.rows]
     assert (np.diff(visited) >= 0).all()
@@ -42,7 +42,7 @@ def test_any_beginning_is_spread_over_the_tissue(share: float) -> None:
     tissue = coords[((coords - [20, 30]) ** 2).sum(axis=1) < 500]  # a disc off the centre
     for places in (coords, tissue):
         count = int(share * len(places))
-        gap = largest_gap(places, even_order(places).rows[:count])
+        gap = largest_gap(places, balanced_order(places).rows[:count])
         # Of 2^k blocks one lies in each of 2^k equal pieces; between powers of two it may be half.
         piece = BLOCK_TILES / np.sqrt(share / 2)
         assert gap <= np.sqrt(2) * piece
@@ -51,7 +51,7 @@ def test_any_beginning_is_spread_over_the_tissue(share: float) -> None:
 
 def test_quadrants_are_served_alike() -> None:
     coords = square(64)
-    rows = even_order(coords).rows
+    rows = balanced_order(coords).rows
     for count in (64, 256, 500, 1500):
         quadrant = (coords[rows[:count]] >= 32) @ [1, 2]
         counts = np.bincount(quadrant, minlength=4)
@@ -61,7 +61,7 @@ def test_quadrants_are_served_alike() -> None:
 def test_the_same_each_time_and_wherever_tiles_come_in_the_grid() -> None:
     coords = square(20)
     shuffled = np.random.default_rng(0).permutation(len(coords))
-    places = coords[even_order(coords).rows]
-    again = coords[shuffled][even_order(coords[shuffled]).rows]
+    places = coords[balanced_order(coords).rows]
+    again = coords[shuffled][balanced_order(coords[shuffled]).rows]
     blocks = [block_cells(part).tolist() for part in (places, again)]
     assert blocks[0] == blocks[1]

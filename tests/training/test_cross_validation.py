@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.errors import OutputError, UsageError
 from pathgene_rt.training import loop
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
@@ -87,13 +87,13 @@ def test_figures_follow_from_the_saved_logits(cohort: Path, tmp_path: Path) -> N
     for file in files:
         logits |= json.loads(file.read_text())["test"]
     slides = [slide for fold in head.folds for slide in fold.split.test]
-    chances = probabilities(
+    probabilities = class_probabilities(
         [logits[slide.slide_id] for slide in slides],
         "softmax",
         head.task.calibration.temperature,
     )
     figures = evaluate(
-        chances,
+        probabilities,
         np.eye(2, dtype=np.bool_)[[slide.label for slide in slides]],
         [slide.case_id for slide in slides],
         activation="softmax",
@@ -290,7 +290,7 @@ class _Scores:
 
 
 def test_the_loop_keeps_its_promises_to_heads(cohort: Path) -> None:
-    from pathgene_rt.training.plan import Planner
+    from pathgene_rt.training.protocol.plan import Planner
 
     config = fold_config(cohort)
     planner = Planner(config)

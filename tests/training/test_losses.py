@@ -37,10 +37,12 @@ def test_cross_entropy_is_weighted_and_smoothed() -> None:
 
 def test_binary_cross_entropy_judges_each_class_alone() -> None:
     label = torch.tensor([1.0, 0.0, 1.0])
-    chances = LOGITS.sigmoid()
+    probabilities = LOGITS.sigmoid()
     weights = torch.tensor([2.0, 5.0, 1.0])
     loss = weighted_binary_cross_entropy(weights)(LOGITS, label)
-    expected = -(2 * chances[0].log() + (1 - chances[1]).log() + chances[2].log()) / 3
+    expected = (
+        -(2 * probabilities[0].log() + (1 - probabilities[1]).log() + probabilities[2].log()) / 3
+    )
     assert float(loss) == pytest.approx(float(expected))
     certain = torch.tensor([30.0, -30.0, 30.0])
     assert weighted_binary_cross_entropy(torch.ones(3), 0.2)(certain, label) > 2

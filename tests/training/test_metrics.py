@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.training.protocol.calibration import TEMPERATURES, fit_temperature, fit_threshold
 from pathgene_rt.training.protocol.metrics import FIGURES, calls, evaluate
 
@@ -23,10 +23,12 @@ def scored(classes: int, activation: str) -> tuple[np.ndarray, np.ndarray]:
     return logits, np.eye(classes, dtype=np.bool_)[noisy.argmax(axis=1)]
 
 
-def figures(chances: np.ndarray, truth: np.ndarray, activation: str, **changes: object) -> dict:
+def figures(
+    probabilities: np.ndarray, truth: np.ndarray, activation: str, **changes: object
+) -> dict:
     arguments = {"threshold": 0.4, "resamples": 200, "seed": 0, **changes}
     cases = arguments.pop("cases", [str(place) for place in range(len(truth))])
-    return evaluate(chances, truth, cases, activation=activation, **arguments)
+    return evaluate(probabilities, truth, cases, activation=activation, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +36,16 @@ def figures(chances: np.ndarray, truth: np.ndarray, activation: str, **changes: 
 )
 def test_figures_are_scikit_learns(classes: int, activation: str) -> None:
     logits, truth = scored(classes, activation)
-    chances = probabilities(logits, activation)
-    called = calls(chances, activation, 0.4)
+    probabilities = class_probabilities(logits, activation)
+    called = calls(probabilities, activation, 0.4)
     columns = [1] if classes == 2 else range(classes)
 
     def mean(figure: object, values: np.ndarray, **options: object) -> float:
         return float(np.mean([figure(truth[:, k], values[:, k], **options) for k in columns]))
 
     expected = {
-        "auroc": mean(reference.roc_auc_score, chances),
-        "auprc": mean(reference.average_precision_score, chances),
+        "auroc": mean(reference.roc_auc_score, probabilities),
+        "auprc": mean(reference.average_precision_score, probabilities),
         "balanced_accuracy": mean(reference.balanced_accuracy_score, called),
         "f1": mean(reference.f1_score, called),
         "sensitivity": mean(reference.recall_score, called),
@@ -54,7 +56,7 @@ def test_figures_are_scikit_learns(classes: int, activation: str) -> None:
         expected["balanced_accuracy"] = reference.balanced_accuracy_score(
             truth.argmax(axis=1), called.argmax(axis=1)
         )
-    found = figures(chances, truth, activation)
+    found = figures(probabilities, truth, activation)
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     for name in FIGURES:
         low, high = found[f"{name}_interval"]
@@ -66,9 +68,12 @@ def test_the_interval_is_wider_where_slides_come_from_few_cases() -> None:
     # Twenty cases of ten slides that agree: ten times fewer independent values.
     grouped = np.repeat(np.arange(20), 10)
     scores = np.repeat(0.6 * random.random(20), 10) + 0.25 * (grouped % 2)
-    chances, truth = np.stack([1 - scores, scores], axis=1), np.eye(2, dtype=np.bool_)[grouped % 2]
-    many = figures(chances, truth, "softmax")
-    few = figures(chances, truth, "softmax", cases=list(map(str, grouped)))
+    probabilities, truth = (
+        np.stack([1 - scores, scores], axis=1),
+        np.eye(2, dtype=np.bool_)[grouped % 2],
+    )
+    many = figures(probabilities, truth, "softmax")
+    few = figures(probabilities, truth, "softmax", cases=list(map(str, grouped)))
     assert (few["cases"], many["cases"]) == (20, 200)
     for name in FIGURES:
         widths = [high - low for low, high in (few[f"{name}_interval"], many[f"{name}_interval"])]
@@ -77,9 +82,11 @@ def test_the_interval_is_wider_where_slides_come_from_few_cases() -> None:
 
 def test_same_seed_same_interval() -> None:
     logits, truth = scored(2, "softmax")
-    chances = probabilities(logits, "softmax")
-    assert figures(chances, truth, "softmax") == figures(chances, truth, "softmax")
-    assert figures(chances, truth, "softmax") != figures(chances, truth, "softmax", seed=1)
+    probabilities = class_probabilities(logits, "softmax")
+    assert figures(probabilities, truth, "softmax") == figures(probabilities, truth, "softmax")
+    assert figures(probabilities, truth, "softmax") != figures(
+        probabilities, truth, "softmax", seed=1
+    )
 
 
 def test_a_class_without_slides_has_no_figures() -> None:
@@ -92,11 +99,13 @@ def test_a_class_without_slides_has_no_figures() -> None:
 def test_temperature_undoes_overconfidence(activation: str) -> None:
     random = np.random.default_rng(2)
     logits = random.standard_normal((4000, 3))
-    chances = probabilities(logits, activation)
+    probabilities = class_probabilities(logits, activation)
     if activation == "sigmoid":
-        truth = random.random(chances.shape) < chances
+        truth = random.random(probabilities.shape) < probabilities
     else:
-        drawn = (chances.cumsum(axis=1) > random.random((len(chances), 1))).argmax(axis=1)
+        drawn = (probabilities.cumsum(axis=1) > random.random((len(probabilities), 1))).argmax(
+            axis=1
+        )
         truth = np.eye(3, dtype=np.bool_)[drawn]
     assert fit_temperature(3 * logits, truth, activation) == pytest.approx(3, rel=0.1)
     assert fit_temperature(0.5 * logits, truth, activation) == pytest.approx(0.5, rel=0.1)
@@ -112,15 +121,15 @@ def test_temperature_stays_within_bounds_where_classes_are_told_apart() -> None:
 @pytest.mark.parametrize(("classes", "activation"), [(2, "softmax"), (3, "sigmoid")])
 def test_no_other_threshold_is_better(classes: int, activation: str, criterion: str) -> None:
     logits, truth = scored(classes, activation)
-    chances = probabilities(logits, activation)
+    probabilities = class_probabilities(logits, activation)
 
     def gain(threshold: float) -> float:
-        found = figures(chances, truth, activation, threshold=threshold, resamples=1)
+        found = figures(probabilities, truth, activation, threshold=threshold, resamples=1)
         if criterion == "f1":
             return found["f1"]
         return found["sensitivity"] + found["specificity"] - 1
 
-    best = gain(fit_threshold(chances, truth, activation, criterion))
+    best = gain(fit_threshold(probabilities, truth, activation, criterion))
     assert best >= max(gain(threshold) for threshold in np.linspace(0.005, 0.995, 199)) - 1e-12
     assert best > gain(0.01)
 
@@ -128,5 +137,5 @@ def test_no_other_threshold_is_better(classes: int, activation: str, criterion: 
 def test_a_threshold_that_does_not_matter_is_near_one_half() -> None:
     truth = np.eye(2, dtype=np.bool_)[[0, 0, 1, 1]]
     scores = np.array([0.1, 0.2, 0.7, 0.9])
-    chances = np.stack([1 - scores, scores], axis=1)
-    assert fit_threshold(chances, truth, "softmax", "youden") == pytest.approx(0.45)
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    assert fit_threshold(probabilities, truth, "softmax", "youden") == pytest.approx(0.45)

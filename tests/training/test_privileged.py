@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.training.privileged import read_privileged
+from pathgene_rt.training.data.privileged import read_privileged
 
 SCORES = "sample,hypoxia,apoptosis\nc1,1,10\nc2,3,10\ns9,5,10\nc4,100,-7\n"
 EXPRESSION = "gene,c1,c2,c3\nEGFR,0,1,3\nKRAS,7,1,0\nunused,none,none,none\nTP53,1,3,7\n"

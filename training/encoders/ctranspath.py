@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pathgene_rt.training.checkpoint import load_strictly, read_torch_file, state_dict_of
+from pathgene_rt.training.mlp import Mlp
 
 IMAGE_PX = 224
 FEATURE_DIM = 768
@@ -97,20 +98,6 @@ class WindowAttention(nn.Module):
         if mask is None:
             return bias
         return (mask.unsqueeze(1) + bias).reshape(-1, tokens, tokens)
-
-
-class Mlp(nn.Module):
-    """Two layers with an exact GELU between them, four times as wide inside."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.act(self.fc1(tokens)))
-        return out
 
 
 class SwinBlock(nn.Module):

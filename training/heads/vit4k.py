@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate
 from typing_extensions import override
 
-from pathgene_rt.training.encoders.ctranspath import Mlp
 from pathgene_rt.training.heads.dot_attention import weighted
+from pathgene_rt.training.mlp import Mlp
 
 WIDTH = 192
 _BLOCKS = 6

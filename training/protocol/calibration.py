@@ -42,11 +42,11 @@ def fit_temperature(logits: Floats, truth: BoolArray, activation: Activation) ->
 
 
 def fit_threshold(
-    chances: Floats, truth: BoolArray, activation: Activation, criterion: Criterion
+    probabilities: Floats, truth: BoolArray, activation: Activation, criterion: Criterion
 ) -> float:
     """The threshold that maximises ``criterion``, the mean of it over classes with "sigmoid".
 
-    ``chances`` float64 and ``truth`` bool are [n, classes]. Looked for half-way between
+    ``probabilities`` float64 and ``truth`` bool are [n, classes]. Looked for half-way between
     neighbouring probabilities, and below all; of equally good ones that nearest to 0.5 is taken.
     More than two exclusive classes have no threshold, and 0.5 is returned.
     """
@@ -54,11 +54,11 @@ def fit_threshold(
     if activation == "softmax" and classes > 2:
         return 0.5
     counted = counted_classes(classes, activation)
-    values = np.unique(chances[:, counted])
+    values = np.unique(probabilities[:, counted])
     thresholds = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
     thresholds = np.clip(thresholds, _LEAST, 1 - _LEAST)
     gains = [
-        _gain(chances[:, number], truth[:, number], thresholds, criterion)
+        _gain(probabilities[:, number], truth[:, number], thresholds, criterion)
         for number in range(classes)[counted]
     ]
     gain = np.mean(gains, axis=0)
@@ -76,10 +76,10 @@ def _loss(
 
 
 def _gain(
-    chances: Floats, truth: BoolArray, thresholds: NDArray[np.float64], criterion: Criterion
+    probabilities: Floats, truth: BoolArray, thresholds: NDArray[np.float64], criterion: Criterion
 ) -> Floats:
-    """``criterion`` float64 [thresholds] of one class, with ``chances`` and ``truth`` [n]."""
-    positive, negative = np.sort(chances[truth]), np.sort(chances[~truth])
+    """``criterion`` float64 [thresholds] of one class, with ``probabilities`` and ``truth`` [n]."""
+    positive, negative = np.sort(probabilities[truth]), np.sort(probabilities[~truth])
     hits = len(positive) - np.searchsorted(positive, thresholds)
     false_alarms = len(negative) - np.searchsorted(negative, thresholds)
     if criterion == "youden":

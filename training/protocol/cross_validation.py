@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pathgene_rt.bundle.calibration import probabilities
+from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import Activation, Calibration, Task
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head, save_head
@@ -30,10 +30,10 @@ from pathgene_rt.training.loop import (
     logits_of,
     refit,
 )
-from pathgene_rt.training.plan import HeadPlan
 from pathgene_rt.training.protocol.calibration import fit_temperature, fit_threshold
 from pathgene_rt.training.protocol.metrics import Floats, Metrics, evaluate
-from pathgene_rt.training.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
+from pathgene_rt.training.protocol.plan import HeadPlan
+from pathgene_rt.training.protocol.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
 
 TrainProgress = Callable[[str, int, int], None]
 """Called with (what is trained, epochs done, epochs at most) after each epoch."""
@@ -222,8 +222,8 @@ def _calibrate(plan: HeadPlan, folds: Sequence[FoldResult]) -> tuple[float, floa
         temperature = fit_temperature(logits, truth, targets.activation)
     threshold = plan.config.threshold
     if isinstance(threshold, str):
-        chances = probabilities(logits, targets.activation, temperature)
-        threshold = fit_threshold(chances, truth, targets.activation, threshold)
+        probabilities = class_probabilities(logits, targets.activation, temperature)
+        threshold = fit_threshold(probabilities, truth, targets.activation, threshold)
     return threshold, temperature
 
 
@@ -263,7 +263,7 @@ def _evaluate(
     temperature: float,
 ) -> Metrics:
     return evaluate(
-        probabilities(logits, plan.targets.activation, temperature),
+        class_probabilities(logits, plan.targets.activation, temperature),
         truth,
         [slide.case_id for slide in slides],
         activation=plan.targets.activation,

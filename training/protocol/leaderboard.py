@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pathgene_rt.files import atomic_path, write_bytes
 from pathgene_rt.training.protocol.cross_validation import TrainedHead
 from pathgene_rt.training.protocol.metrics import FIGURES
-from pathgene_rt.training.run_folder import LEADERBOARD, RunFolder
+from pathgene_rt.training.protocol.run_folder import LEADERBOARD, RunFolder
 
 _SCALE = 2
 """Drawn larger and reduced, because Pillow's dots and lines have no soft edges."""

@@ -1,4 +1,4 @@
-// Tiles of the encoder cut out of decoded stored tiles and reduced, as StoredTiles.fill and PIL's
+// Tiles of the encoder cut out of decoded encoded tiles and reduced, as EncodedTiles.fill and PIL's
 // Image.reduce do it on the CPU, to the bit. One thread makes one pixel; gridDim.y counts tiles.
 //
 // Compiled by compile_ptx.py into assemble.ptx. The tests compile this file as C++ too.
@@ -12,7 +12,7 @@ struct Geometry {
     int level_wide, level_high;
     int stored_wide, stored_high;
     int background[3];
-    int columns;            // of stored tiles in a region's table
+    int columns;            // of encoded tiles in a region's table
     int words;              // of one region: corner x, corner y, table
 };
 

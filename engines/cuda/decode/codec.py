@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.errors import EngineUnavailableError, StoredTileError
-from pathgene_rt.slides.encoded_region import StoredLevel
+from pathgene_rt.errors import EncodedTileError, EngineUnavailableError
+from pathgene_rt.slides.encoded_region import EncodedLevel
 
 INSTALL = "pip install 'pathgene-rt[gpu-decode]'"
 
@@ -65,15 +65,15 @@ class NvImageCodec:
     def decode(
         self,
         streams: Sequence[bytes],
-        level: StoredLevel,
+        level: EncodedLevel,
         images: list[Any],
         stream: int,
     ) -> UInt64Array:
-        """Where the pixels uint8 [h, w, 3] of each stored tile will lie, uint64 [n].
+        """Where the pixels uint8 [h, w, 3] of each encoded tile will lie, uint64 [n].
 
         ``images`` of earlier calls on ``stream``, a CUDA stream's handle, are decoded into; what
         is lacking is added. Pixels are there once the stream has come so far; until then ``images``
-        must live. Raises StoredTileError.
+        must live. Raises EncodedTileError.
         """
         sources = [self._source(data, level) for data in streams]
         reused = [*images, *[None] * (len(sources) - len(images))][: len(sources)]
@@ -87,28 +87,28 @@ class NvImageCodec:
             if places:
                 images[: len(decoded)] = decoded
         except Exception as error:
-            raise StoredTileError(f"{self.name} failed on stored tiles: {error}") from error
+            raise EncodedTileError(f"{self.name} failed on encoded tiles: {error}") from error
         finally:
             # Whoever keeps an error keeps these variables, and nvImageCodec ends the process where
             # pixels are freed after their stream.
             reused.clear()
             decoded.clear()
         if failed:
-            raise StoredTileError(
+            raise EncodedTileError(
                 f"{self.name} cannot decode {failed} of {len(sources)} stored {level.codec} tiles"
             )
         return np.array([self._checked(*place, level) for place in places], dtype=np.uint64)
 
-    def _source(self, data: bytes, level: StoredLevel) -> Any:
-        """The CodeStream of a stored tile, checked: its size is allocated when it is decoded."""
+    def _source(self, data: bytes, level: EncodedLevel) -> Any:
+        """The CodeStream of an encoded tile, checked: its size is allocated when it is decoded."""
         try:
             source = self._api.CodeStream(data)
             declared = (source.width, source.height)
         except RuntimeError as error:
-            raise StoredTileError(f"{self.name} cannot read a stored tile: {error}") from error
+            raise EncodedTileError(f"{self.name} cannot read an encoded tile: {error}") from error
         if declared != level.tile_px or source.num_channels != 3:
-            raise StoredTileError(
-                f"a stored tile holds {source.num_channels} x {declared[0]} x {declared[1]} px"
+            raise EncodedTileError(
+                f"an encoded tile holds {source.num_channels} x {declared[0]} x {declared[1]} px"
             )
         return source
 
@@ -118,11 +118,11 @@ class NvImageCodec:
         return interface["data"][0], interface["shape"], image.strides
 
     def _checked(
-        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], level: StoredLevel
+        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], level: EncodedLevel
     ) -> int:
         wide, high = level.tile_px
         if shape != (high, wide, 3) or strides != (3 * wide, 3, 1):
-            raise StoredTileError(f"{self.name} gave pixels of shape {shape}")
+            raise EncodedTileError(f"{self.name} gave pixels of shape {shape}")
         return address
 
 

@@ -1,4 +1,4 @@
-"""How the tiles of a batch are put together from stored tiles, as words for the kernel."""
+"""How the tiles of a batch are put together from encoded tiles, as words for the kernel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.geometry import Int32Array
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedRegion
 
 MISSING = -1
 
@@ -17,7 +17,7 @@ _CORNER_WORDS = 2
 
 @dataclass(frozen=True)
 class Chunk:
-    """Tiles ``first`` to ``first + count`` of a batch, whose stored tiles are decoded at once.
+    """Tiles ``first`` to ``first + count`` of a batch, whose encoded tiles are decoded at once.
 
     ``streams`` are those, each once; ``regions`` int32 [count, words] say for each tile where it
     begins and which of the streams it is cut from, as assemble.cu reads it.
@@ -29,8 +29,8 @@ class Chunk:
     regions: Int32Array
 
 
-def chunks(batch: StoredBatch, most: int) -> Iterator[Chunk]:
-    """``batch`` in runs of tiles that touch up to ``most`` stored tiles, but in runs of one tile
+def chunks(batch: EncodedBatch, most: int) -> Iterator[Chunk]:
+    """``batch`` in runs of tiles that touch up to ``most`` encoded tiles, but in runs of one tile
     at least.
     """
     columns, rows = table_size(batch)
@@ -51,7 +51,7 @@ def chunks(batch: StoredBatch, most: int) -> Iterator[Chunk]:
     yield Chunk(first, len(tables), streams, np.stack(tables))
 
 
-def geometry(batch: StoredBatch) -> Int32Array:
+def geometry(batch: EncodedBatch) -> Int32Array:
     """The words of assemble.cu's Geometry, int32.
 
     Sums are divided as Pillow's Reduce.c does it, which for factors other than powers of two is not
@@ -76,14 +76,14 @@ def geometry(batch: StoredBatch) -> Int32Array:
     )
 
 
-def table_size(batch: StoredBatch) -> tuple[int, int]:
-    """(columns, rows) of stored tiles that a region touches at most."""
+def table_size(batch: EncodedBatch) -> tuple[int, int]:
+    """(columns, rows) of encoded tiles that a region touches at most."""
     side = batch.regions[0].side_px
     columns, rows = ((side + tile - 2) // tile + 1 for tile in batch.level.tile_px)
     return columns, rows
 
 
-def _words(region: StoredRegion, places: dict[int, int], columns: int, rows: int) -> Int32Array:
+def _words(region: EncodedRegion, places: dict[int, int], columns: int, rows: int) -> Int32Array:
     level = region.level
     words = np.full(_CORNER_WORDS + columns * rows, MISSING, dtype=np.int32)
     words[:_CORNER_WORDS] = region.corner_px

@@ -1,4 +1,4 @@
-"""Batches of stored tiles to the encoder's input, on the GPU that the encoder runs on."""
+"""Batches of encoded tiles to the encoder's input, on the GPU that the encoder runs on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathgene_rt.engines.cuda.kernel import Kernel, Module
 from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.slides.encoded_region import StoredBatch, StoredLevel
+from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel
 
 CHUNK_BYTES = 96 << 20
 """Of decoded tiles on the device at once, for each stream: 582 tiles of 240 px, 128 of 512 px.
@@ -37,7 +37,7 @@ class Codec(Protocol):
     name: str
 
     def decode(
-        self, streams: Sequence[bytes], level: StoredLevel, images: list[Any], stream: int
+        self, streams: Sequence[bytes], level: EncodedLevel, images: list[Any], stream: int
     ) -> UInt64Array: ...
 
 
@@ -97,7 +97,7 @@ class Workspace:
 
 
 class TileDecoder:
-    """A :class:`~pathgene_rt.engines.engine.StoredTileDecoder` on ``device``. Thread-safe.
+    """A :class:`~pathgene_rt.engines.engine.EncodedTileDecoder` on ``device``. Thread-safe.
 
     Libraries are loaded when it is first asked. On the device it takes CHUNK_BYTES for each stream
     that it works on, and what nvImageCodec itself needs.
@@ -120,24 +120,24 @@ class TileDecoder:
 
     @property
     def name(self) -> str:
-        """See :attr:`StoredTileDecoder.name`."""
+        """See :attr:`EncodedTileDecoder.name`."""
         return "nvImageCodec" if self._codec is None else self._codec.name
 
-    def refusal(self, level: StoredLevel) -> str:  # noqa: ARG002 - what it can is tried
-        """See :meth:`StoredTileDecoder.refusal`."""
+    def refusal(self, level: EncodedLevel) -> str:  # noqa: ARG002 - what it can is tried
+        """See :meth:`EncodedTileDecoder.refusal`."""
         with self._lock:
             if not self._why_not:
                 try:
-                    with self._device.current("load the decoder of stored tiles"):
+                    with self._device.current("load the decoder of encoded tiles"):
                         self._loaded()
                 except EngineError as error:
                     self._why_not = str(error)
             return self._why_not
 
-    def pixels(self, batch: StoredBatch) -> UInt8Array:
-        """See :meth:`StoredTileDecoder.pixels`."""
+    def pixels(self, batch: EncodedBatch) -> UInt8Array:
+        """See :meth:`EncodedTileDecoder.pixels`."""
         out = np.empty(batch.shape, dtype=np.uint8)
-        with self._device.current("decode stored tiles"), ExitStack() as stack:
+        with self._device.current("decode encoded tiles"), ExitStack() as stack:
             stream = stack.enter_context(closing(self._device.stream()))
             memory = stack.enter_context(closing(self._device.allocate(out.nbytes)))
             stack.callback(self._forget, stream)
@@ -146,11 +146,11 @@ class TileDecoder:
             self._device.download(out, memory.address, stream)
         return out
 
-    def decode_into(self, batch: StoredBatch, address: int, stream: Stream) -> None:
+    def decode_into(self, batch: EncodedBatch, address: int, stream: Stream) -> None:
         """Enqueue on ``stream`` that the tiles uint8 ``batch.shape`` are written to ``address``.
 
         The device must be current, and ``stream`` be done with what it was given before: what that
-        left behind is used again. Raises StoredTileError, EngineError; nothing is under way then.
+        left behind is used again. Raises EncodedTileError, EngineError; nothing is under way then.
         """
         with self._lock:
             codec, kernel = self._loaded()
@@ -188,7 +188,7 @@ class TileDecoder:
 
     def _loaded(self) -> tuple[Codec, Kernel]:
         if self._why_not:
-            raise EngineError(f"stored tiles cannot be decoded: {self._why_not}")
+            raise EngineError(f"encoded tiles cannot be decoded: {self._why_not}")
         if self._codec is None:
             self._codec = self._make_codec(self._device.index)
         if self._module is None:
@@ -197,7 +197,7 @@ class TileDecoder:
 
     def _decode(
         self,
-        batch: StoredBatch,
+        batch: EncodedBatch,
         address: int,
         stream: Stream,
         codec: Codec,
@@ -221,7 +221,7 @@ class TileDecoder:
             kernel.launch(grid, (_BLOCK, 1, 1), arguments, stream)
 
 
-def _told_bytes(part: Chunk, told: Array, level: StoredLevel) -> int:
+def _told_bytes(part: Chunk, told: Array, level: EncodedLevel) -> int:
     """Of what the kernel is told of ``part``."""
     chroma = 0 if level.chroma is None else level.chroma.nbytes
     sizes = told.nbytes, part.regions.nbytes, 8 * len(part.streams), chroma

@@ -1,4 +1,4 @@
-"""Decoded stored tiles that neighbouring reads share, each decoded by one thread only."""
+"""Decoded encoded tiles that neighbouring reads share, each decoded by one thread only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of one level put together from its stored tiles, each decoded once."""
+"""Regions of one level put together from its encoded tiles, each decoded once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from pathgene_rt.errors import SlideReadError, TileDecodeError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.slides.encoded_region import StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
 from pathgene_rt.slides.tiff.jpeg import SCALES, JpegTiles
@@ -21,10 +21,10 @@ from pathgene_rt.slides.tiff.layout import TiledLevel
 from pathgene_rt.slides.tiff.positioned_file import PositionedFile
 
 
-class StoredTiles:
-    """The stored tiles of one level. Every method may be called from any thread.
+class EncodedTiles:
+    """The encoded tiles of one level. Every method may be called from any thread.
 
-    A stored tile of which a region covers a part only is kept in ``cache`` for the regions beside
+    An encoded tile of which a region covers a part only is kept in ``cache`` for the regions beside
     it, so that it is decoded once if they are read in
     :func:`~pathgene_rt.tiles.read_order.locality_order`. One that a region covers wholly is decoded
     straight into that region where it lies there in one piece, and not kept.
@@ -41,7 +41,7 @@ class StoredTiles:
     ) -> None:
         self.layout = layout
         self.decodes = array("I", bytes(4 * len(layout.offsets)))
-        """How often each stored tile was decoded."""
+        """How often each encoded tile was decoded."""
         # Elements of these are Python's integers, which numpy's would have to become every time.
         self._offsets = array("q", layout.offsets.tobytes())
         self._byte_counts = array("q", layout.byte_counts.tobytes())
@@ -51,17 +51,17 @@ class StoredTiles:
         self._cache = cache
         self._background = background
         self._of_thread = threading.local()
-        self.stored_level = StoredLevel(
+        self.encoded_level = EncodedLevel(
             layout.tiles.codec, layout.size_px, layout.tile_px, background, layout.tiles.chroma
         )
 
-    def storage(self) -> str:
-        """See :meth:`Slide.storage`."""
+    def encoding_signature(self) -> str:
+        """See :meth:`Slide.encoding_signature`."""
         present = np.flatnonzero(self.layout.byte_counts)
         if not len(present) or not isinstance(self.layout.tiles, JpegTiles):
             return ""
         with self._file as file:
-            return self.layout.tiles.storage(self._stored(file, int(present[0])))
+            return self.layout.tiles.encoding_signature(self._stored(file, int(present[0])))
 
     def scale(self, corner: tuple[int, int], shrink: int) -> int:
         """The most that decoding can reduce a region at ``corner``, to be reduced by ``shrink``."""
@@ -117,7 +117,7 @@ class StoredTiles:
                         ]
                         self._cache.release(tile, (lower - upper) * (last - first))
 
-    def region(self, corner: tuple[int, int], side: int) -> StoredRegion:
+    def region(self, corner: tuple[int, int], side: int) -> EncodedRegion:
         """What :meth:`fill` decodes for ``side`` pixels a side, as it is stored.
 
         Raises TileDecodeError, SlideReadError.
@@ -135,7 +135,7 @@ class StoredTiles:
                         streams[number] = layout.tiles.complete(self._stored(file, number))
                     except ValueError as error:
                         raise self._damaged(number, str(error)) from error
-        return StoredRegion(self.stored_level, corner, side, streams)
+        return EncodedRegion(self.encoded_level, corner, side, streams)
 
     @contextmanager
     def _reading(self) -> Iterator[PositionedFile]:
@@ -161,7 +161,7 @@ class StoredTiles:
         shape: tuple[int, int, int],
         target: UInt8Array,
     ) -> None:
-        """Fill ``target`` with what lies on the level of a stored tile of ``shape``."""
+        """Fill ``target`` with what lies on the level of an encoded tile of ``shape``."""
         if target.shape == shape and target.flags.c_contiguous:
             self._decode(file, number, target)
             return
@@ -186,7 +186,7 @@ class StoredTiles:
 
     def _damaged(self, number: int, why: str) -> TileDecodeError:
         return TileDecodeError(
-            f"{self._slide_id}: stored tile {number} of level {self._level} cannot be decoded "
+            f"{self._slide_id}: encoded tile {number} of level {self._level} cannot be decoded "
             f"({why}); the file is damaged: copy or scan it again"
         )
 

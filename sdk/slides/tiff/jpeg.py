@@ -84,7 +84,7 @@ class JpegTiles:
         adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([self.ycbcr])
         return _START + adobe + self.tables[2:].removesuffix(_END)
 
-    def storage(self, stored: bytes) -> str:
+    def encoding_signature(self, stored: bytes) -> str:
         """A short name for how ``stored`` is compressed: photometric, quantisation and subsampling.
 
         Of one tile size, it is the same for all slides of a scanner at one quality.

@@ -51,7 +51,7 @@ class Jpeg2000Tiles:
 
     @property
     def chroma(self) -> Int32Array | None:
-        """See :class:`~pathgene_rt.slides.encoded_region.StoredLevel`."""
+        """See :class:`~pathgene_rt.slides.encoded_region.EncodedLevel`."""
         return CHROMA if self.ycbcr else None
 
     def complete(self, stored: bytes) -> bytes:

@@ -26,7 +26,7 @@ from pathgene_rt.slides.tiff.jpeg2000 import (
 
 MAX_SIDE_PX = 1 << 21
 MAX_TILE_PX = 1 << 24
-"""Of one stored tile: 4096 x 4096 px, 48 MB decoded."""
+"""Of one encoded tile: 4096 x 4096 px, 48 MB decoded."""
 
 MAX_DIRECTORIES = 1024
 _SLACK_BYTES = 1 << 16
@@ -37,7 +37,7 @@ _RGB, _YCBCR = 2, 6
 
 @dataclass(frozen=True)
 class TiledLevel:
-    """A level whose stored tiles can be decoded one by one.
+    """A level whose encoded tiles can be decoded one by one.
 
     ``size_px`` and ``tile_px`` are (w, h); tiles go in rows of ``across``, the last of a row or
     column reaching past the level's edge. ``offsets`` and ``byte_counts`` int64 [tiles] are places
@@ -171,14 +171,14 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
         )
     if not (min(tile_px) > 0 and tile_px[0] * tile_px[1] <= MAX_TILE_PX):
         raise SlideOpenError(
-            f"{path}: claims stored tiles of {tile_px[0]} x {tile_px[1]} px; up to "
+            f"{path}: claims encoded tiles of {tile_px[0]} x {tile_px[1]} px; up to "
             f"{MAX_TILE_PX} px in all are read: the file is damaged, or convert it"
         )
     expected = -(-size_px[0] // tile_px[0]) * -(-size_px[1] // tile_px[1])
     expected *= int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
     if len(page.dataoffsets) != expected or len(page.databytecounts) != expected:
         raise SlideOpenError(
-            f"{path}: directory {number} needs {expected} stored tiles but lists "
+            f"{path}: directory {number} needs {expected} encoded tiles but lists "
             f"{len(page.dataoffsets)}; the file is damaged: copy it again"
         )
     offsets = np.array(page.dataoffsets, dtype=np.uint64)
@@ -189,7 +189,7 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
     outside = present & ((offsets > limit) | (byte_counts > limit - np.minimum(offsets, limit)))
     if outside.any():
         raise SlideOpenError(
-            f"{path}: cut short (it has {file_bytes} bytes, but stored tile "
+            f"{path}: cut short (it has {file_bytes} bytes, but encoded tile "
             f"{int(np.argmax(outside))} of directory {number} lies beyond); copy it again"
         )
     tiles, why_not = _storage(page)
@@ -230,7 +230,7 @@ def _storage(page: Any) -> tuple[JpegTiles | Jpeg2000Tiles | None, str]:
 
 
 def _is_full_colour(page: Any, tile_px: tuple[int, int]) -> bool:
-    """Whether the first stored tile of JPEG 2000 has three components of its whole size."""
+    """Whether the first encoded tile of JPEG 2000 has three components of its whole size."""
     first = next((k for k, count in enumerate(page.databytecounts) if count), None)
     if first is None:
         return True

@@ -1,4 +1,4 @@
-"""Tiled TIFF slides (Aperio, Philips, Leica, generic), stored tile by stored tile.
+"""Tiled TIFF slides (Aperio, Philips, Leica, generic), encoded tile by encoded tile.
 
 OpenSlide opens each file too: for its metadata, so that a slide is the same whoever reads its
 pixels, and for the levels that are stored in another way.
@@ -19,19 +19,19 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import UInt8Array
-from pathgene_rt.slides.encoded_region import StoredLevel, StoredRegion
+from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
-from pathgene_rt.slides.tiff.encoded_tiles import StoredTiles
+from pathgene_rt.slides.tiff.encoded_tiles import EncodedTiles
 from pathgene_rt.slides.tiff.jpeg import JpegTiles
 from pathgene_rt.slides.tiff.layout import TiledLevel, pyramid_levels, read_directories
 from pathgene_rt.slides.tiff.positioned_file import PositionedFile
 
 CACHE_BYTES = 128 << 20
-"""Three rows of stored tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
+"""Three rows of encoded tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
 (of 1,024 px: two). Fewer tiles of larger ones are kept, and some are then decoded again."""
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -65,7 +65,7 @@ def open_tiff(path: Path, mpp: float | None) -> TiffReader | OpenSlideReader | N
 
 class TiffReader:
     """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` of decoded tiles, and a
-    stored tile and a region of each thread that reads.
+    encoded tile and a region of each thread that reads.
 
     Where a level-0 corner falls between two pixels of a level, the nearest pixel is the region's
     first. OpenSlide interpolates there (its Leica reader rounds towards zero, and so do we).
@@ -84,7 +84,7 @@ class TiffReader:
         self._file = SharedHandle(file, file.close)
         cache = DecodeCache(CACHE_BYTES)
         self._levels = [
-            StoredTiles(self.info.slide_id, number, level, self._file, cache, openslide.background)
+            EncodedTiles(self.info.slide_id, number, level, self._file, cache, openslide.background)
             if isinstance(level, TiledLevel)
             else level
             for number, level in enumerate(levels)
@@ -108,25 +108,25 @@ class TiffReader:
         ]
         if others:
             names.append(f"{self._openslide.reader} ({'; '.join(others)})")
-        return f"stored tiles by {', '.join(names)}"
+        return f"encoded tiles by {', '.join(names)}"
 
     @property
     def decodes(self) -> tuple[int, int]:
-        """How many stored tiles were decoded, and how often in all."""
+        """How many encoded tiles were decoded, and how often in all."""
         counts = [level.decodes for level in self._direct]
         return sum(sum(map(bool, level)) for level in counts), sum(map(sum, counts))
 
     @property
-    def _direct(self) -> list[StoredTiles]:
-        return [level for level in self._levels if isinstance(level, StoredTiles)]
+    def _direct(self) -> list[EncodedTiles]:
+        return [level for level in self._levels if isinstance(level, EncodedTiles)]
 
-    def storage(self, level: int) -> str:
-        """See :meth:`Slide.storage`."""
+    def encoding_signature(self, level: int) -> str:
+        """See :meth:`Slide.encoding_signature`."""
         stored = self._levels[level]
-        return "" if isinstance(stored, str) else stored.storage()
+        return "" if isinstance(stored, str) else stored.encoding_signature()
 
-    def stored(self, level: int) -> LevelSource | None:
-        """See :meth:`Slide.stored`."""
+    def encoded_source(self, level: int) -> LevelSource | None:
+        """See :meth:`Slide.encoded_source`."""
         tiles = self._levels[level]
         return None if isinstance(tiles, str) else LevelSource(tiles, self.info.downsamples[level])
 
@@ -184,20 +184,20 @@ class TiffReader:
 
 @dataclass(frozen=True)
 class LevelSource:
-    """A :class:`~pathgene_rt.slides.slide.StoredSource`: ``tiles`` of a level that is
+    """A :class:`~pathgene_rt.slides.slide.EncodedSource`: ``tiles`` of a level that is
     ``downsample`` times coarser than level 0.
     """
 
-    tiles: StoredTiles
+    tiles: EncodedTiles
     downsample: float
 
     @property
-    def level(self) -> StoredLevel:
-        """See :attr:`StoredSource.level`."""
-        return self.tiles.stored_level
+    def level(self) -> EncodedLevel:
+        """See :attr:`EncodedSource.level`."""
+        return self.tiles.encoded_level
 
-    def region(self, xy_px: tuple[int, int], side_px: int) -> StoredRegion:
-        """See :meth:`StoredSource.region`."""
+    def region(self, xy_px: tuple[int, int], side_px: int) -> EncodedRegion:
+        """See :meth:`EncodedSource.region`."""
         return self.tiles.region(_corner(self.tiles.layout, xy_px, self.downsample), side_px)
 
 

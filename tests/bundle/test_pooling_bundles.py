@@ -15,18 +15,17 @@ from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BagError, BundleError, VerificationError
 from pathgene_rt.export import encoder as encoder_module
-from pathgene_rt.export import export_bundle
-from pathgene_rt.export import incremental_pooling as fold
+from pathgene_rt.export import export_bundle, incremental_pooling
 from pathgene_rt.export.check import difference
 from pathgene_rt.export.request import ExportRequest, HeadRequest
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.heads.incremental_pooling import FoldEngine, Folding
+from pathgene_rt.heads.incremental_pooling import IncrementalPooling, PoolingEngine
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import EngineOptions
 from tests.support.exported_models import TinyEncoder, write_head, write_tiny_encoder
 from tests.support.tiny_models import write_files
 
-FOLD = "folds/egfr.onnx"
+FOLD = "pooling/egfr.onnx"
 SMALL = Preprocess(tile_px=64, resize_px=48)
 
 
@@ -41,8 +40,8 @@ def tiny_encoder() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle as a folder, of a head that folds (egfr) and one that does not (dsmil)."""
-    work = tmp_path_factory.mktemp("folds")
+    """A bundle as a folder, of heads that pool incrementally (egfr) and not (dsmil)."""
+    work = tmp_path_factory.mktemp("pooling")
     heads = (write_head(work / "egfr.pt", "abmil"), write_head(work / "tp53.pt", "dsmil"))
     request = ExportRequest(
         encoder=write_tiny_encoder(work / "encoder.pth"),
@@ -55,27 +54,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "lung.pgrt"
 
 
-def test_the_bundle_folds_its_golden_bag(folder: Path) -> None:
+def test_the_bundle_pools_its_golden_bag(folder: Path) -> None:
     with Bundle.open(folder) as bundle:
         egfr, tp53 = bundle.heads
-        assert egfr.fold is not None and tp53.fold is None
-        assert egfr.fold.file == FOLD and FOLD in bundle.manifest.files
+        assert egfr.pooling is not None and tp53.pooling is None
+        assert egfr.pooling.file == FOLD and FOLD in bundle.manifest.files
         golden = bundle.golden("egfr")
         for backend in ("openvino", "onnxruntime"):
             factory = EngineFactory(bundle, EngineOptions(backend=backend, cache_dir=None))
-            with factory.fold(egfr.fold) as engine:
-                folding = Folding(FoldEngine(egfr, egfr.fold, engine))
+            with factory.pooling(egfr.pooling) as engine:
+                pooling = IncrementalPooling(PoolingEngine(egfr, egfr.pooling, engine))
                 for start in range(0, len(golden["features"]), 10):
                     part = golden["features"][start : start + 10]
-                    folding.add(np.arange(start, start + len(part)), part)
+                    pooling.add(np.arange(start, start + len(part)), part)
                 for output, actual in (
-                    ("logits", folding.logits()),
-                    ("attention", folding.attention()),
+                    ("logits", pooling.logits()),
+                    ("attention", pooling.attention()),
                 ):
-                    assert difference(output, actual, golden[output]) <= fold.FOLD_LIMIT
+                    assert (
+                        difference(output, actual, golden[output])
+                        <= incremental_pooling.POOLING_LIMIT
+                    )
 
 
-def test_a_large_bag_is_folded_with_the_same_result(
+def test_a_large_bag_is_pooled_incrementally_with_the_same_result(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -87,16 +89,19 @@ def test_a_large_bag_is_folded_with_the_same_result(
         bag = FeatureBag("slide", features, xy, 64, 0.5, 64.0, None)
         with HeadPanel(bundle, factory) as panel:
             whole, whole_attention = panel.predict(bag)
-            monkeypatch.setattr("pathgene_rt.heads.panel.FOLDED_FROM", 2999)
+            monkeypatch.setattr("pathgene_rt.heads.panel.POOLED_INCREMENTALLY_FROM", 2999)
             monkeypatch.setattr(panel._engines["egfr"], "submit", None)  # its graph is not asked
-            folded, folded_attention = panel.predict(bag)
+            pooled, pooled_attention = panel.predict(bag)
             bag.features[77] = np.nan
             with pytest.raises(BagError, match="tile 77"):
                 panel.predict(bag)
-    assert folded_attention.keys() == whole_attention.keys()
+    assert pooled_attention.keys() == whole_attention.keys()
     for name, attention in whole_attention.items():
-        assert difference("attention", folded_attention[name], attention) <= fold.FOLD_LIMIT
-    for one, other in zip(whole, folded, strict=True):
+        assert (
+            difference("attention", pooled_attention[name], attention)
+            <= incremental_pooling.POOLING_LIMIT
+        )
+    for one, other in zip(whole, pooled, strict=True):
         np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
 
 
@@ -114,46 +119,46 @@ def changed(files: dict[str, bytes], edit: Callable[[dict[str, Any]], None]) -> 
     return {**files, "bundle.json": json.dumps(manifest).encode()}
 
 
-def test_a_bundle_without_folds_still_opens(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_pooling_still_opens(folder: Path, tmp_path: Path) -> None:
     """As bundles were written before there were any."""
 
     def without(manifest: dict[str, Any]) -> None:
         for head in manifest["heads"]:
-            del head["fold"]
+            del head["pooling"]
         del manifest["files"][FOLD]
 
     files = contents(folder)
     del files[FOLD]
     with Bundle.open(write_files(tmp_path / "b.pgrt", changed(files, without))) as bundle:
-        assert [head.fold for head in bundle.heads] == [None, None]
+        assert [head.pooling for head in bundle.heads] == [None, None]
 
 
 def wider(manifest: dict[str, Any]) -> None:
-    manifest["heads"][0]["fold"]["model"]["inputs"][0]["shape"] = ["n", 13]
+    manifest["heads"][0]["pooling"]["model"]["inputs"][0]["shape"] = ["n", 13]
 
 
 def without_scores(manifest: dict[str, Any]) -> None:
-    del manifest["heads"][0]["fold"]["model"]["outputs"][0]
+    del manifest["heads"][0]["pooling"]["model"]["outputs"][0]
 
 
 def of_the_other_head(manifest: dict[str, Any]) -> None:
-    manifest["heads"][0]["fold"]["file"] = "heads/egfr.onnx"
+    manifest["heads"][0]["pooling"]["file"] = "heads/egfr.onnx"
 
 
 def not_listed(manifest: dict[str, Any]) -> None:
-    manifest["heads"][0]["fold"]["file"] = "folds/other.onnx"
+    manifest["heads"][0]["pooling"]["file"] = "pooling/other.onnx"
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (wider, "fold graph of head egfr is not of the form"),
-        (without_scores, "fold graph of head egfr is not of the form"),
+        (wider, "pooling graph of head egfr is not of the form"),
+        (without_scores, "pooling graph of head egfr is not of the form"),
         (of_the_other_head, r"hash of heads/egfr\.onnx differs"),
-        (not_listed, r"folds/other\.onnx is not in the file list"),
+        (not_listed, r"pooling/other\.onnx is not in the file list"),
     ],
 )
-def test_a_fold_that_does_not_fit_is_refused(
+def test_a_pooling_graph_that_does_not_fit_is_refused(
     folder: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     path = write_files(tmp_path / "b.pgrt", changed(contents(folder), edit))
@@ -161,22 +166,26 @@ def test_a_fold_that_does_not_fit_is_refused(
         Bundle.open(path)
 
 
-def test_a_damaged_fold_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_pooling_graph_is_refused(folder: Path, tmp_path: Path) -> None:
     files = contents(folder)
     files[FOLD] = files[FOLD][:-1] + bytes([files[FOLD][-1] ^ 1])
-    with pytest.raises(BundleError, match=r"folds/egfr\.onnx .* is damaged"):
+    with pytest.raises(BundleError, match=r"pooling/egfr\.onnx .* is damaged"):
         Bundle.open(write_files(tmp_path / "b.pgrt", files))
 
 
-def test_a_fold_that_differs_from_torch_is_not_written(
+def test_a_pooling_graph_that_differs_from_torch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(self: Any, features: Any, group: Any, peak: Any, total: Any, pooled: Any) -> Any:
-        scores, *state, logits = folded(self, features, group, peak, total, pooled)
+    def forward(
+        self: Any, features: Any, group: Any, running_max: Any, sum_exp: Any, weighted_sum: Any
+    ) -> Any:
+        scores, *state, logits = unchanged(
+            self, features, group, running_max, sum_exp, weighted_sum
+        )
         return scores, *state, logits + 1e-4
 
-    folded = fold.FoldGraph.forward
-    monkeypatch.setattr(fold.FoldGraph, "forward", forward)
+    unchanged = incremental_pooling.PoolingGraph.forward
+    monkeypatch.setattr(incremental_pooling.PoolingGraph, "forward", forward)
     request = ExportRequest(
         encoder=write_tiny_encoder(tmp_path / "encoder.pth"),
         out=tmp_path / "lung.pgrt",
@@ -184,7 +193,8 @@ def test_a_fold_that_differs_from_torch_is_not_written(
         preprocess=SMALL,
     )
     with pytest.raises(
-        VerificationError, match="logits of folded head egfr differs from the original"
+        VerificationError,
+        match="logits of incrementally pooled head egfr differs from the original",
     ):
         export_bundle.export_bundle(request)
     assert not (tmp_path / "lung.pgrt").exists()

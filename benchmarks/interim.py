@@ -1,6 +1,6 @@
 """How often the intervals of partial slides hold, how wide they are, and what folding costs.
 
-    python benchmarks/anytime.py [--slides 100] [--train 80] [--backend onnxruntime]
+    python benchmarks/interim.py [--slides 100] [--train 80] [--backend onnxruntime]
 
 A generated cohort (training/synthetic/patches.py): tissue in pieces, tumour in patches of 2 to 40 %
 of it. Heads are trained on slides of their own, or seeded so that their attention is sharp. Of each
@@ -31,16 +31,16 @@ from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.head import HeadGraph
 from pathgene_rt.export.head_spec import head_model_spec
-from pathgene_rt.export.incremental_pooling import export_fold
+from pathgene_rt.export.incremental_pooling import export_pooling
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array
-from pathgene_rt.heads.incremental_pooling import FoldEngine
-from pathgene_rt.heads.interim import Anytime
+from pathgene_rt.heads.incremental_pooling import PoolingEngine
+from pathgene_rt.heads.interim import InterimPredictor
 from pathgene_rt.heads.prediction import Prediction, make_prediction
 from pathgene_rt.heads.run import HeadResult, run_heads
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.tiles.balanced_order import even_order
+from pathgene_rt.tiles.balanced_order import balanced_order
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head
@@ -87,7 +87,7 @@ class Panel:
 
     def __init__(self, by_name: Mapping[str, Head], backend: str) -> None:
         self.specs: list[HeadSpec] = []
-        self.folds: dict[str, FoldEngine] = {}
+        self.pooling: dict[str, PoolingEngine] = {}
         self._engines: dict[str, Engine] = {}
         for name, head in by_name.items():
             self._add(name, head, backend)
@@ -105,9 +105,9 @@ class Panel:
         graph = to_onnx(
             HeadGraph(head), {"features": torch.from_numpy(example[:9])}, tuple(expected)
         )
-        fold = None
+        pooling = None
         if isinstance(head, AttentionHead):
-            fold = export_fold(
+            pooling = export_pooling(
                 name, head, example, lambda bag: _in_torch(head, bag), weights_sha256=_SHA256
             )
         model = head_model_spec(
@@ -122,13 +122,13 @@ class Panel:
             weights_sha256=_SHA256,
         )
         spec = HeadSpec(
-            model=model, file="", task=Task(kind="other"), fold=fold.spec if fold else None
+            model=model, file="", task=Task(kind="other"), pooling=pooling.spec if pooling else None
         )
         self.specs.append(spec)
         self._engines[name] = _compiled(graph, model, backend)
-        if fold is not None:
-            engine = _compiled(fold.graph, fold.spec.model, backend)
-            self.folds[name] = FoldEngine(spec, fold.spec, engine)
+        if pooling is not None:
+            engine = _compiled(pooling.graph, pooling.spec.model, backend)
+            self.pooling[name] = PoolingEngine(spec, pooling.spec, engine)
 
 
 def measure(panel: Panel, slides: Sequence[FeatureBag]) -> Iterator[Row]:
@@ -163,8 +163,8 @@ def measure(panel: Panel, slides: Sequence[FeatureBag]) -> Iterator[Row]:
 
 def _partial(panel: Panel, bag: FeatureBag) -> Iterator[tuple[float, tuple[Prediction, ...]]]:
     """The predictions with intervals as tiles come in, at each share of them."""
-    order = even_order(bag.coords).rows
-    anytime = Anytime(panel.specs, panel.folds, panel.run, total=len(bag))
+    order = balanced_order(bag.coords).rows
+    anytime = InterimPredictor(panel.specs, panel.pooling, panel.run, total=len(bag))
     for share in SHARES:
         end = int(share * len(bag))
         while anytime.done < end:

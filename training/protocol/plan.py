@@ -13,11 +13,11 @@ from pathgene_rt.training import heads
 from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
 from pathgene_rt.training.data.labels import LabelTable, listed, read_labels
+from pathgene_rt.training.data.privileged import Privileged, read_privileged
 from pathgene_rt.training.data.targets import Targets, select_labelled
 from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.loop import bag_inputs
 from pathgene_rt.training.losses import weighted_binary_cross_entropy
-from pathgene_rt.training.privileged import Privileged, read_privileged
 from pathgene_rt.training.protocol.folds import given_folds, make_folds
 
 _GIB = 1 << 30
