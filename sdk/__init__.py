@@ -10,8 +10,9 @@ Names are loaded when first used, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pathgene_rt.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from pathgene_rt.bundle.bundle import Bundle
@@ -47,33 +48,25 @@ __all__ = [
     "write_features",
 ]
 
-_HOMES = {
-    "Bundle": "bundle.bundle",
-    "CancellationToken": "cancellation",
-    "EngineOptions": "options",
-    "FeatureBag": "features.bag",
-    "PathGeneError": "errors",
-    "PredictOptions": "options",
-    "Predictor": "predictor",
-    "Report": "report.report",
-    "ScanOptions": "scan.input",
-    "ScanProgress": "scan.progress",
-    "ScanSession": "scan.session",
-    "TensorRtOptions": "options",
-    "TissueOptions": "options",
-    "open_slide": "slides",
-    "predict_case": "cases.predict",
-    "read_features": "features.bag",
-    "write_features": "features.bag",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Bundle": "bundle.bundle",
+        "CancellationToken": "cancellation",
+        "EngineOptions": "options",
+        "FeatureBag": "features.bag",
+        "PathGeneError": "errors",
+        "PredictOptions": "options",
+        "Predictor": "predictor",
+        "Report": "report.report",
+        "ScanOptions": "scan.input",
+        "ScanProgress": "scan.progress",
+        "ScanSession": "scan.session",
+        "TensorRtOptions": "options",
+        "TissueOptions": "options",
+        "open_slide": "slides",
+        "predict_case": "cases.predict",
+        "read_features": "features.bag",
+        "write_features": "features.bag",
+    },
+)

@@ -1,0 +1,27 @@
+"""A slide's bag: the features of its tiles and where they lie, in memory and on disk.
+
+``bag`` has both, in the layout of CLAM's HDF5 files; ``pooling`` joins the bags of a case's slides.
+Imports the root only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pathgene_rt.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from pathgene_rt.features.bag import FeatureBag, read_features, write_features
+    from pathgene_rt.features.pooling import pool_bags
+
+__all__ = ["FeatureBag", "pool_bags", "read_features", "write_features"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "FeatureBag": "bag",
+        "pool_bags": "pooling",
+        "read_features": "bag",
+        "write_features": "bag",
+    },
+)
