@@ -2,8 +2,8 @@
 
 ``engine`` is the contract with the pipeline, ``backend`` that of a folder here, ``registry``
 chooses among them; ``cache/`` keeps what was built, ``qualify/`` finds and proves the precision. A
-backend is a folder and one line of ``registry``. Imports bundle, slides (their encoded regions) and the
-root: contracts, never the pipeline.
+backend is a folder and one line of ``registry``. Imports bundle, slides (their encoded regions) and
+the root: contracts, never the pipeline.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class FidelityLimits:
-    """How far a precision may move from float32 torch (DESIGN.md section 4)."""
+    """How far a precision may move from float32 torch (docs/design.md, "Limits")."""
 
     features: float
     probabilities: float

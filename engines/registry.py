@@ -32,7 +32,7 @@ BACKENDS: tuple[tuple[str, str], ...] = (
     ("openvino", "pathgene_rt.engines.openvino.backend"),
     ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend"),
 )
-"""(name, module) in the order in which ``auto`` prefers them (DESIGN.md section 4)."""
+"""(name, module) in the order in which ``auto`` prefers them."""
 
 GPU_BACKENDS = frozenset({"tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"})
 """Those that compute on an NVIDIA card."""

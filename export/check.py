@@ -18,7 +18,7 @@ from pathgene_rt.errors import VerificationError
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array
 
 ENCODER_LIMIT = 0.0005
-"""Largest fidelity error `e` of any golden tile (DESIGN.md section 4)."""
+"""Largest fidelity error `e` of any golden tile (docs/design.md)."""
 
 HEAD_LIMIT = 1e-4
 """Logits: difference over max(1, |torch|). Attention: difference over its largest weight, since

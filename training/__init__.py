@@ -2,7 +2,8 @@
 
 ``train`` is the way through, ``config`` its TOML, ``loop`` the training loop, ``checkpoint`` the
 files of weights. ``heads/`` and ``encoders/`` are the architectures, ``data/`` cohorts,
-``protocol/`` folds and figures, ``synthetic/`` generated slides. Imports the runtime; needs the extra `train`.
+``protocol/`` folds and figures, ``synthetic/`` generated slides. Imports the runtime; needs the
+extra `train`.
 """
 
 from __future__ import annotations

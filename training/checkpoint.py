@@ -1,6 +1,6 @@
 """Files of weights: read without pickle, loaded strictly, named by a hash, written atomically.
 
-The format of a head checkpoint is that of DESIGN.md section 4, "Head checkpoint".
+docs/design.md has the format of a head checkpoint.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps an encoder's resize and stem in float32 while the rest of it computes in bfloat16.
 
-From 128 up, bfloat16 holds no fractions: a resize that rounds to levels (DESIGN.md section 4)
+From 128 up, bfloat16 holds no fractions: a resize that rounds to levels (docs/design.md)
 would be one level off in a third of all pixels, which costs as much fidelity as the whole network
 does. The convolutions right behind it see the pixels' full contrast and are a hundredth of the
 work. OpenVINO keeps operations in float32 that carry its attribute "precise". Python can set

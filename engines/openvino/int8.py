@@ -2,7 +2,7 @@
 
 Only the two matrices of each MLP are quantised: they are over half of a Swin transformer's work.
 Everything else stays in what the CPU computes fastest. Quantising all that NNCF would choose moves
-features by more than the limit (DESIGN.md section 4).
+features by more than the limit (docs/design.md).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The fidelity error `e` of DESIGN.md section 4 over the tiles: its median and maximum."""
+    """The fidelity error `e` (docs/design.md) over the tiles: its median and maximum."""
 
     median: float
     maximum: float

@@ -33,7 +33,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 ScalePolicy = Literal["resample", "refuse"]
 
 HEAD_INPUTS = ("features", "coords", "edges")
-"""The vocabulary of head inputs (DESIGN.md section 4); a head declares those it uses."""
+"""The vocabulary of head inputs (docs/design.md, "Head graph"); a head declares those it uses."""
 
 POOLING_STATE = ("running_max", "sum_exp", "weighted_sum")
 """The tensors that hold what a pooling graph has seen of each group of tiles."""

@@ -2,7 +2,7 @@
 
 Reduced-size decoding keeps the lowest DCT coefficients of each 8 x 8 block, which costs far less
 than all of them and is close to means over pixels, but not the same. So it is tried: some tiles of
-a slide go through the encoder both ways, and must stay within the limits of DESIGN.md section 4.
+a slide go through the encoder both ways, and must stay within the limits (docs/design.md).
 The first slide of a kind is decoded in full and tried afterwards, so that it need not wait for its
 first batch; the verdict is kept for slides that are stored alike.
 

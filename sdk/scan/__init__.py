@@ -2,8 +2,8 @@
 
 ``session`` is what a scanner's software calls, with ``input`` and ``progress``; ``intake`` and
 ``assembler`` make fields of view into tiles, ``tissue_guess`` says which are worth encoding at
-once, ``deferred_tiles`` keeps the others, ``mosaic`` the overview; ``result`` is the report at the end.
-``simulator`` and ``stage`` play a scanner. Imports report and all below it.
+once, ``deferred_tiles`` keeps the others, ``mosaic`` the overview; ``result`` is the report at the
+end. ``simulator`` and ``stage`` play a scanner. Imports report and all below it.
 """
 
 from __future__ import annotations
