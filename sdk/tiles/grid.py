@@ -1,9 +1,9 @@
 """Which tiles of a slide are encoded, from which pyramid level, and how one is read.
 
-Scale rules (docs/design.md, "Tile"): the grid starts at level-0 (0, 0). The coarsest level of which a
-whole number of pixels makes one pixel of the bundle's scale, within its tolerance, is used without
-any resampling between pixels. Where there is none the slide is resampled or refused, as the bundle
-says. Detail that was never scanned is not invented: a coarser slide is always refused.
+Scale rules (docs/design.md, "Tile"): the grid starts at level-0 (0, 0). The coarsest level of which
+a whole number of pixels makes one pixel of the bundle's scale, within its tolerance, is used
+without any resampling between pixels. Where there is none the slide is resampled or refused, as the
+bundle says. Detail that was never scanned is not invented: a coarser slide is always refused.
 """
 
 from __future__ import annotations
