@@ -52,7 +52,7 @@ class CaseBatch:
 
     def _is_complete(self, case: Case) -> bool:
         from pathgene_rt.cases.report import CaseSlide, is_complete_case
-        from pathgene_rt.report.writer import is_complete_report
+        from pathgene_rt.report.stored import is_complete_report
 
         bundle = self._predictor.bundle.sha256
         folders = [self._slide_folder(slide) for slide in case.slides]

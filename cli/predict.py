@@ -82,7 +82,7 @@ def predict(
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.report.writer import is_complete_report
+    from pathgene_rt.report.stored import is_complete_report
     from pathgene_rt.slides.find import find_slides
 
     console = Console(json=json, quiet=quiet)

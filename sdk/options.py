@@ -136,7 +136,7 @@ class EngineOptions:
 class TissueOptions:
     """What counts as tissue. Areas are in square micrometres, so that they hold at any scale.
 
-    Pieces smaller than ``min_area_um2`` are dust; holes up to ``max_hole_um2`` are filled (fat and
+    Regions smaller than ``min_area_um2`` are dust; holes up to ``max_hole_um2`` are filled (fat and
     lumens stay in). A tile is kept if at least ``min_tile_share`` of it is tissue.
     """
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import reason, sha256, writable_folder, write_json
+from pathgene_rt.files import reason, writable_folder, write_json
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.report.report import (
     RESEARCH_USE,
@@ -23,7 +23,7 @@ from pathgene_rt.report.report import (
     utc_now,
     without_nan,
 )
-from pathgene_rt.report.writer import REPORT_FILE
+from pathgene_rt.report.stored import StoredReport
 
 SCHEMA_VERSION = 1
 CASE_FILE = "case.json"
@@ -43,24 +43,13 @@ class CaseSlide:
     @classmethod
     def from_report(cls, folder: Path) -> CaseSlide:
         """The slide whose report lies in ``folder``. Raises OutputError."""
-        path = folder / REPORT_FILE
-        try:
-            raw = path.read_bytes()
-            document = json.loads(raw)
-            provenance = document["provenance"]
-            engine = provenance["engines"]["encoder"]
-            return cls(
-                slide_id=str(document["slide"]),
-                tiles=int(provenance["tiles"]["count"]),
-                report_sha256=sha256(raw),
-                encoder=f"{engine['backend']} {engine['precision']}",
-            )
-        except OSError as error:
-            raise OutputError(
-                f"cannot read {path}: {reason(error)}; predict its slide again"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{path} is no report; predict its slide again") from error
+        report = StoredReport.read(folder)
+        return cls(
+            slide_id=report.slide_id,
+            tiles=report.tiles,
+            report_sha256=report.sha256,
+            encoder=report.encoder,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

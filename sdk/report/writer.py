@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from pathgene_rt.report.attention import (
 )
 from pathgene_rt.report.geojson import write_geojson
 from pathgene_rt.report.heatmap import HeatmapText, draw_heatmap
-from pathgene_rt.report.report import SCHEMA_VERSION, Report
+from pathgene_rt.report.report import Report
+from pathgene_rt.report.stored import REPORT_FILE
 
-REPORT_FILE = "report.json"
 GEOJSON_FILE = "attention.geojson"
 FEATURES_FILE = "features.h5"
 
@@ -112,25 +111,6 @@ def write_report(
     )
     write_json(folder / REPORT_FILE, written.to_dict())
     return written
-
-
-def is_complete_report(
-    folder: Path, bundle_sha256: str, *, features: bool = False, partial: bool = False
-) -> bool:
-    """Whether ``folder`` holds a whole report made with that bundle, and all files it lists; with
-    ``features``, the features are among them; with ``partial``, it may be of part of the tiles.
-    """
-    try:
-        document = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        return (
-            document["schema_version"] == SCHEMA_VERSION
-            and document["provenance"]["bundle"]["sha256"] == bundle_sha256
-            and all((folder / name).is_file() for name in document["files"].values())
-            and ("features" in document["files"] or not features)
-            and (partial or document["partial"] is None)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def _shown(attention: Float32Array, prediction: Prediction) -> _Shown:

@@ -1,4 +1,4 @@
-"""Connected pieces and holes of a binary mask, with numpy alone.
+"""Connected components and holes of a binary mask, with numpy alone.
 
 Rows are taken apart into runs; runs that touch between neighbouring rows are edges of a graph. Its
 components are found by hooking every root to its smallest neighbour and shortening paths, as in
@@ -19,36 +19,36 @@ IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The pieces of a mask. ``lengths`` int64 [R] are its runs in reading order, ``piece_of`` [R]
-    the piece of each, ``areas_px`` int64 [P] the pixels of each piece.
+class Components:
+    """The connected components of a mask. ``lengths`` int64 [R] are its runs in reading order,
+    ``labels`` [R] the component of each, ``areas_px`` int64 [C] the pixels of each component.
     """
 
     lengths: Int64Array
-    piece_of: IntArray
+    labels: IntArray
     areas_px: Int64Array
 
 
 def remove_small(mask: BoolArray, min_px: float) -> tuple[BoolArray, int]:
-    """``mask`` [h, w] without pieces (8-connected) of fewer than ``min_px`` pixels, and how many
-    pieces are left.
+    """``mask`` [h, w] without components (8-connected) of fewer than ``min_px`` pixels, and how
+    many are left.
     """
-    pieces = find_pieces(mask, diagonal=True)
-    return _select(mask, pieces, pieces.areas_px >= min_px)
+    components = connected_components(mask, diagonal=True)
+    return _select(mask, components, components.areas_px >= min_px)
 
 
 def fill_holes(mask: BoolArray, max_px: float) -> BoolArray:
     """``mask`` [h, w] with the holes (4-connected, not open to the border) of up to ``max_px``."""
     outside = np.pad(~mask, 1, constant_values=True)
-    pieces = find_pieces(outside, diagonal=False)
-    fill = pieces.areas_px <= max_px
-    fill[pieces.piece_of[0]] = False  # the first run is the border that was added around
-    holes, _ = _select(outside, pieces, fill)
+    components = connected_components(outside, diagonal=False)
+    fill = components.areas_px <= max_px
+    fill[components.labels[0]] = False  # the first run is the border that was added around
+    holes, _ = _select(outside, components, fill)
     return mask | holes[1:-1, 1:-1]
 
 
-def find_pieces(mask: BoolArray, diagonal: bool) -> Pieces:
-    """The connected pieces of ``mask`` [h, w], across corners too if ``diagonal``."""
+def connected_components(mask: BoolArray, diagonal: bool) -> Components:
+    """The connected components of ``mask`` [h, w], across corners too if ``diagonal``."""
     height, width = mask.shape
     stride = width + 2
     padded = np.zeros((height, stride), dtype=np.int8)
@@ -62,10 +62,10 @@ def find_pieces(mask: BoolArray, diagonal: bool) -> Pieces:
     above = np.repeat(np.arange(len(starts)), counts)
     offset_in_run = np.arange(len(above)) - np.repeat(np.cumsum(counts) - counts, counts)
     below = np.repeat(first, counts) + offset_in_run
-    roots, piece_of = np.unique(_roots(len(starts), above, below), return_inverse=True)
+    roots, labels = np.unique(_roots(len(starts), above, below), return_inverse=True)
     lengths = (ends - starts).astype(np.int64)
-    areas = np.bincount(piece_of, weights=lengths, minlength=len(roots)).astype(np.int64)
-    return Pieces(lengths, piece_of, areas)
+    areas = np.bincount(labels, weights=lengths, minlength=len(roots)).astype(np.int64)
+    return Components(lengths, labels, areas)
 
 
 def _roots(count: int, a: IntArray, b: IntArray) -> IntArray:
@@ -81,8 +81,8 @@ def _roots(count: int, a: IntArray, b: IntArray) -> IntArray:
     return parent
 
 
-def _select(mask: BoolArray, pieces: Pieces, keep: BoolArray) -> tuple[BoolArray, int]:
-    """The pixels of the pieces to ``keep`` [P]. Runs come in the order in which pixels are read."""
+def _select(mask: BoolArray, components: Components, keep: BoolArray) -> tuple[BoolArray, int]:
+    """The pixels of the components to ``keep`` [C]. Runs come in reading order, as pixels do."""
     selected = np.zeros_like(mask)
-    selected[mask] = np.repeat(keep[pieces.piece_of], pieces.lengths)
+    selected[mask] = np.repeat(keep[components.labels], components.lengths)
     return selected, int(np.count_nonzero(keep))

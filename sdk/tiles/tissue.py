@@ -48,9 +48,9 @@ PEN_MARGIN_UM = 40.0
 class TissueMask:
     """``mask`` bool [h, w], pixels of ``mpp`` um from level-0 (0, 0) on.
 
-    ``quality`` is for the report: ``tissue_area_mm2``, ``tissue_share``, ``pieces``,
-    ``pen_area_mm2``, ``pen_share`` (shares of the whole slide), ``chroma_threshold`` (of 255) and
-    ``mask_mpp``.
+    ``quality`` is for the report: ``tissue_area_mm2``, ``tissue_share``, ``tissue_regions``
+    (connected components of the mask), ``pen_area_mm2``, ``pen_share`` (shares of the whole slide),
+    ``chroma_threshold`` (of 255) and ``mask_mpp``.
     """
 
     mask: BoolArray
@@ -94,13 +94,13 @@ def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMa
     mask = (smooth >= threshold) & ~cool
     pixel_um2 = mpp * mpp
     mask = fill_holes(mask, options.max_hole_um2 / pixel_um2) & ~pen
-    mask, pieces = remove_small(mask, options.min_area_um2 / pixel_um2)
+    mask, regions = remove_small(mask, options.min_area_um2 / pixel_um2)
 
     tissue_px, pen_px = int(np.count_nonzero(mask)), int(np.count_nonzero(pen))
     quality = {
         "tissue_area_mm2": round(tissue_px * pixel_um2 / 1e6, 4),
         "tissue_share": round(tissue_px / mask.size, 4),
-        "pieces": pieces,
+        "tissue_regions": regions,
         "pen_area_mm2": round(pen_px * pixel_um2 / 1e6, 4),
         "pen_share": round(pen_px / mask.size, 4),
         "chroma_threshold": threshold,

@@ -207,3 +207,21 @@ def test_a_table_that_makes_no_sense_stops_before_any_work(folder: Path, tmp_pat
     assert finished.returncode == 2
     assert "case P1 has the slide b, which is not given" in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_reports_of_schema_version_1_are_skipped_and_serve_cases(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert run(folder, tmp_path, "--features").returncode == 0
+    for name in "abc":
+        path = tmp_path / name / "report.json"
+        document = json.loads(path.read_text())
+        document["quality"]["pieces"] = document["quality"].pop("tissue_regions")
+        path.write_text(json.dumps(document | {"schema_version": 1}))
+    finished = run(folder, tmp_path, *case_of(folder))
+    assert finished.returncode == 0, finished.stderr
+    slides, cases = ("a.svs", "b.svs", "c.svs"), ("P1", "P2")
+    assert statuses(finished) == {
+        **dict.fromkeys(slides, "skipped"),
+        **dict.fromkeys(cases, "done"),
+    }

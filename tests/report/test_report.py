@@ -20,7 +20,8 @@ from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report import writer as report_files
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
-from pathgene_rt.report.writer import is_complete_report, write_report
+from pathgene_rt.report.stored import is_complete_report
+from pathgene_rt.report.writer import write_report
 
 TILES = 6
 XY = np.stack([np.arange(TILES) % 3 * 512, np.arange(TILES) // 3 * 512], axis=1).astype(np.int32)
@@ -64,7 +65,7 @@ def make_report(*heads: str, **changes) -> Report:
         "predictions": tuple(predicted(head) for head in heads),
         "provenance": provenance,
         "attention": attention,
-        "quality": {"tissue_area_mm2": 12.5, "pieces": 2},
+        "quality": {"tissue_area_mm2": 12.5, "tissue_regions": 2},
         **changes,
     }
     return Report(**given)
@@ -79,7 +80,7 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def test_the_layout_of_schema_version_1(tmp_path: Path) -> None:
+def test_the_layout_of_schema_version_2(tmp_path: Path) -> None:
     """Whoever has to change this test changes the schema: raise SCHEMA_VERSION."""
     write(tmp_path, make_report(warnings=("careful",)))
     document = read(tmp_path)
@@ -95,9 +96,9 @@ def test_the_layout_of_schema_version_1(tmp_path: Path) -> None:
         "warnings",
         "files",
     ]
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["slide"] == "slide-1"
-    assert document["quality"] == {"tissue_area_mm2": 12.5, "pieces": 2}
+    assert document["quality"] == {"tissue_area_mm2": 12.5, "tissue_regions": 2}
     assert document["warnings"] == ["careful"]
     assert list(document["predictions"][0]) == [
         "head",

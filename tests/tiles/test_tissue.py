@@ -1,4 +1,4 @@
-"""Tissue: what is kept, what is left out, and the connected pieces underneath."""
+"""Tissue: what is kept, what is left out, and the connected components underneath."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
-from pathgene_rt.tiles.connected_components import fill_holes, find_pieces, remove_small
+from pathgene_rt.tiles.connected_components import connected_components, fill_holes, remove_small
 from pathgene_rt.tiles.tissue import TissueMask, tissue_mask
 from pathgene_rt.training.synthetic.tissue import GLASS_RGB, Pattern, Texture, draw_tissue
 
@@ -78,7 +78,7 @@ def test_a_block_of_tissue_is_found_where_it_is() -> None:
         found = masked(picture)
         overlap = (found.mask & truth).sum() / (found.mask | truth).sum()
         assert overlap > 0.9
-        assert found.quality["pieces"] == 1
+        assert found.quality["tissue_regions"] == 1
         assert found.quality["pen_share"] == 0
         assert found.quality["tissue_area_mm2"] == pytest.approx(150 * 120 * 64 / 1e6, rel=0.1)
 
@@ -91,7 +91,7 @@ def test_a_needle_biopsy_is_kept_and_dust_is_not() -> None:
     for x in range(60, 380, 60):
         image.paste(tissue(6, 6), (x, 12))  # 48 um
     found = masked(image)
-    assert found.quality["pieces"] == 1
+    assert found.quality["tissue_regions"] == 1
     assert found.quality["tissue_share"] < 0.12
     assert not found.mask[:20, 60:].any()
     shape = np.asarray(core) > 0
@@ -100,12 +100,12 @@ def test_a_needle_biopsy_is_kept_and_dust_is_not() -> None:
 
 @pytest.mark.parametrize("mpp", [4.0, 8.0, 16.0])
 def test_areas_count_in_micrometres(mpp: float) -> None:
-    """The same pixels are dust or a piece as their area says."""
+    """The same pixels are dust or a component as their area says."""
     image = glass()
     image.paste(tissue(13, 13, tumour_share=0.95), (100, 100))  # 169 px
     area_um2 = 169 * mpp**2
-    assert masked(image, mpp, min_area_um2=area_um2 * 1.3).quality["pieces"] == 0
-    assert masked(image, mpp, min_area_um2=area_um2 * 0.6).quality["pieces"] == 1
+    assert masked(image, mpp, min_area_um2=area_um2 * 1.3).quality["tissue_regions"] == 0
+    assert masked(image, mpp, min_area_um2=area_um2 * 0.6).quality["tissue_regions"] == 1
 
 
 @pytest.mark.parametrize("colour", [BLUE, GREEN, RED, BLACK])
@@ -155,7 +155,7 @@ def test_the_mask_of_the_real_slide(cmu_slide) -> None:
     with open_slide(cmu_slide) as slide:
         overview = slide.overview(8.0)
         found = tissue_mask(overview.rgb, overview.downsample * 0.499, TissueOptions())
-    assert found.quality["pieces"] == 1
+    assert found.quality["tissue_regions"] == 1
     assert found.quality["pen_share"] == 0
     assert 0.30 < found.quality["tissue_share"] < 0.38
     assert found.mask[100:180, 55:75].all()  # dermis, seen in the picture
@@ -185,17 +185,17 @@ def labels_by_flooding(mask: np.ndarray, diagonal: bool) -> list[set[tuple[int, 
     steps = [(0, 1), (1, 0), (0, -1), (-1, 0)]
     steps += [(1, 1), (1, -1), (-1, 1), (-1, -1)] if diagonal else []
     left = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
-    pieces = []
+    components = []
     while left:
-        piece, edge = set(), [left.pop()]
+        component, edge = set(), [left.pop()]
         while edge:
             y, x = edge.pop()
-            piece.add((y, x))
+            component.add((y, x))
             near = {(y + dy, x + dx) for dy, dx in steps} & left
             left -= near
             edge += near
-        pieces.append(piece)
-    return pieces
+        components.append(component)
+    return components
 
 
 masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
@@ -203,21 +203,21 @@ masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)
 
 @settings(max_examples=150, deadline=None)
 @given(mask=masks, diagonal=st.booleans())
-def test_pieces_are_those_of_flooding(mask: np.ndarray, diagonal: bool) -> None:
-    expected = sorted(len(piece) for piece in labels_by_flooding(mask, diagonal))
-    assert sorted(find_pieces(mask, diagonal).areas_px.tolist()) == expected
+def test_components_are_those_of_flooding(mask: np.ndarray, diagonal: bool) -> None:
+    expected = sorted(len(component) for component in labels_by_flooding(mask, diagonal))
+    assert sorted(connected_components(mask, diagonal).areas_px.tolist()) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(mask=masks, limit=st.integers(0, 12))
-def test_small_pieces_and_holes_are_those_of_flooding(mask: np.ndarray, limit: int) -> None:
+def test_small_components_and_holes_are_those_of_flooding(mask: np.ndarray, limit: int) -> None:
     kept = np.zeros_like(mask)
-    pieces = [p for p in labels_by_flooding(mask, True) if len(p) >= limit]
-    for piece in pieces:
-        kept[tuple(np.array(sorted(piece)).T)] = True
+    components = [p for p in labels_by_flooding(mask, True) if len(p) >= limit]
+    for component in components:
+        kept[tuple(np.array(sorted(component)).T)] = True
     found, count = remove_small(mask, limit)
     np.testing.assert_array_equal(found, kept)
-    assert count == len(pieces)
+    assert count == len(components)
 
     filled = mask.copy()
     height, width = mask.shape
@@ -228,7 +228,7 @@ def test_small_pieces_and_holes_are_those_of_flooding(mask: np.ndarray, limit: i
     np.testing.assert_array_equal(fill_holes(mask, limit), filled)
 
 
-def test_long_winding_pieces_are_one() -> None:
+def test_a_long_winding_component_is_one() -> None:
     """A snake through all rows: the worst case for labels that spread step by step."""
     mask = np.zeros((401, 300), dtype=bool)
     mask[::2] = True
@@ -237,7 +237,7 @@ def test_long_winding_pieces_are_one() -> None:
     assert remove_small(mask, 1)[1] == 1
 
 
-def test_pieces_of_a_large_mask_take_a_fraction_of_a_second() -> None:
+def test_components_of_a_large_mask_take_a_fraction_of_a_second() -> None:
     field = np.random.default_rng(0).random((125, 125), dtype=np.float32)
     mask = np.asarray(Image.fromarray(field).resize((2000, 2000), Image.Resampling.BICUBIC)) > 0.5
     start = time.process_time()

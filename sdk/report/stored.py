@@ -1,0 +1,85 @@
+"""A report read back from its folder, of this schema version or an earlier one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pathgene_rt.errors import OutputError
+from pathgene_rt.files import reason, sha256
+
+REPORT_FILE = "report.json"
+
+READABLE_VERSIONS = (1, 2)
+"""What is read here is alike in them; version 1 called ``quality.tissue_regions`` ``pieces``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReport:
+    """What later runs need to know of a ``report.json``.
+
+    ``encoder`` is the engine and precision of the features ("openvino float32"); ``files`` are the
+    names of the files that the report lists, by what they are; ``partial`` says that a budget ended
+    the slide. ``sha256`` is the file's, in hex digits.
+    """
+
+    slide_id: str
+    tiles: int
+    bundle_sha256: str
+    encoder: str
+    files: dict[str, str]
+    partial: bool
+    sha256: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The report in ``folder``. Raises OutputError, also for an unknown schema version."""
+        path = folder / REPORT_FILE
+        try:
+            raw = path.read_bytes()
+            document = json.loads(raw)
+            schema = document["schema_version"]
+            if schema not in READABLE_VERSIONS:
+                raise OutputError(
+                    f"{path} has schema version {schema}, which this version does not know; "
+                    "predict its slide again"
+                )
+            provenance = document["provenance"]
+            engine = provenance["engines"]["encoder"]
+            return cls(
+                slide_id=str(document["slide"]),
+                tiles=int(provenance["tiles"]["count"]),
+                bundle_sha256=str(provenance["bundle"]["sha256"]),
+                encoder=f"{engine['backend']} {engine['precision']}",
+                files={str(what): str(name) for what, name in document["files"].items()},
+                partial=document["partial"] is not None,
+                sha256=sha256(raw),
+            )
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {path}: {reason(error)}; predict its slide again"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(f"{path} is no report; predict its slide again") from error
+
+
+def is_complete_report(
+    folder: Path, bundle_sha256: str, *, features: bool = False, partial: bool = False
+) -> bool:
+    """Whether ``folder`` holds a whole report made with that bundle, and all files it lists; with
+    ``features``, the features are among them; with ``partial``, it may be of part of the tiles.
+    """
+    try:
+        report = StoredReport.read(folder)
+    except OutputError:
+        return False
+    return (
+        report.bundle_sha256 == bundle_sha256
+        and all((folder / name).is_file() for name in report.files.values())
+        and ("features" in report.files or not features)
+        and (partial or not report.partial)
+    )
