@@ -33,6 +33,7 @@ from reference_pipeline import batch_rates, extract
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.engines.engine import LIMITS
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.features.bag import FeatureBag, read_features
 from pathgene_rt.geometry import Float32Array, TileGrid
@@ -52,8 +53,6 @@ LARGE_PX = 60_000
 LARGE_TISSUE = 0.01
 OTHERS = {"CLAM": 9.0, "torch at its best batch": 4.0, "TRIDENT": 8.0}
 """The other sides and by what factor this runtime is to be faster."""
-
-LIMITS = {"bfloat16": 0.05, "float32": 0.002}
 
 
 @dataclass

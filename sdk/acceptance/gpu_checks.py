@@ -27,7 +27,7 @@ from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.errors import EngineError, EngineUnavailableError
 from pathgene_rt.extraction.prepare import prepared
-from pathgene_rt.extraction.scaled_decode import LIMITS
+from pathgene_rt.extraction.scaled_decode import DECODE_LIMITS
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.slides.encoded_region import EncodedBatch
 from pathgene_rt.tiles.grid import read_tile
@@ -170,9 +170,9 @@ def encoded_tiles(bench: Workbench) -> Finding:
         error = fidelity_error(features, encode_tiles(encoder, expected, len(batch)))
         rate = len(batch) / seconds_of(lambda: decoder.pixels(batch))
     differing = float((pixels != expected).mean())
-    if not error.median <= LIMITS.features:
+    if not error.median <= DECODE_LIMITS.features:
         raise CheckFailedError(
-            f"e of decoding on the card is {error.median:.4f}, over {LIMITS.features:g}; "
+            f"e of decoding on the card is {error.median:.4f}, over {DECODE_LIMITS.features:g}; "
             f"{differing:.1%} of samples differ"
         )
     figures = {"e median": error.median, "samples that differ": differing, "tiles/s": rate}

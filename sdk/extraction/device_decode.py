@@ -14,7 +14,7 @@ from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.engine import EncodedTileDecoder
-from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, LIMITS, DecodeKey, cached
+from pathgene_rt.extraction.scaled_decode import CHECKED_TILES, DECODE_LIMITS, DecodeKey, cached
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.options import Precision
 from pathgene_rt.slides.slide import EncodedSource, Slide
@@ -73,8 +73,8 @@ class DeviceVerdict:
             return refused("its pixels differ, and exact ones were asked for")
         elif precision == "float32":
             return refused("its pixels differ, and the encoder runs in float32")
-        elif not (self.e <= LIMITS.features and self.moved <= LIMITS.probabilities):
-            limits = f"{LIMITS.features:g} and {LIMITS.probabilities:g}"
+        elif not (self.e <= DECODE_LIMITS.features and self.moved <= DECODE_LIMITS.probabilities):
+            limits = f"{DECODE_LIMITS.features:g} and {DECODE_LIMITS.probabilities:g}"
             return refused(f"its pixels differ: {likeness}; limits are {limits}")
         if not self.device_rate > self.reader_rate:
             return refused(f"slower: {rates}")

@@ -29,7 +29,7 @@ from pathgene_rt.geometry import Float32Array, TileGrid
 from pathgene_rt.options import Precision
 from pathgene_rt.slides.slide import Slide
 
-LIMITS = FidelityLimits(features=0.03, probabilities=0.01)
+DECODE_LIMITS = FidelityLimits(features=0.03, probabilities=0.01)
 """Of the fidelity error `e` of the median tile, and of what a head says of the tiles together."""
 
 CHECKED_TILES = 48
@@ -81,12 +81,12 @@ class Verdict:
     def choice(self, factor: int, when: str) -> ScaledDecision:
         """Comparisons are such that NaN means exact."""
         measured = f"e {self.e:.3f}, probabilities move {self.moved:.4f}, {when}"
-        if not self.e <= LIMITS.features:
+        if not self.e <= DECODE_LIMITS.features:
             return ScaledDecision(
-                False, f"exact (scaled: {measured}; e is over {LIMITS.features:g})"
+                False, f"exact (scaled: {measured}; e is over {DECODE_LIMITS.features:g})"
             )
-        if not self.moved <= LIMITS.probabilities:
-            over = f"they may move {LIMITS.probabilities:g}"
+        if not self.moved <= DECODE_LIMITS.probabilities:
+            over = f"they may move {DECODE_LIMITS.probabilities:g}"
             return ScaledDecision(False, f"exact (scaled: {measured}; {over})")
         return ScaledDecision(True, f"scaled by {factor} ({measured})")
 

@@ -12,7 +12,7 @@ import numpy as np
 from pathgene_rt.errors import ScanInputError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.options import TissueOptions
-from pathgene_rt.slides.openslide_reader import MAX_SIDE_PX
+from pathgene_rt.slides.limits import MAX_SIDE_PX, is_slide_size
 from pathgene_rt.slides.scale import SENSIBLE_MPP
 
 PixelFormat = Literal["RGB", "RGBA", "BGR", "BGRA"]
@@ -62,7 +62,7 @@ def scanned_slide(slide_id: str, mpp: float, size_px: tuple[int, int] | None) ->
     if not low <= mpp <= high:  # NaN too
         raise ScanInputError(f"mpp {mpp} is no scale; give {low:g} to {high:g} um per pixel")
     width, height = size_px or (1, 1)
-    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
+    if not is_slide_size((width, height)):
         raise ScanInputError(
             f"a slide of {width} x {height} px cannot be; give sides of 1 to {MAX_SIDE_PX} px"
         )

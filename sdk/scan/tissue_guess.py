@@ -7,9 +7,16 @@ from enum import Enum
 
 import numpy as np
 
-from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array
+from pathgene_rt.geometry import Int64Array, UInt8Array
 from pathgene_rt.options import TissueOptions
-from pathgene_rt.tiles.tissue import CHROMA_LIMITS, GLASS_DARKEST, PEN_CHROMA, WHITE_PERCENT, otsu
+from pathgene_rt.tiles.tissue_colour import (
+    CHROMA_LIMITS,
+    Colours,
+    chroma_threshold,
+    glass_counts,
+    white_balanced,
+    white_of,
+)
 
 
 class Guess(Enum):
@@ -38,33 +45,15 @@ class TissueGuess:
 
     def judge(self, means: UInt8Array) -> Guess:
         """``means`` uint8 [h, w, 3]: those of the tile's squares in the overview."""
-        lightest, darkest = means.max(axis=-1), means.min(axis=-1)
-        bright = (darkest > GLASS_DARKEST) & (darkest < 255)
-        white = self._white(means[bright & (lightest - darkest < CHROMA_LIMITS[1])])
-        balanced = np.minimum(means * (255 / white), 255)
-        chroma = (balanced.max(axis=-1) - balanced.min(axis=-1) + 0.5).astype(np.uint8)
-        # Inks: whatever is greener than red has one of their hues, or is yellow.
-        stain = balanced[..., 0] >= balanced[..., 1]
-        threshold = self._threshold(chroma[stain | (chroma < PEN_CHROMA)])
+        with self._lock:
+            self._glass += glass_counts(means)
+            white = white_of(self._glass)
+        colours = Colours.of(white_balanced(means, white))
+        with self._lock:
+            self._chroma += np.bincount(colours.chroma[~colours.ink], minlength=256)
+            threshold = chroma_threshold(self._chroma)
         for level, guess in ((threshold, Guess.TISSUE), (CHROMA_LIMITS[0], Guess.MAYBE)):
-            if np.count_nonzero(stain & (chroma >= level)) >= self._min_share * stain.size:
+            tissue = colours.tissue(level)
+            if np.count_nonzero(tissue) >= self._min_share * tissue.size:
                 return guess
         return Guess.GLASS
-
-    def _white(self, glass: UInt8Array) -> Float32Array:
-        """The brightness float32 [3] that most of the glass stays below, with ``glass`` [n, 3]."""
-        with self._lock:
-            self._glass += [np.bincount(channel, minlength=256) for channel in glass.T]
-            below = np.cumsum(self._glass, axis=1)
-        if below[0, -1] == 0:
-            return np.full(3, 255, dtype=np.float32)
-        wanted = below[:, -1:] * (WHITE_PERCENT / 100)
-        white: Float32Array = np.argmax(below >= wanted, axis=1).astype(np.float32)
-        return white
-
-    def _threshold(self, chroma: UInt8Array) -> int:
-        """The least chroma of tissue, with ``chroma`` [n]."""
-        with self._lock:
-            self._chroma += np.bincount(chroma, minlength=256)
-            counts = self._chroma.astype(np.float64)
-        return int(np.clip(otsu(counts), *CHROMA_LIMITS))

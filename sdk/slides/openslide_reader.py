@@ -15,6 +15,7 @@ from PIL import Image
 
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.scale import declared_mpp
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
@@ -24,7 +25,6 @@ CACHE_BYTES = 64 << 20
 """Of decoded encoded tiles. A row of them across a wide slide fits (60,000 x 256 px x 4 bytes), so
 that a grid that is not aligned with them decodes each about once."""
 
-MAX_SIDE_PX = 1 << 21
 WHITE = (255, 255, 255)
 
 
@@ -89,7 +89,7 @@ class OpenSlideReader:
             )
         self.info = SlideInfo(
             slide_id=path.stem,
-            size_px=_checked_size(path, handle.dimensions),
+            size_px=checked_size(path, handle.dimensions),
             mpp=mpp,
             downsamples=tuple(float(value) for value in handle.level_downsamples),
             vendor=properties.get("openslide.vendor", "unknown"),
@@ -207,16 +207,6 @@ class OpenSlideReader:
             return rgba
         backdrop = Image.new("RGBA", rgba.size, (*self.background, 255))
         return Image.alpha_composite(backdrop, rgba)
-
-
-def _checked_size(path: Path, size_px: tuple[int, int]) -> tuple[int, int]:
-    width, height = size_px
-    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
-        raise SlideOpenError(
-            f"{path}: claims to be {width} x {height} px; slides up to {MAX_SIDE_PX} px a side are "
-            "read: the file is damaged or no slide"
-        )
-    return width, height
 
 
 def _background(declared: str | None) -> tuple[int, int, int]:

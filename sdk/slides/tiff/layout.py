@@ -16,6 +16,7 @@ import numpy as np
 
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.geometry import Int64Array
+from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.tiff.jpeg import JpegTiles
 from pathgene_rt.slides.tiff.jpeg2000 import (
     HEAD_BYTES,
@@ -24,7 +25,6 @@ from pathgene_rt.slides.tiff.jpeg2000 import (
     decoder_is_installed,
 )
 
-MAX_SIDE_PX = 1 << 21
 MAX_TILE_PX = 1 << 24
 """Of one encoded tile: 4096 x 4096 px, 48 MB decoded."""
 
@@ -162,13 +162,8 @@ def _fits(size_px: tuple[int, int], directory: TiffDirectory) -> bool:
 
 
 def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirectory:
-    size_px = (int(page.imagewidth), int(page.imagelength))
+    size_px = checked_size(path, (int(page.imagewidth), int(page.imagelength)))
     tile_px = (int(page.tilewidth), int(page.tilelength))
-    if not all(0 < side <= MAX_SIDE_PX for side in size_px):
-        raise SlideOpenError(
-            f"{path}: claims to be {size_px[0]} x {size_px[1]} px; slides up to {MAX_SIDE_PX} px "
-            "a side are read: the file is damaged or no slide"
-        )
     if not (min(tile_px) > 0 and tile_px[0] * tile_px[1] <= MAX_TILE_PX):
         raise SlideOpenError(
             f"{path}: claims encoded tiles of {tile_px[0]} x {tile_px[1]} px; up to "
