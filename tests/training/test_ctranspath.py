@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from pathgene_rt.export import upstream
 from pathgene_rt.training.checkpoint import weights_sha256
 from pathgene_rt.training.encoders import create_encoder, load_encoder
 from pathgene_rt.training.encoders.ctranspath import CTransPath
-from tests.support.parity import drawn, parity_fill
+from tests.support.parity import drawn_inputs, drawn_weights, parity_document
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +22,13 @@ def state() -> dict[str, Tensor]:
     return dict(CTransPath.seeded(0).state_dict())
 
 
-def test_equals_the_published_implementation(shared: Path) -> None:
-    fill = parity_fill(shared)
-    (model,) = json.loads((shared / "parity" / "ctranspath.json").read_text())["models"]
+def test_equals_the_published_implementation() -> None:
+    (model,) = parity_document("ctranspath")["models"]
     assert CTransPath().state_dict().keys() == model["state_dict"].keys()
-    encoder = upstream.load("ctranspath", drawn(fill, model), **model["config"])
+    encoder = upstream.load("ctranspath", drawn_weights(model), **model["config"])
     assert isinstance(encoder, CTransPath) and not encoder.training
     for case in model["cases"]:
-        pixels = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+        pixels = drawn_inputs(case)
         with torch.inference_mode():
             features = encoder(pixels).numpy()
         expected = np.array(case["outputs"]["features"])

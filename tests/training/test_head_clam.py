@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +15,7 @@ from pathgene_rt.training.heads.base import DetailedOutput
 from pathgene_rt.training.heads.clam import Clam
 from tests.support.bags import fits_planted_signal, grid_bag
 from tests.support.head_graphs import agree_with_torch, engines
-from tests.support.parity import drawn, parity_fill
+from tests.support.parity import drawn_inputs, drawn_weights, parity_document
 
 WITH_INSTANCES = [
     "clam_sb",
@@ -34,19 +31,18 @@ WITH_INSTANCES = [
 
 
 @pytest.mark.parametrize("file", WITH_INSTANCES)
-def test_instance_loss_is_the_originals(shared: Path, file: str) -> None:
-    fill = parity_fill(shared)
-    document = json.loads((shared / "parity" / f"{file}.json").read_text())
+def test_instance_loss_is_the_originals(file: str) -> None:
+    document = parity_document(file)
     compared = 0
     for model in document["models"]:
-        head = upstream.load(document["head"], drawn(fill, model), **model["config"])
+        head = upstream.load(document["head"], drawn_weights(model), **model["config"])
         assert isinstance(head, Clam)
         head.margin = 0  # the stored ones are of plain cross entropy
         for case in model["cases"]:
             instances = case["outputs"]["instance_eval"]
             if "instance_loss" not in instances:
                 continue  # fewer tiles than k_sample, where the original fails
-            features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+            features = drawn_inputs(case)
             with torch.inference_mode():
                 embeddings = head.embed(features)
                 scores = head.attention(embeddings)
@@ -169,9 +165,9 @@ def test_engines_agree(architecture: str, options: dict[str, object]) -> None:
     agree_with_torch(head.eval(), engines(head, grid_bag(head, 9)), bags)
 
 
-def _published(shared: Path, file: str) -> tuple[dict[str, Tensor], dict[str, object]]:
-    model = json.loads((shared / "parity" / f"{file}.json").read_text())["models"][0]
-    return drawn(parity_fill(shared), model), model["config"]
+def _published(file: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    model = parity_document(file)["models"][0]
+    return drawn_weights(model), model["config"]
 
 
 @pytest.mark.parametrize("file", ["clam_sb", "clam_sb_ungated", "clam_mb", "clam_mb_pathgene"])
@@ -186,10 +182,8 @@ def _published(shared: Path, file: str) -> tuple[dict[str, Tensor], dict[str, ob
     ],
     ids=["whole", "attention", "block", "classifiers", "cleaned"],
 )
-def test_data_parallel_names_are_those_of_the_plain_file(
-    shared: Path, file: str, renamed: object
-) -> None:
-    state, config = _published(shared, file)
+def test_data_parallel_names_are_those_of_the_plain_file(file: str, renamed: object) -> None:
+    state, config = _published(file)
     architecture = file[: len("clam_sb")]
     plain = upstream.load(architecture, state, **config).state_dict()
     old = {renamed(key): tensor for key, tensor in state.items()}  # type: ignore[operator]
@@ -199,8 +193,8 @@ def test_data_parallel_names_are_those_of_the_plain_file(
     assert all(torch.equal(loaded[key], plain[key]) for key in plain)
 
 
-def test_old_names_of_the_max_instance_model(shared: Path) -> None:
-    state, config = _published(shared, "clam_mil_fc")
+def test_old_names_of_the_max_instance_model() -> None:
+    state, config = _published("clam_mil_fc")
     plain = upstream.load("clam_mil", state, **config).state_dict()
     for last in ("2", "3"):
         old = {
@@ -211,9 +205,9 @@ def test_old_names_of_the_max_instance_model(shared: Path) -> None:
         assert all(torch.equal(loaded[key], plain[key]) for key in plain)
 
 
-def test_pathgenes_copy_is_known_by_its_adapter(shared: Path) -> None:
+def test_pathgenes_copy_is_known_by_its_adapter() -> None:
     for file, activation in (("clam_sb", "softmax"), ("clam_sb_pathgene", "sigmoid")):
-        state, config = _published(shared, file)
+        state, config = _published(file)
         assert read("clam_sb", state, config).activation == activation
 
 
@@ -227,15 +221,15 @@ def test_pathgenes_copy_is_known_by_its_adapter(shared: Path) -> None:
     ],
 )
 def test_a_config_that_contradicts_the_tensors_is_refused(
-    shared: Path, change: dict[str, object], message: str
+    change: dict[str, object], message: str
 ) -> None:
-    state, config = _published(shared, "clam_sb")
+    state, config = _published("clam_sb")
     with pytest.raises(CheckpointError, match=message):
         upstream.load("clam_sb", state, **{**config, **change})
 
 
-def test_another_architecture_is_refused_with_the_differences(shared: Path) -> None:
-    state, _ = _published(shared, "clam_sb")
+def test_another_architecture_is_refused_with_the_differences() -> None:
+    state, _ = _published("clam_sb")
     with pytest.raises(
         CheckpointError, match=r"missing classifiers.0.bias, .*; unexpected classifiers.bias"
     ):

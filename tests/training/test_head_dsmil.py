@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from pathgene_rt.training.heads.dsmil import DSMIL
 from tests.parity.test_parity import agrees
 from tests.support.bags import fits_planted_signal, grid_bag
 from tests.support.head_graphs import agree_with_torch, engines
-from tests.support.parity import parity_fill
+from tests.support.parity import drawn_inputs, parity_document
 
 
 def _dsmil(n_classes: int = 2, **options: bool) -> DSMIL:
@@ -31,8 +30,7 @@ def _dsmil(n_classes: int = 2, **options: bool) -> DSMIL:
 
 @pytest.mark.parametrize(("name", "classes"), [("c16", 1), ("tcga", 2)])
 def test_published_aggregators_give_their_outputs(shared: Path, name: str, classes: int) -> None:
-    fill = parity_fill(shared)
-    document = json.loads((shared / "parity" / f"published_dsmil_{name}.json").read_text())
+    document = parity_document(f"published_dsmil_{name}")
     path = shared / "checkpoints" / f"dsmil_{name}_aggregator.pth"
     (model,) = document["models"]
     assert sha256(path.read_bytes()) == model["checkpoint"]["sha256"]
@@ -43,7 +41,7 @@ def test_published_aggregators_give_their_outputs(shared: Path, name: str, class
     assert isinstance(head, DSMIL)
     assert (head.in_dim, head.n_classes, layout.activation) == (512, classes, "sigmoid")
     for case in model["cases"]:
-        features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+        features = drawn_inputs(case)
         with torch.inference_mode():
             output = head(features)
         assert output.instance_logits is not None and output.attention is not None

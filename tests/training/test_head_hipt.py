@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from pathgene_rt.training.heads.hipt import Hipt
 from pathgene_rt.training.heads.hipt_regions import form_regions
 from pathgene_rt.training.heads.vit4k import RegionTransformer
 from tests.support.head_graphs import agree_with_torch, engines
-from tests.support.parity import drawn, parity_fill
+from tests.support.parity import drawn_inputs, drawn_weights, parity_document
 
 GRID_FORMS = ["lgp", "none"]
 FORMS = [{"form": "lgp"}, {"form": "none"}, {"form": "none", "regions": "slide"}, {"form": "gp"}]
@@ -160,24 +158,22 @@ def test_pathgenes_one_region_is_the_whole_bag() -> None:
     assert output.attention is not None and output.attention.shape == (70, 1)
 
 
-def test_the_region_transformer_equals_the_original(shared: Path) -> None:
-    fill = parity_fill(shared)
-    models = json.loads((shared / "parity" / "hipt_vit4k_xs.json").read_text())["models"]
+def test_the_region_transformer_equals_the_original() -> None:
+    models = parity_document("hipt_vit4k_xs")["models"]
     assert models
     for model in models:
-        encoder = upstream.load("hipt", drawn(fill, model), **model["config"])
+        encoder = upstream.load("hipt", drawn_weights(model), **model["config"])
         assert isinstance(encoder, RegionTransformer)
         for case in model["cases"]:
-            regions = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+            regions = drawn_inputs(case)
             with torch.inference_mode():
                 vectors = encoder(regions)
             np.testing.assert_allclose(vectors, case["outputs"]["embedding"], rtol=0, atol=1e-5)
 
 
-def test_refuses_a_state_dict_with_keys_missing_or_of_another_size(shared: Path) -> None:
-    fill = parity_fill(shared)
-    model = json.loads((shared / "parity" / "hipt_none.json").read_text())["models"][0]
-    state = drawn(fill, model)
+def test_refuses_a_state_dict_with_keys_missing_or_of_another_size() -> None:
+    model = parity_document("hipt_none")["models"][0]
+    state = drawn_weights(model)
     with pytest.raises(CheckpointError, match="256 wide, not big"):
         upstream.load("hipt", state, size_arg="big")
     del state["local_attn_pool.attention_c.bias"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pathgene_rt.training.heads.ibmil import IBMIL
 from tests.parity.test_parity import FILES, agrees, arguments
 from tests.support.bags import fits_planted_signal
 from tests.support.head_graphs import agree_with_torch, engines
-from tests.support.parity import drawn, parity_fill
+from tests.support.parity import drawn_inputs, drawn_weights, parity_document
 
 WIDTH = 12
 VARIANTS: list[dict[str, Any]] = [
@@ -58,11 +57,10 @@ def cohort(bags: int = 20) -> list[tuple[dict[str, Tensor], Tensor]]:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("ibmil")])
-def test_attends_to_the_dictionary_as_the_original(shared: Path, file: str) -> None:
-    fill = parity_fill(shared)
+def test_attends_to_the_dictionary_as_the_original(file: str) -> None:
     # The logits of all models are compared in test_parity.
-    model = json.loads((shared / "parity" / f"{file}.json").read_text())["models"][0]
-    head = upstream.load("ibmil", drawn(fill, model), **model["config"])
+    model = parity_document(file)["models"][0]
+    head = upstream.load("ibmil", drawn_weights(model), **model["config"])
     assert isinstance(head, IBMIL)
     seen: dict[str, Tensor] = {}
 
@@ -73,9 +71,9 @@ def test_attends_to_the_dictionary_as_the_original(shared: Path, file: str) -> N
     module_norm = head.get_submodule("base.classifier.norm")
     confounders(head).register_forward_hook(note)  # type: ignore[arg-type]
     for case in model["cases"]:
-        features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
+        features = drawn_inputs(case)
         with torch.inference_mode():
-            head(features, **arguments(fill, case))
+            head(features, **arguments(case))
         stored = case["outputs"]
         attended = np.asarray(stored["confounder_attention"])
         agrees(seen["confounder_attention"].numpy().reshape(attended.shape), attended, 1e-5)

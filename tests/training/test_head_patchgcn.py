@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from pathgene_rt.training import heads
 from pathgene_rt.training.heads.genconv import GENConv, incoming
 from pathgene_rt.training.heads.patchgcn import PatchGCN
 from tests.support.head_graphs import agree_with_torch, engines
-from tests.support.parity import drawn, parity_fill
+from tests.support.parity import drawn_inputs, drawn_weights, nearest_edges, parity_document
 
 WIDTH = 16
 
@@ -130,22 +128,19 @@ def test_refuses_edges_that_do_not_fit(edges: Tensor | None, message: str) -> No
         head(torch.randn(5, 8), edges=edges)
 
 
-def parity_models(shared: Path, file: str) -> list[dict[str, Any]]:
-    models: list[dict[str, Any]] = json.loads((shared / "parity" / f"{file}.json").read_text())[
-        "models"
-    ]
+def parity_models(file: str) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = parity_document(file)["models"]
     return models
 
 
 @pytest.mark.parametrize("file", ["patchgcn", "patchgcn_pathgene", "patchgcn_pyg16"])
-def test_nodes_equal_the_original(shared: Path, file: str) -> None:
-    fill = parity_fill(shared)
-    for model in parity_models(shared, file):
-        head = upstream.load("patchgcn", drawn(fill, model), **model["config"])
+def test_nodes_equal_the_original(file: str) -> None:
+    for model in parity_models(file):
+        head = upstream.load("patchgcn", drawn_weights(model), **model["config"])
         assert isinstance(head, PatchGCN)
         for case in model["cases"]:
-            features = torch.from_numpy(fill.features(case["input_seed"], case["input_shape"]))
-            edges = torch.from_numpy(fill.grid_edges(case["n"], 8))
+            features = drawn_inputs(case)
+            edges = torch.from_numpy(nearest_edges(case["n"]))
             with torch.inference_mode():
                 last = head.nodes(features, edges)[0, -128:-120]
             np.testing.assert_allclose(
@@ -153,18 +148,16 @@ def test_nodes_equal_the_original(shared: Path, file: str) -> None:
             )
 
 
-def test_refuses_the_checkpoint_that_its_authors_cannot_run(shared: Path) -> None:
-    fill = parity_fill(shared)
-    (model,) = parity_models(shared, "patchgcn_resample")
+def test_refuses_the_checkpoint_that_its_authors_cannot_run() -> None:
+    (model,) = parity_models("patchgcn_resample")
     for config in (model["config"], {**model["config"], "resample": 0}):
         with pytest.raises(CheckpointError, match="resample > 0"):
-            upstream.load("patchgcn", drawn(fill, model), **config)
+            upstream.load("patchgcn", drawn_weights(model), **config)
 
 
-def test_refuses_other_state_dicts_with_the_differences(shared: Path) -> None:
-    fill = parity_fill(shared)
-    model = parity_models(shared, "patchgcn")[0]
-    state = drawn(fill, model)
+def test_refuses_other_state_dicts_with_the_differences() -> None:
+    model = parity_models("patchgcn")[0]
+    state = drawn_weights(model)
     del state["layers.1.conv.mlp.0.weight"]
     state["layers.3.conv.aggr_module.t"] = torch.ones(1)
     with pytest.raises(CheckpointError, match=r"missing layers\.1\.conv\.mlp\.0\.weight"):
