@@ -31,7 +31,7 @@ from gpu_parts import PARTS
 
 from pathgene_rt.bundle.spec import Task
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
-from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS
+from pathgene_rt.engines.registry import backend_names
 from pathgene_rt.training import heads
 from pathgene_rt.training.checkpoint import HeadCheckpoint, save_head
 from pathgene_rt.training.encoders.ctranspath import CTransPath
@@ -82,7 +82,7 @@ def main(
             slide=str(slide or timed("generate", lambda: generate(folder, tiles, seed))),
             cache=str(folder / "cache"),
             batches=BATCHES if on_card else (min(4, tiles),),
-            engines=tuple(engine for engine, _ in BACKENDS if (engine in GPU_BACKENDS) == on_card),
+            engines=backend_names(on_gpu=on_card),
             tiles=min(tiles, 8192),
             seed=seed,
             rounds=5 if on_card else 1,

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
-from pathgene_rt.engines.registry import BACKENDS, load_backend
+from pathgene_rt.engines.known_backends import BACKENDS
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.head import export_head
 from pathgene_rt.export.request import HeadRequest

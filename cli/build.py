@@ -117,14 +117,15 @@ def build(
 
 
 def _calibrate(bundle: Bundle, options: EngineOptions, names: list[str], console: Console) -> None:
+    from pathgene_rt.engines.openvino.backend import NAME
     from pathgene_rt.engines.qualify.int8_calibration import SlideTiles, calibrate_int8
     from pathgene_rt.geometry import grid_coords
     from pathgene_rt.slides.find import find_slides
     from pathgene_rt.tiles.sample import sample_tiles
 
-    if options.precision not in ("auto", "int8") or options.backend not in ("auto", "openvino"):
+    if options.precision not in ("auto", "int8") or options.backend not in ("auto", NAME):
         raise UsageError(
-            f"--calibrate makes INT8 for openvino, not {options.precision} for {options.backend}; "
+            f"--calibrate makes INT8 for {NAME}, not {options.precision} for {options.backend}; "
             "use it with --precision int8"
         )
     paths = find_slides(names)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import HardwareCompatible, PrecisionChoice
 
@@ -35,9 +36,7 @@ CoordsOption = Annotated[
 ]
 EngineOption = Annotated[
     str,
-    typer.Option(
-        help="auto, tensorrt, onnxruntime-cuda, onnxruntime-tensorrt, openvino or onnxruntime."
-    ),
+    typer.Option(help=f"auto, or one of {', '.join(name for name, _ in BACKENDS)}."),
 ]
 PrecisionOption = Annotated[
     PrecisionChoice,

@@ -1,9 +1,9 @@
 """Engines: graphs on the hardware of this machine, behind one contract.
 
 ``engine`` is the contract with the pipeline, ``backend`` that of a folder here, ``registry``
-chooses among them; ``cache/`` keeps what was built, ``qualify/`` finds and proves the precision. A
-backend is a folder and one line of ``registry``. Imports bundle, slides (their encoded regions) and
-the root: contracts, never the pipeline.
+chooses among ``known_backends``; ``cache/`` keeps what was built, ``qualify/`` finds and proves the
+precision. A backend is a folder and one line of ``known_backends``. Imports bundle, slides (their
+encoded regions) and the root: contracts, never the pipeline.
 """
 
 from __future__ import annotations

@@ -57,11 +57,24 @@ class NotCalibratedError(EngineUnavailableError):
 
 
 class Backend(Protocol):
-    """One way to run graphs. Stateless; importing its module imports no native library."""
+    """One way to run graphs. Stateless; importing its module imports no native library.
+
+    What others must know of it are these facts and what :meth:`probe` finds out here: no name of a
+    backend stands anywhere else to decide by.
+    """
 
     @property
     def name(self) -> str:
         """The registry's and the command line's name for it."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on an NVIDIA card, which ``auto`` prefers, and leaves if it fails."""
+
+    @property
+    def honours_tensorrt_options(self) -> bool:
+        """Whether it builds engines as ``EngineOptions.tensorrt`` says, so that they are found
+        again only by who says the same."""
 
     def probe(self) -> Availability:
         """Look whether this backend can run here. Imports the native library; never raises."""

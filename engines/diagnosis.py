@@ -13,8 +13,9 @@ from typing import Any
 
 from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.store import EngineCache
+from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.engines.machine import cpu_features, cpu_name
-from pathgene_rt.engines.registry import BACKENDS, load_backend
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import EngineUnavailableError
 
 _PRODUCT = "pathgene-rt"

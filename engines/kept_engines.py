@@ -18,7 +18,8 @@ from pathgene_rt.engines.cache.keys import (
 )
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.driver import cuda_devices
-from pathgene_rt.engines.registry import BACKENDS, load_backend
+from pathgene_rt.engines.known_backends import BACKENDS
+from pathgene_rt.engines.registry import load_backend
 
 _AMPERE = (8, 0)
 

@@ -16,6 +16,7 @@ from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import open_cache
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.engine import Engine
+from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.engines.machine import fingerprint
 from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError
 from pathgene_rt.options import (
@@ -25,28 +26,17 @@ from pathgene_rt.options import (
     TensorRtOptions,
 )
 
-BACKENDS: tuple[tuple[str, str], ...] = (
-    ("tensorrt", "pathgene_rt.engines.tensorrt.backend"),
-    ("onnxruntime-cuda", "pathgene_rt.engines.onnxruntime.cuda_backend"),
-    ("onnxruntime-tensorrt", "pathgene_rt.engines.onnxruntime.tensorrt_backend"),
-    ("openvino", "pathgene_rt.engines.openvino.backend"),
-    ("onnxruntime", "pathgene_rt.engines.onnxruntime.backend"),
-)
-"""(name, module) in the order in which ``auto`` prefers them."""
-
-GPU_BACKENDS = frozenset({"tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"})
-"""Those that compute on an NVIDIA card."""
-
-TENSORRT_BACKENDS = frozenset({"tensorrt", "onnxruntime-tensorrt"})
-"""Those that build engines as TensorRtOptions say."""
-
 
 @dataclass(frozen=True)
 class Skipped:
     """A backend that ``auto`` prefers to the one that runs, and why it does not run."""
 
-    name: str
+    backend: Backend
     why: str
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
 
 
 @dataclass(frozen=True)
@@ -65,6 +55,12 @@ def load_backend(name: str) -> Backend:
             return cast(Backend, importlib.import_module(module).BACKEND)
     names = ", ".join(("auto", *(known for known, _ in BACKENDS)))
     raise UsageError(f"engine {name!r} is unknown; choose one of {names}")
+
+
+def backend_names(*, on_gpu: bool | None = None) -> tuple[str, ...]:
+    """Names in order of preference: all, or those that compute on a card, or those that do not."""
+    names = (name for name, _ in BACKENDS)
+    return tuple(name for name in names if on_gpu in (None, load_backend(name).on_gpu))
 
 
 def candidates(options: EngineOptions) -> tuple[Backend, ...]:
@@ -86,7 +82,7 @@ def choose(options: EngineOptions, failed: Mapping[str, str] = MappingProxyType(
         why = failed.get(backend.name) or availability.refusal(options.precision)
         if not why:
             return Selection(backend, availability, tuple(skipped))
-        skipped.append(Skipped(backend.name, why))
+        skipped.append(Skipped(backend, why))
     reasons = "; ".join(f"{names}: {why}" for names, why in _reasons(skipped))
     if options.backend == "auto":
         raise EngineUnavailableError(f"no engine can run here ({reasons})")
@@ -136,12 +132,12 @@ class EngineFactory:
         """A card in this machine that ``auto`` does not compute on, and why. Empty if all is well,
         and where an engine was named: then it runs, or it was an error.
         """
-        if self._asked.backend != "auto" or self.selection.backend.name in GPU_BACKENDS:
+        if self._asked.backend != "auto" or self.selection.backend.on_gpu:
             return ()
         cards = " and ".join(device.name for device in cuda_devices())
         if not cards:
             return ()
-        on_card = [entry for entry in self.selection.skipped if entry.name in GPU_BACKENDS]
+        on_card = [entry for entry in self.selection.skipped if entry.backend.on_gpu]
         why = "; ".join(f"{names}: {why}" for names, why in _reasons(on_card))
         return (f"{cards} is not used, the encoder runs on the CPU ({why})",)
 
@@ -157,10 +153,10 @@ class EngineFactory:
                 wanted = precision or self.precision
                 return self._create(ENCODER_FILE, self._bundle.encoder, wanted)
             except EngineError as error:
-                name = self.selection.backend.name
-                if precision or self._asked.backend != "auto" or name not in GPU_BACKENDS:
+                backend = self.selection.backend
+                if precision or self._asked.backend != "auto" or not backend.on_gpu:
                     raise
-                self._failed[name] = str(error)
+                self._failed[backend.name] = str(error)
                 self._choose()
 
     def head(self, name: str) -> Engine:
@@ -215,7 +211,7 @@ class EngineFactory:
         """
         named = self._asked.backend != "auto" or self._asked.precision != "auto"
         decision = self._decision or {}
-        if named or self.selection.backend.name not in GPU_BACKENDS or decision.get("precision"):
+        if named or not self.selection.backend.on_gpu or decision.get("precision"):
             return ""
         return str(decision.get("refused") or "")
 

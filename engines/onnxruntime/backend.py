@@ -21,6 +21,8 @@ class OnnxRuntimeBackend:
     """The CPU execution provider. Graphs compile in about a second, so nothing is cached."""
 
     name = NAME
+    on_gpu = False
+    honours_tensorrt_options = False
 
     def probe(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:

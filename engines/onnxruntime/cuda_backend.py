@@ -22,6 +22,8 @@ class OnnxRuntimeCudaBackend:
     """The CUDA execution provider, on the first card. Graphs compile in seconds: none is cached."""
 
     name = NAME
+    on_gpu = True
+    honours_tensorrt_options = False
 
     def probe(self) -> Availability:
         return gpu_providers.probe(gpu_providers.CUDA)

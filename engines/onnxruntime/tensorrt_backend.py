@@ -31,6 +31,8 @@ class OnnxRuntimeTensorRtBackend:
     """
 
     name = NAME
+    on_gpu = True
+    honours_tensorrt_options = True
 
     def probe(self) -> Availability:
         return gpu_providers.probe(gpu_providers.TENSORRT)

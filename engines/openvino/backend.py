@@ -39,6 +39,8 @@ class OpenVinoBackend:
     """
 
     name = NAME
+    on_gpu = False
+    honours_tensorrt_options = False
 
     def probe(self) -> Availability:
         if importlib.util.find_spec("openvino") is None:

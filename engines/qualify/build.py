@@ -12,12 +12,7 @@ from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache, open_cache
 from pathgene_rt.engines.qualify.replay import Verification, replay
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
-from pathgene_rt.engines.registry import (
-    TENSORRT_BACKENDS,
-    EngineFactory,
-    candidates,
-    decision_key,
-)
+from pathgene_rt.engines.registry import EngineFactory, candidates, decision_key
 from pathgene_rt.errors import EngineError, EngineUnavailableError, VerificationError
 from pathgene_rt.options import EngineOptions, Precision, TensorRtOptions
 
@@ -109,7 +104,7 @@ def build(
         if cache is not None and availability.available:
             refused = next((entry.refused for entry in tried if entry.refused), "")
             key = decision_key(bundle, backend.name, availability)
-            _keep(cache, key, options, best, refused)
+            _keep(cache, key, backend, options, best, refused)
         found += [best if best and entry.precision == best.precision else entry for entry in tried]
     return BuildReport(tuple(found), chosen, () if cache is None else cache.warnings)
 
@@ -128,6 +123,7 @@ def verify(bundle: Bundle, options: EngineOptions) -> tuple[Verification, tuple[
 def _keep(
     cache: EngineCache,
     key: DecisionKey,
+    backend: Backend,
     options: EngineOptions,
     best: Candidate | None,
     refused: str,
@@ -137,11 +133,11 @@ def _keep(
         # Also that none passed: an older decision must not outlive this one.
         none: dict[str, Any] = {"precision": None, "refused": refused}
         decision = none if best is None else best.to_dict()
-    elif key.backend in TENSORRT_BACKENDS:
+    elif backend.honours_tensorrt_options:
         decision = cache.decision(key) or {}
     else:
         return
-    if key.backend in TENSORRT_BACKENDS and options.tensorrt is not None:
+    if backend.honours_tensorrt_options and options.tensorrt is not None:
         decision["tensorrt"] = asdict(options.tensorrt)
     cache.decide(key, decision)
 
@@ -176,7 +172,8 @@ def _try_precision(bundle: Bundle, options: EngineOptions, progress: ProgressCal
             if not verification.passed:
                 why = verification.failures[0]
                 return Candidate(options.backend, factory.precision, verification, refused=why)
-            rate = measure_rate(encoder, bundle.golden("encoder")["tiles"], batch)
+            on_gpu = factory.selection.backend.on_gpu
+            rate = measure_rate(encoder, bundle.golden("encoder")["tiles"], batch, on_gpu=on_gpu)
     except NotCalibratedError:
         raise
     except EngineError as error:

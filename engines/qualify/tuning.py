@@ -12,11 +12,11 @@ import numpy as np
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.engine import Engine
-from pathgene_rt.engines.registry import GPU_BACKENDS, EngineFactory, choose
+from pathgene_rt.engines.registry import EngineFactory, choose
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.options import EngineOptions
 
-_TILES, _TILES_ON_CARD = 48, 2048
+_TILES, _TILES_ON_GPU = 48, 2048
 """Of each measurement: a second or two for a CTransPath on two cores, as on a small card."""
 
 _ROUNDS = 2
@@ -40,17 +40,18 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
     rounds, so that a machine that slows down meanwhile slows all of them.
     """
     tiles = bundle.golden("encoder")["tiles"]
-    batches = (options.batch,) if options.batch else choose(options).availability.batches
-    on_card = options.backend in GPU_BACKENDS
+    selection = choose(options)
+    batches = (options.batch,) if options.batch else selection.availability.batches
+    on_gpu = selection.backend.on_gpu
     rates: dict[tuple[int, int], list[float]] = {}
-    for in_flight in [options.in_flight] if options.in_flight else _in_flights(on_card):
+    for in_flight in [options.in_flight] if options.in_flight else _in_flights(on_gpu):
         # On a card an engine is made for a batch, on a processor one takes any.
-        for together in [(batch,) for batch in batches] if on_card else [batches]:
+        for together in [(batch,) for batch in batches] if on_gpu else [batches]:
             named = replace(options, batch=together[-1], in_flight=in_flight)
             with EngineFactory(bundle, named).encoder() as encoder:
                 for _ in range(_ROUNDS):
                     for batch in together:
-                        rate = measure_rate(encoder, tiles, batch)
+                        rate = measure_rate(encoder, tiles, batch, on_gpu=on_gpu)
                         rates.setdefault((in_flight, batch), []).append(rate)
     found = [Tuning(batch, n, median(measured)) for (n, batch), measured in rates.items()]
     best = max(entry.tiles_per_second for entry in found)
@@ -58,10 +59,11 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
     return min(good, key=lambda entry: entry.batch * entry.in_flight)
 
 
-def measure_rate(encoder: Engine, tiles: UInt8Array, batch: int) -> float:
-    """Tiles a second in full batches of ``tiles`` uint8 [n, p, p, 3], taken again and again."""
+def measure_rate(encoder: Engine, tiles: UInt8Array, batch: int, *, on_gpu: bool = False) -> float:
+    """Tiles a second in full batches of ``tiles`` uint8 [n, p, p, 3], taken again and again: for
+    about as long on a card as on a processor."""
     name = encoder.spec.inputs[0].name
-    least = _TILES_ON_CARD if encoder.info.backend in GPU_BACKENDS else _TILES
+    least = _TILES_ON_GPU if on_gpu else _TILES
     calls = max(2 * encoder.in_flight, -(-least // batch))
     part = encoder.input_buffer(name, (batch, *tiles.shape[1:]))
     part[:] = np.resize(tiles, part.shape)
@@ -77,12 +79,12 @@ def measure_rate(encoder: Engine, tiles: UInt8Array, batch: int) -> float:
     return calls * batch / (time.perf_counter() - began)
 
 
-def _in_flights(on_card: bool) -> Iterator[int]:
+def _in_flights(on_gpu: bool) -> Iterator[int]:
     """Two at least, so that one is prepared while another is computed; then a core or two each.
 
     A card computes one call after the other: more of them bridge delays of the computer.
     """
     cores = os.cpu_count() or 2
     yield from (
-        (2, 4) if on_card else sorted({max(2, n) for n in (2, cores // 4, cores // 2, cores)})
+        (2, 4) if on_gpu else sorted({max(2, n) for n in (2, cores // 4, cores // 2, cores)})
     )

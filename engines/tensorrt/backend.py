@@ -43,6 +43,8 @@ class TensorRtBackend:
     """
 
     name = NAME
+    on_gpu = True
+    honours_tensorrt_options = True
 
     def probe(self) -> Availability:
         if why := driver_problem():

@@ -18,11 +18,11 @@ from pathgene_rt.acceptance.isolation import Outcome, run_isolated
 from pathgene_rt.acceptance.native_calls import load_table, summary
 from pathgene_rt.acceptance.report_html import write_html
 from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
-from pathgene_rt.acceptance.workbench import CPU_ENGINES, Job
+from pathgene_rt.acceptance.workbench import Job, cpu_engine
 from pathgene_rt.acceptance.worker import PROBE, REFERENCE
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.cuda.driver import GpuInfo, cuda_devices, driver_problem
-from pathgene_rt.engines.registry import BACKENDS, GPU_BACKENDS, load_backend
+from pathgene_rt.engines.registry import backend_names
 from pathgene_rt.files import writable_folder, write_json
 from pathgene_rt.options import Precision
 from pathgene_rt.report.report import software_versions
@@ -45,7 +45,7 @@ PACKAGES = (
 )
 """Whose versions matter to what was found."""
 
-GPU_ENGINES = tuple(name for name, _ in BACKENDS if name in GPU_BACKENDS)
+GPU_ENGINES = backend_names(on_gpu=True)
 """In the order in which `auto` prefers them."""
 
 
@@ -153,7 +153,7 @@ class _Run:
 
     def _keep_reference(self) -> None:
         """What the CPU says, for the engines to be compared with."""
-        name = next((one for one in CPU_ENGINES if load_backend(one).probe().available), None)
+        name = cpu_engine()
         if name is None:
             self.problems[REFERENCE] = "no CPU engine is installed; pip install openvino"
             return

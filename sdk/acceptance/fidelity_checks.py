@@ -9,18 +9,18 @@ from contextlib import ExitStack
 import numpy as np
 
 from pathgene_rt.acceptance.workbench import (
-    CPU_ENGINES,
     Check,
     CheckFailedError,
     Finding,
     NotRunError,
     Workbench,
     compare_reports,
+    cpu_engine,
     report_arrays,
 )
 from pathgene_rt.engines.engine import LIMITS, Array
 from pathgene_rt.engines.qualify.replay import encode_tiles, replay
-from pathgene_rt.engines.registry import EngineFactory, load_backend
+from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.heads.panel import POOLED_INCREMENTALLY_FROM, HeadPanel
 from pathgene_rt.options import EngineOptions
@@ -163,7 +163,7 @@ def bags(bench: Workbench) -> Finding:
 
 def cpu_factory(bench: Workbench) -> EngineFactory:
     """Of the CPU engine that runs here, in float32. Raises NotRunError if there is none."""
-    name = next((one for one in CPU_ENGINES if load_backend(one).probe().available), None)
+    name = cpu_engine()
     if name is None:
         raise NotRunError("there is no CPU engine to compare with; pip install openvino")
     options = EngineOptions(backend=name, precision="float32", cache_dir=None)

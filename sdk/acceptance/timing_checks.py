@@ -55,7 +55,9 @@ def encoder_rate(bench: Workbench) -> Finding:
     factory = bench.factory()
     batch = factory.options.batch
     with factory.encoder() as encoder:
-        rate = median(measure_rate(encoder, bench.tiles, batch) for _ in range(ROUNDS))
+        rate = median(
+            measure_rate(encoder, bench.tiles, batch, on_gpu=bench.job.gpu) for _ in range(ROUNDS)
+        )
         name = encoder.spec.inputs[0].name
         tiles = np.ascontiguousarray(np.resize(bench.tiles, (batch, *bench.tiles.shape[1:])))
 

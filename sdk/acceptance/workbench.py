@@ -20,19 +20,23 @@ from pathgene_rt.engines.qualify.compare import (
     fidelity_error,
     rank_correlation,
 )
-from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.engines.registry import EngineFactory, backend_names, load_backend
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.options import EngineOptions, Precision, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report.report import Report
 
-CPU_ENGINES = ("openvino", "onnxruntime")
-"""What GPU engines are compared with, in float32: the first that is here."""
-
 SPEARMAN: dict[Precision, float] = {"float32": 0.999, "float16": 0.999}
 """Below which attention is not in the same order: the gate of float16 graphs. Coarser precisions
 have limits on features and probabilities alone."""
+
+
+def cpu_engine() -> str | None:
+    """What GPU engines are compared with, in float32: the preferred one of those on the CPU that
+    run here, None if none does."""
+    names = backend_names(on_gpu=False)
+    return next((name for name in names if load_backend(name).probe().available), None)
 
 
 class CheckFailedError(Exception):

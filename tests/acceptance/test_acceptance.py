@@ -118,6 +118,8 @@ class KeepingBackend:
     """
 
     name = "keeping"
+    on_gpu = False
+    honours_tensorrt_options = False
     careless = False
     unheard = False
 

@@ -88,7 +88,7 @@ def test_the_fastest_precision_is_the_one_that_is_kept(bundle, options, monkeypa
     rates = {("openvino", "float32"): 20.0, ("openvino", "bfloat16"): 30.0}
     monkeypatch.setattr(
         "pathgene_rt.engines.qualify.build.measure_rate",
-        lambda encoder, *_: rates.get((encoder.info.backend, encoder.info.precision), 10.0),
+        lambda encoder, *_, **__: rates.get((encoder.info.backend, encoder.info.precision), 10.0),
     )
     report = build(bundle, options)
     offered = registry.load_backend("openvino").probe().precisions
@@ -99,7 +99,7 @@ def test_batches_are_measured_and_used_from_then_on(bundle, options, monkeypatch
     rates = {4: 10.0, 8: 50.0, 16: 50.9, 32: 20.0}
     monkeypatch.setattr(
         "pathgene_rt.engines.qualify.tuning.measure_rate",
-        lambda encoder, tiles, batch: rates[batch],
+        lambda encoder, tiles, batch, **_: rates[batch],
     )
     report = build(bundle, options)
     for backend, precision in report.chosen.items():
@@ -176,6 +176,8 @@ def test_build_without_a_usable_cache_still_reports(bundle, tmp_path):
 def test_build_says_why_a_backend_cannot_run(bundle, options, monkeypatch):
     class Absent:
         name = "gpu"
+        on_gpu = True
+        honours_tensorrt_options = False
 
         def probe(self) -> Availability:
             return Availability(False, "no GPU here")

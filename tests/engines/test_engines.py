@@ -302,6 +302,9 @@ def test_bfloat16_keeps_the_pixels_exact():
 class Fake:
     """A backend that is as available as the test says."""
 
+    on_gpu = False
+    honours_tensorrt_options = False
+
     def __init__(self, name: str, availability: Availability) -> None:
         self.name = name
         self._availability = availability
@@ -382,3 +385,13 @@ def test_a_span_ends_once():
     assert clock.seconds > early  # the second still runs
     second.end()
     assert clock.seconds == clock.seconds
+
+
+def test_what_a_backend_states_decides_and_no_list_of_names():
+    """A name with "tensorrt" or "cuda" in it is a card's; `auto` tries all of those first."""
+    on_gpu = registry.backend_names(on_gpu=True)
+    on_cpu = registry.backend_names(on_gpu=False)
+    assert (*on_gpu, *on_cpu) == registry.backend_names() == tuple(BACKENDS)
+    assert on_gpu == tuple(name for name in BACKENDS if "tensorrt" in name or "cuda" in name)
+    honouring = [one for one in BACKENDS if registry.load_backend(one).honours_tensorrt_options]
+    assert honouring == [name for name in BACKENDS if "tensorrt" in name]

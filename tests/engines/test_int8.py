@@ -101,7 +101,7 @@ def test_build_offers_int8_once_it_is_calibrated(bundle, options, tmp_path, monk
     for place in ("build", "tuning"):
         monkeypatch.setattr(
             f"pathgene_rt.engines.qualify.{place}.measure_rate",
-            lambda encoder, *_: rates.get(encoder.info.precision, 10.0),
+            lambda encoder, *_, **__: rates.get(encoder.info.precision, 10.0),
         )
     auto = EngineOptions(backend="openvino", cache_dir=options.cache_dir)
     assert "int8" not in [entry.precision for entry in build(bundle, auto).candidates]

@@ -571,6 +571,8 @@ class RefusingCard:
     """A backend on a card that is available, and cannot make its encoder."""
 
     name = "onnxruntime-cuda"
+    on_gpu = True
+    honours_tensorrt_options = False
 
     def probe(self) -> Availability:
         precisions = ("float32", "float16")
@@ -617,6 +619,8 @@ def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):
 
     class Card:
         name = "onnxruntime-cuda"
+        on_gpu = True
+        honours_tensorrt_options = False
 
         def probe(self) -> Availability:
             return found
@@ -626,9 +630,9 @@ def test_build_makes_an_engine_for_each_batch_of_a_card(tmp_path, monkeypatch):
             return runner(batch=options.batch, in_flight=options.in_flight)
 
     monkeypatch.setattr(registry, "load_backend", lambda _: Card())
-    monkeypatch.setattr(tuning, "_TILES_ON_CARD", 1)
+    monkeypatch.setattr(tuning, "_TILES_ON_GPU", 1)
     rates = {32: 1.0, 64: 3.0, 128: 3.01}
-    monkeypatch.setattr(tuning, "measure_rate", lambda encoder, tiles, batch: rates[batch])
+    monkeypatch.setattr(tuning, "measure_rate", lambda encoder, tiles, batch, **_: rates[batch])
     with Bundle.open(tiny.tiny_bundle(tmp_path / "tiny.pgrt")) as bundle:
         options = EngineOptions(backend="onnxruntime-cuda", precision="float32", cache_dir=None)
         best = tuning.tune(bundle, options)

@@ -32,6 +32,8 @@ class Elsewhere:
     """A backend under TensorRT's name whose engines are ONNX Runtime's; notes its options."""
 
     name = "tensorrt"
+    on_gpu = True
+    honours_tensorrt_options = True
 
     def __init__(self) -> None:
         self.asked: list[TensorRtOptions | None] = []

@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pathgene_rt.engines.registry import BACKENDS, load_backend
+from pathgene_rt.engines.known_backends import BACKENDS
+from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import BagError
 from pathgene_rt.export.check import difference
 from pathgene_rt.export.incremental_pooling import POOLING_LIMIT
