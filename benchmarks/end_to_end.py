@@ -35,7 +35,8 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.engines.engine import LIMITS
 from pathgene_rt.engines.qualify.compare import fidelity_error
-from pathgene_rt.features.bag import FeatureBag, read_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.geometry import Float32Array, TileGrid
 from pathgene_rt.slides import open_slide
 from pathgene_rt.tiles.grid import make_grid, scale_of_span

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from gpu_bench import Bench, Row
 from graph_cost import graph_cost
 
@@ -21,6 +20,7 @@ from pathgene_rt.engines.registry import EngineFactory, load_backend
 from pathgene_rt.errors import EngineError
 from pathgene_rt.extraction.extract import TileOrder, encode_slide
 from pathgene_rt.extraction.prepare import prepared
+from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.options import Precision
 from pathgene_rt.streaming.encoder_service import EncoderService
@@ -117,7 +117,6 @@ def decoding(bench: Bench) -> Iterator[Row]:
             why = "the engine or the slide's reader gives and takes pixels only"
             if engine.decoder is not None and source is not None:
                 why = engine.decoder.refusal(source.level)
-            features = np.empty((len(work.grid), bundle.feature_dim), np.float32)
             order = TileOrder(locality_order(work.grid), factory.options.batch)
             for how, on_card in (("by the processor", False), ("on the GPU", True)):
                 side = f"slide to features, {name} {precision}, decoded {how}"
@@ -129,7 +128,7 @@ def decoding(bench: Bench) -> Iterator[Row]:
                     work.grid,
                     service,
                     preprocess.reduction,
-                    features,
+                    GrowingBag(bundle.feature_dim, len(work.grid)),
                     order,
                     source=source if on_card else None,
                 )

@@ -21,7 +21,8 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.training.config import LoopConfig
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.heads import create

@@ -51,7 +51,7 @@ def extract(
     continued by the same command. A bad slide does not stop the others.
     """
     from pathgene_rt.cli.slide_batch import run_batch
-    from pathgene_rt.features.bag import is_complete_features
+    from pathgene_rt.features.hdf5 import is_complete_features
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
@@ -100,7 +100,7 @@ def extract(
 def _refuse_foreign(files: Sequence[Path], encoder_sha256: str) -> None:
     """Features that another encoder or tool wrote are no half-done work of ours."""
     from pathgene_rt.errors import FeatureFileError, OutputError
-    from pathgene_rt.features.bag import is_complete_features, read_features
+    from pathgene_rt.features.hdf5 import is_complete_features, read_features
 
     foreign = []
     for path in files:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathgene_rt.cancellation import CancellationToken
     from pathgene_rt.cases.predict import predict_case
     from pathgene_rt.errors import PathGeneError
-    from pathgene_rt.features.bag import FeatureBag, read_features, write_features
+    from pathgene_rt.features.bag import FeatureBag
+    from pathgene_rt.features.hdf5 import read_features, write_features
     from pathgene_rt.options import EngineOptions, PredictOptions, TensorRtOptions, TissueOptions
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report.report import Report
@@ -66,7 +67,7 @@ __getattr__, __dir__ = lazy_names(
         "TissueOptions": "options",
         "open_slide": "slides",
         "predict_case": "cases.predict",
-        "read_features": "features.bag",
-        "write_features": "features.bag",
+        "read_features": "features.hdf5",
+        "write_features": "features.hdf5",
     },
 )

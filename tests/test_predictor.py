@@ -16,7 +16,7 @@ from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner
 from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
-from pathgene_rt.features.bag import read_features
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.slides import open_slide
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny

@@ -21,7 +21,7 @@ from pathgene_rt.extraction.device_decode import (
     choose_device_decode,
     device_decode_key,
 )
-from pathgene_rt.extraction.extract import TileOrder, empty_bag, encode_slide
+from pathgene_rt.extraction.extract import TileOrder, bag_of_grid, encode_slide, feature_dim
 from pathgene_rt.extraction.prepare import PreparedSlide
 from pathgene_rt.extraction.scaled_decode import (
     Encode,
@@ -32,6 +32,7 @@ from pathgene_rt.extraction.scaled_decode import (
     spread,
 )
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.slides.encoded_region import EncodedBatch
@@ -234,13 +235,13 @@ class DecodeChoice:
         approximate: bool,
     ) -> tuple[Float32Array, float]:
         """Features float32 [n, D] of the tiles of ``grid``, and tiles a second."""
-        features = empty_bag(self.work.slide_id, grid, service.engine.spec).features
+        bag = GrowingBag(feature_dim(service.engine.spec), len(grid))
         stats = encode_slide(
             self.work.slide,
             grid,
             service,
             self.reduction,
-            features,
+            bag,
             TileOrder(np.arange(len(grid)), self.batch),
             readers=self.options.readers,
             approximate=approximate,
@@ -250,10 +251,10 @@ class DecodeChoice:
             io_timeout_s=self.options.io_timeout_s,
             token=self.token.child(),
         )
-        return features, stats.tiles_per_second
+        return bag.features, stats.tiles_per_second
 
     def _probabilities(
         self, grid: TileGrid, features: Float32Array
     ) -> Mapping[str, Sequence[float]]:
-        bag = empty_bag(self.work.slide_id, grid, self.service.engine.spec)
-        return self.probabilities_of(replace(bag, features=features))
+        spec = self.service.engine.spec
+        return self.probabilities_of(bag_of_grid(self.work.slide_id, grid, spec, features))

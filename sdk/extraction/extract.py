@@ -10,7 +10,8 @@ import numpy as np
 from pathgene_rt.bundle.spec import ModelSpec, Reduction
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import EngineError
-from pathgene_rt.features.bag import FeatureBag, first_not_finite
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.slide import EncodedSource, Slide
@@ -49,13 +50,20 @@ class TileOrder:
         return np.concatenate([self.rows[:0], *parts])
 
 
-def empty_bag(slide_id: str, grid: TileGrid, encoder: ModelSpec) -> FeatureBag:
-    """The bag of ``grid``, its features not yet filled. Raises EngineError."""
+def feature_dim(encoder: ModelSpec) -> int:
+    """Columns of the encoder's features. Raises EngineError if it declares none."""
     if encoder.feature_dim is None:
         raise EngineError(f"encoder {encoder.name} declares no feature width; export it again")
+    return encoder.feature_dim
+
+
+def bag_of_grid(
+    slide_id: str, grid: TileGrid, encoder: ModelSpec, features: Float32Array
+) -> FeatureBag:
+    """``features`` float32 [N, D] as those of the tiles of ``grid``."""
     return FeatureBag(
         slide_id=slide_id,
-        features=np.empty((len(grid), encoder.feature_dim), dtype=np.float32),
+        features=features,
         xy=grid.xy,
         tile_px=grid.tile_px,
         mpp=grid.mpp,
@@ -64,49 +72,12 @@ def empty_bag(slide_id: str, grid: TileGrid, encoder: ModelSpec) -> FeatureBag:
     )
 
 
-class BagInProgress:
-    """Rows of ``features`` float32 [N, D] as they come in, from the encoder's thread.
-
-    Raises EngineError for features that are not finite, naming the tile.
-    """
-
-    def __init__(
-        self,
-        features: Float32Array,
-        order: TileOrder,
-        on_batch: OnBatch | None = None,
-        progress: TileProgress | None = None,
-    ) -> None:
-        self.features = features
-        self.tiles_done = len(order.rows_done())
-        self.wants_more = True
-        self._order = order
-        self._on_batch = on_batch
-        self._progress = progress
-
-    def add(self, first: int, count: int, features: Float32Array) -> None:
-        """A :data:`~pathgene_rt.streaming.encoder_service.Sink`."""
-        rows = self._order.rows_of(first, count)
-        bad = first_not_finite(features)
-        if bad is not None:
-            raise EngineError(
-                f"the encoder gave NaN or infinity for tile {rows[bad]}; try --precision float32 "
-                "and pathgene-rt verify"
-            )
-        self.features[rows] = features
-        self.tiles_done += count
-        if self._on_batch is not None and not self._on_batch(first, rows, features):
-            self.wants_more = False
-        if self._progress is not None:
-            self._progress(self.tiles_done, len(self._order.rows))
-
-
 def encode_slide(
     slide: Slide,
     grid: TileGrid,
     service: EncoderService,
     reduction: Reduction,
-    features: Float32Array,
+    bag: GrowingBag,
     order: TileOrder,
     *,
     readers: int = 0,
@@ -118,19 +89,22 @@ def encode_slide(
     on_batch: OnBatch | None = None,
     progress: TileProgress | None = None,
 ) -> EncodeStats:
-    """Fill ``features`` float32 [N, D] with those of the tiles of ``grid`` that ``order`` names.
+    """Fill ``bag`` with the features of the tiles of ``grid`` that ``order`` names.
 
-    Memory beside ``features`` is a few batches, whatever the slide's size. ``readers``,
+    Memory beside ``bag`` is a few batches, whatever the slide's size. ``readers``,
     ``approximate``, ``source``, ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`.
-    Raises what the slide or the engine raises, and CancelledError when ``token`` is cancelled.
+    Raises what the slide or the engine raises, EngineError for features that are not finite, and
+    CancelledError when ``token`` is cancelled.
     """
     token = token or CancellationToken()
-    bag = BagInProgress(features, order, on_batch, progress)
 
-    def sink(first: int, count: int, batch: Float32Array) -> None:
-        bag.add(first, count, batch)
-        if not bag.wants_more:
+    def sink(first: int, count: int, features: Float32Array) -> None:
+        rows = order.rows_of(first, count)
+        bag.put(rows, features)
+        if on_batch is not None and not on_batch(first, rows, features):
             stream.finish()
+        if progress is not None:
+            progress(bag.encoded, len(order.rows))
 
     stream = service.open(
         grid.tile_px,

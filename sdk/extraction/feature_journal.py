@@ -21,7 +21,9 @@ import numpy as np
 from pathgene_rt.errors import FeatureFileError, OutputError
 from pathgene_rt.extraction.extract import TileOrder
 from pathgene_rt.extraction.run_identity import RunIdentity
-from pathgene_rt.features.bag import FeatureBag, features_layout, read_features, run_of
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.growing import GrowingBag
+from pathgene_rt.features.hdf5 import features_layout, read_features, run_of
 from pathgene_rt.files import reason, write_bytes
 from pathgene_rt.geometry import Float32Array, Int64Array
 
@@ -29,8 +31,9 @@ from pathgene_rt.geometry import Float32Array, Int64Array
 class FeatureJournal:
     """Writes the rows of ``bag`` as they come, to what :meth:`commit` makes the file ``path``.
 
-    ``resume`` takes up what an earlier run of the same ``identity`` left: ``done`` are then the
-    positions at which batches begin whose rows are in ``bag.features`` again. ``note`` says in
+    ``growing`` has the features of ``bag``. ``resume`` takes up what an earlier run of the same
+    ``identity`` left: ``done`` are then the positions at which batches begin whose rows are in
+    ``growing`` again. ``note`` says in
     words what was found. Left without :meth:`commit`, also by kill -9, the partial file stays.
 
     Raises OutputError.
@@ -40,6 +43,7 @@ class FeatureJournal:
         self,
         path: Path,
         bag: FeatureBag,
+        growing: GrowingBag,
         order: TileOrder,
         identity: RunIdentity,
         *,
@@ -49,7 +53,7 @@ class FeatureJournal:
         self.tiles = len(bag)
         self.done: frozenset[int] = frozenset()
         self.note = ""
-        self._bag = bag
+        self._growing = growing
         self._order = order
         self._identity = identity
         self._partial = path.with_name(f"{path.name}.partial")
@@ -113,9 +117,9 @@ class FeatureJournal:
             found = read_features(self.path)
         except FeatureFileError:
             return False
-        if found.features.shape != self._bag.features.shape:
+        if found.features.shape != self._growing.features.shape:
             return False
-        self._bag.features[:] = found.features
+        self._growing.put(np.arange(len(found)), found.features)
         return True
 
     def _found(self) -> list[bytes]:
@@ -144,20 +148,20 @@ class FeatureJournal:
         rows = self._order.rows_of(first, self._order.batch)
         if len(rows) == 0:
             return -1
-        values = np.zeros((len(rows), self._bag.features.shape[1]), dtype=np.float32)
+        values = np.zeros((len(rows), self._growing.features.shape[1]), dtype=np.float32)
         for value, row in zip(values, rows, strict=True):
             partial.seek(self._offset + int(row) * value.nbytes)
             stored = partial.read(value.nbytes)
             value.view(np.uint8)[: len(stored)] = np.frombuffer(stored, dtype=np.uint8)
         if _record(first, values) != line + b"\n":
             return -1
-        self._bag.features[rows] = values
+        self._growing.put(rows, values)
         return first
 
     def _open(self, layout: memoryview, records: list[bytes]) -> None:
         partial = self._partial.open("r+b" if records else "w+b", buffering=0)
         partial.write(layout)
-        partial.truncate(self._offset + self._bag.features.nbytes)
+        partial.truncate(self._offset + self._growing.features.nbytes)
         header = self._identity.line.encode() + b"\n"
         write_bytes(self._log_path, b"".join((header, *records)))
         self._files = (partial, self._log_path.open("ab", buffering=0))

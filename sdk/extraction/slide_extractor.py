@@ -9,18 +9,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EncodedTileError, TileDecodeError
 from pathgene_rt.extraction.decode_choice import DecodeChoice, PredictProbabilities
-from pathgene_rt.extraction.extract import TileOrder, TileProgress, empty_bag, encode_slide
+from pathgene_rt.extraction.extract import (
+    TileOrder,
+    TileProgress,
+    bag_of_grid,
+    encode_slide,
+    feature_dim,
+)
 from pathgene_rt.extraction.feature_journal import FeatureJournal
 from pathgene_rt.extraction.prepare import PreparedSlide
 from pathgene_rt.extraction.run_identity import RunIdentity
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.growing import GrowingBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -118,8 +124,8 @@ class SlideEncoder:
         if rows is None:
             rows = locality_order(work.grid)
         order = TileOrder(rows, self._options.batch)
-        bag = empty_bag(work.slide_id, work.grid, self._spec)
-        done = np.zeros(len(bag), dtype=np.bool_)
+        growing = GrowingBag(feature_dim(self._spec), len(work.grid))
+        bag = bag_of_grid(work.slide_id, work.grid, self._spec, growing.features)
         faults = TileFaults(work.slide_id, len(bag))
         notes: list[str] = []
         with ExitStack() as stack, work.timed("encode"):
@@ -134,21 +140,21 @@ class SlideEncoder:
                     self._spec,
                     self._info,
                 )
-                journal = FeatureJournal(features_path, bag, order, identity, resume=options.resume)
+                journal = FeatureJournal(
+                    features_path, bag, growing, order, identity, resume=options.resume
+                )
                 stack.enter_context(journal)
                 order = replace(order, done=journal.done)
-                done[order.rows_done()] = True
                 if observe is not None and journal.done:
-                    observe(bag, done, order.rows_done())
+                    observe(bag, growing.done, order.rows_done())
 
             firsts = set(order.done)
 
             def on_batch(first: int, came: Int64Array, features: Float32Array) -> bool:
                 if journal is not None:
                     journal.write(first, came, features)
-                done[came] = True
                 firsts.add(first)
-                return observe is None or observe(bag, done, came)
+                return observe is None or observe(bag, growing.done, came)
 
             run = functools.partial(
                 encode_slide,
@@ -156,7 +162,7 @@ class SlideEncoder:
                 work.grid,
                 self._service,
                 self._preprocess.reduction,
-                bag.features,
+                growing,
                 readers=options.readers,
                 approximate=decode.approximate,
                 faults=faults,
@@ -167,16 +173,17 @@ class SlideEncoder:
             try:
                 stats = run(order, source=decode.source, token=token.child())
             except (EncodedTileError, TileDecodeError) as error:
-                notes.append(f"not decoded on the GPU from tile {done.sum()} on: {error}")
+                notes.append(f"not decoded on the GPU from tile {growing.encoded} on: {error}")
                 rest = replace(order, done=frozenset(firsts))
                 stats = run(rest, token=token)
         if faults.count:
             work.quality["damaged_tiles"] = faults.count
         if journal is not None and journal.note:
             notes.append(journal.note)
-        if not done.all():
+        if not growing.is_whole:
+            done = growing.done
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
         why = decode.why
-        if decode.untried and done.all() and self._engines.cache is not None:
+        if decode.untried and growing.is_whole and self._engines.cache is not None:
             why = f"{decode.name}; from now on {trials.measure()}"
         return EncodedSlide(bag, stats, why, (*notes, *faults.warnings), journal)

@@ -1,7 +1,7 @@
 """A slide's bag: the features of its tiles and where they lie, in memory and on disk.
 
-``bag`` has both, in the layout of CLAM's HDF5 files; ``pooling`` joins the bags of a case's slides.
-Imports the root only.
+``bag`` is the features in memory, ``growing`` on their way from the encoder, ``hdf5`` on disk as
+CLAM lays them out; ``pooling`` joins the bags of a case's slides. Imports the root only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pathgene_rt.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from pathgene_rt.features.bag import FeatureBag, read_features, write_features
+    from pathgene_rt.features.bag import FeatureBag
+    from pathgene_rt.features.hdf5 import read_features, write_features
     from pathgene_rt.features.pooling import pool_bags
 
 __all__ = ["FeatureBag", "pool_bags", "read_features", "write_features"]
@@ -21,7 +22,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "FeatureBag": "bag",
         "pool_bags": "pooling",
-        "read_features": "bag",
-        "write_features": "bag",
+        "read_features": "hdf5",
+        "write_features": "hdf5",
     },
 )

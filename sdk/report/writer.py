@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathgene_rt.errors import OutputError
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.files import atomic_path, reason, writable_folder, write_json
 from pathgene_rt.geometry import Float32Array, SlideInfo, UInt8Array
 from pathgene_rt.heads.prediction import Prediction

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pathgene_rt.features.bag import read_features
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.features.bag import is_complete_features, read_features, write_features
+from pathgene_rt.features.hdf5 import is_complete_features, read_features, write_features
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 

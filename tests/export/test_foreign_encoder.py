@@ -30,7 +30,7 @@ from pathgene_rt.export.foreign.graph import ForeignGraph
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.export.request import OnnxEncoder
 from pathgene_rt.export.to_onnx import OPSET
-from pathgene_rt.features.bag import read_features
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support.foreign_encoders import (
     CNN_SPEC,

@@ -21,7 +21,9 @@ from pathgene_rt.errors import OutputError, SlideReadError
 from pathgene_rt.extraction.extract import TileOrder
 from pathgene_rt.extraction.feature_journal import FeatureJournal
 from pathgene_rt.extraction.run_identity import RunIdentity
-from pathgene_rt.features.bag import FeatureBag, read_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.growing import GrowingBag
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -46,8 +48,10 @@ def identity(tmp_path: Path) -> RunIdentity:
 def journal(
     folder: Path, identity: RunIdentity, *, resume: bool
 ) -> tuple[FeatureJournal, FeatureBag]:
-    bag = FeatureBag("slide", np.zeros((TILES, WIDTH), np.float32), XY, 64, 0.5, 64.0, "0" * 64)
-    return FeatureJournal(folder / "features.h5", bag, ORDER, identity, resume=resume), bag
+    growing = GrowingBag(WIDTH, TILES)
+    bag = FeatureBag("slide", growing.features, XY, 64, 0.5, 64.0, "0" * 64)
+    path = folder / "features.h5"
+    return FeatureJournal(path, bag, growing, ORDER, identity, resume=resume), bag
 
 
 def firsts() -> range:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pathgene_rt.errors import FeatureFileError, UsageError
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.heads.run import HeadInputs
 from pathgene_rt.training.data.cohort import BagStore, select_cohort
 from pathgene_rt.training.data.feature_files import find_feature_files, read_bag

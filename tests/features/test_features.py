@@ -16,13 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathgene_rt.errors import FeatureFileError, OutputError, UsageError
-from pathgene_rt.features.bag import (
-    FeatureBag,
-    is_complete_features,
-    read_features,
-    tile_spacing_px,
-    write_features,
-)
+from pathgene_rt.features.bag import FeatureBag, tile_spacing_px
+from pathgene_rt.features.hdf5 import is_complete_features, read_features, write_features
 
 XY = np.array([[0, 0], [512, 0], [1024, 0], [0, 512], [1024, 512]], np.int32)
 SHA = "ab" * 32
@@ -233,7 +228,7 @@ def test_an_older_file_survives_a_failed_write(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pathgene_rt.features.bag.os.fsync", full)
+    monkeypatch.setattr("pathgene_rt.features.hdf5.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         write_features(path, make_bag(width=9))
     assert path.read_bytes() == before
@@ -250,7 +245,8 @@ import resource, signal
 from pathlib import Path
 import numpy as np
 from pathgene_rt.errors import OutputError
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 features, xy = np.ones((5000, 64), np.float32), np.zeros((5000, 2), np.int32)

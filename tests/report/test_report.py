@@ -14,7 +14,8 @@ from PIL import Image
 
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import EngineError, OutputError
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.options import PredictOptions

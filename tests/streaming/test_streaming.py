@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, EngineError, SlideReadError
-from pathgene_rt.extraction.extract import BagInProgress, TileOrder
+from pathgene_rt.extraction.extract import TileOrder
+from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.streaming.batcher import TileBatcher
 from pathgene_rt.streaming.encoder_service import EncoderService
 from tests.support import tiny_models as tiny
@@ -44,11 +45,16 @@ def produce(stream, rows=None, *, delay: float = 0.0, fail_at: int | None = None
 def run(service: EncoderService, order: TileOrder, threads: int, *, on_batch=None, **options):
     """The bag of a stream whose tile ``order.rows[p]`` is at position p, and its stats."""
     token = CancellationToken()
-    features = np.zeros((len(order.rows), tiny.DIM), np.float32)
-    bag = BagInProgress(features, order, on_batch)
     total = len(order.rows)
+    bag = GrowingBag(tiny.DIM, total)
+
+    def sink(first: int, count: int, features: np.ndarray) -> None:
+        bag.put(order.rows_of(first, count), features)
+        if on_batch is not None:
+            on_batch(first, order.rows_of(first, count), features)
+
     with service.open(
-        tiny.TILE_PX, order.batch, token, bag.add, total=total, done=order.done
+        tiny.TILE_PX, order.batch, token, sink, total=total, done=order.done
     ) as stream:
         workers = [
             threading.Thread(
@@ -90,9 +96,8 @@ def test_features_go_to_their_rows_in_any_order(
         missing[order.rows_of(first, capacity)] = False
     with NumpyEngine() as engine, EncoderService(engine) as service:
         bag, stats = run(service, order, threads, delay=0.0002)
-        expected = np.where(missing[:, None], encoded(range(total)), 0)
-        np.testing.assert_array_equal(bag.features, expected)
-        assert bag.tiles_done == total
+        np.testing.assert_array_equal(bag.done, missing)
+        np.testing.assert_array_equal(bag.features[missing], encoded(range(total))[missing])
         assert sum(engine.batches) == missing.sum() == stats.tiles
         assert max(engine.batches, default=0) <= capacity
 
@@ -187,21 +192,18 @@ def test_streams_are_served_in_turn() -> None:
 def test_fewer_tiles_are_taken_once_no_more_are_wanted() -> None:
     with NumpyEngine() as engine, EncoderService(engine) as service:
         token = CancellationToken()
-        order = in_order(1000, 4)
-        bag = BagInProgress(
-            np.zeros((1000, tiny.DIM), np.float32), order, lambda first, *_: first < 8
-        )
+        bag = GrowingBag(tiny.DIM, 1000)
 
         def sink(first: int, count: int, features: np.ndarray) -> None:
-            bag.add(first, count, features)
-            if not bag.wants_more:
+            bag.put(np.arange(first, first + count), features)
+            if first >= 8:
                 stream.finish()
 
         with service.open(tiny.TILE_PX, 4, token, sink, total=1000) as stream:
             produce(stream, token=token)
             stats = stream.wait()
         assert 12 <= stats.tiles <= 12 + 4 * 4
-        assert bag.tiles_done == stats.tiles
+        assert bag.encoded == stats.tiles
         np.testing.assert_array_equal(bag.features[: stats.tiles], encoded(range(stats.tiles)))
 
 

@@ -11,6 +11,7 @@ import pytest
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.extraction.extract import TileOrder, encode_slide
+from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.slides import watched_slide
 from pathgene_rt.slides.watched_slide import WatchedSlide, open_watched
 from pathgene_rt.streaming.encoder_service import EncoderService
@@ -28,12 +29,12 @@ def service():
 
 def encode(service: EncoderService, slide: ScriptedSlide, tiles: int, **options) -> np.ndarray:
     order = options.pop("order", np.arange(tiles))
-    bag = np.zeros((tiles, tiny.DIM), np.float32)
+    bag = GrowingBag(tiny.DIM, tiles)
     stats = encode_slide(
         slide, grid_of(tiles), service, "box", bag, TileOrder(order, 8), readers=2, **options
     )
-    assert stats.tiles == tiles
-    return bag
+    assert stats.tiles == bag.encoded == tiles
+    return bag.features
 
 
 def expected(tiles: int, white: frozenset[int] = frozenset()) -> np.ndarray:

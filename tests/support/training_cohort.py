@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 
 WIDTH = 16
 ENCODER = "a" * 64

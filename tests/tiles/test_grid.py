@@ -14,6 +14,8 @@ from PIL import Image
 
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.errors import FeatureFileError, NoTissueError, SlideScaleError
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import SlideInfo, TileGrid
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
@@ -292,6 +294,16 @@ def test_coordinates_of_trident(tmp_path: Path) -> None:
         grid_from_coords(info_of(0.2527, (9_000, 8_000)), Preprocess(), path)
 
 
+def test_coordinates_of_our_own_features(tmp_path: Path) -> None:
+    info = info_of(0.25, downsamples=(1.0, 2.001))
+    features = np.ones((4, 3), np.float32)
+    bag = FeatureBag("s", features, np.array(SORTED, np.int32), 256, 0.5, 512.256, "0" * 64)
+    write_features(tmp_path / "s.h5", bag)
+    grid = grid_from_coords(info, Preprocess(), tmp_path / "s.h5")
+    assert grid.span_px == 512.256  # not CLAM's patch_size, which is a whole number
+    np.testing.assert_array_equal(grid.xy, SORTED)
+
+
 def test_coordinates_of_another_scale(tmp_path: Path) -> None:
     path = write_coords(tmp_path / "c.h5", CORNERS, patch_size=256, patch_level=0, downsample=1.0)
     with pytest.raises(SlideScaleError, match=r"0\.25 um/px at 256 px.*needs 0\.5.*128 um"):
@@ -309,9 +321,9 @@ def test_coordinates_files_that_are_none(tmp_path: Path) -> None:
     with h5py.File(no_coords, "w") as file:
         file["other"] = 1
     cases = {
-        tmp_path / "none.h5": "cannot be read",
+        tmp_path / "none.h5": "no such file",
         text: "cannot be read",
-        no_coords: "no data set 'coords'",
+        no_coords: "no dataset 'coords'",
         write_coords(tmp_path / "1.h5", CORNERS[:, 0], **sized): r"\[4\]",
         write_coords(tmp_path / "2.h5", np.array([[b"a", b"b"]]), **sized): "not numbers",
         write_coords(tmp_path / "3.h5", CORNERS): "patch_level",

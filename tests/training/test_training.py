@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pathgene_rt.cli.train import train as train_command
 from pathgene_rt.errors import FeatureFileError, MissingExtraError, OutputError, UsageError
-from pathgene_rt.features.bag import write_features
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
 from pathgene_rt.training.config import load_config
 from pathgene_rt.training.loop import DivergedError

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathgene_rt.errors import FeatureFileError, UsageError
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.training.data.cohort import (
     BagStore,
     Cohort,

@@ -16,11 +16,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from pathgene_rt.errors import CheckpointError, FeatureFileError, UsageError
-from pathgene_rt.features.bag import (
-    LONE_TILE_SPAN_PX,
+from pathgene_rt.features.bag import LONE_TILE_SPAN_PX, FeatureBag
+from pathgene_rt.features.hdf5 import (
     MAX_TILES,
     MAX_WIDTH,
-    FeatureBag,
     read_features,
     read_places,
     require_finite,

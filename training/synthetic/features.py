@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.features.bag import FeatureBag, write_features
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.files import atomic_path, writable_folder
 from pathgene_rt.geometry import BoolArray, Float32Array
 

@@ -1,0 +1,251 @@
+"""Bags of features on disk, one HDF5 file a slide, laid out as CLAM does.
+
+Datasets ``features`` float32 [N, D] and ``coords`` int32 [N, 2] (level-0 top-left corners), whose
+attributes :mod:`~pathgene_rt.features.tile_attributes` lists. CLAM's own files, which have no
+attributes, and TRIDENT's are read too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathgene_rt.errors import FeatureFileError, OutputError, UsageError
+from pathgene_rt.features.bag import (
+    LONE_TILE_SPAN_PX,
+    FeatureBag,
+    first_not_finite,
+    tile_spacing_px,
+)
+from pathgene_rt.features.tile_attributes import TileAttributes, written_attributes
+from pathgene_rt.files import atomic_path
+from pathgene_rt.geometry import Int32Array
+
+MAX_TILES = 20_000_000
+MAX_WIDTH = 65_536
+
+_EXTRACT_AGAIN = "extract the slide again"
+
+
+def write_features(path: Path, bag: FeatureBag) -> None:
+    """Write ``bag`` to ``path``, whole or not at all. Raises OutputError, UsageError if empty.
+
+    HDF5 only lays the file out, in memory and without the features; Python writes it. When a disk
+    fills up under HDF5 itself, the process dies of a segmentation fault (h5py 3.16, HDF5 2.0.0).
+    """
+    if bag.features.size == 0:
+        raise UsageError(f"{bag.slide_id}: has no features to write to {path}")
+    features = np.ascontiguousarray(bag.features, dtype=np.float32)
+    layout, offset = features_layout(bag)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(layout)
+        file.seek(offset)
+        file.write(features.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def features_layout(bag: FeatureBag, run_sha256: str = "") -> tuple[memoryview, int]:
+    """The file of ``bag`` up to where its features [N, D] belong, and that place in bytes.
+
+    The features are allocated last and never filled, so the file ends with them. ``run_sha256``
+    becomes an attribute (:func:`run_of`).
+    """
+    import h5py
+
+    layout = io.BytesIO()
+    with h5py.File(layout, "w") as file:
+        coords = file.create_dataset("coords", data=np.asarray(bag.xy, dtype=np.int32))
+        coords.attrs.update(written_attributes(bag, run_sha256))
+        empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        empty.set_obj_track_times(False)  # the same features are the same file
+        empty.set_layout(h5py.h5d.CONTIGUOUS)
+        empty.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        empty.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        features = h5py.h5d.create(
+            file.id,
+            b"features",
+            h5py.h5t.IEEE_F32LE,
+            h5py.h5s.create_simple(bag.features.shape),
+            empty,
+        )
+        offset = features.get_offset()
+    if offset is None or offset < layout.getbuffer().nbytes:
+        raise OutputError(
+            f"h5py {h5py.version.version} lays files out in an unknown way; install another"
+        )
+    return layout.getbuffer(), offset
+
+
+def read_features(path: Path) -> FeatureBag:
+    """Read a features file of ours, of CLAM or of TRIDENT (also its features [1, N, D]).
+
+    The slide id is the one stated by us, else the file's stem. A span that is not stated is the
+    distance of neighbouring tiles; a magnification is not taken for a scale. Raises
+    FeatureFileError.
+    """
+    with _opened(path) as file:
+        features = _array(file, "features", path)
+        coords = _array(file, "coords", path)
+        attributes = _attributes(file, path, "features", "coords")
+    if features.size == 0:
+        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
+    features = np.ascontiguousarray(features, dtype=np.float32)
+    xy = _corners(coords, len(features), path)
+    tile = first_not_finite(features)
+    if tile is not None:
+        raise FeatureFileError(
+            f"{path}: features of tile {tile} (x {xy[tile, 0]}, y {xy[tile, 1]}) hold NaN or "
+            f"infinity; {_EXTRACT_AGAIN}"
+        )
+    return FeatureBag(
+        slide_id=attributes.slide_id or path.stem,
+        features=features,
+        xy=xy,
+        tile_px=attributes.tile_px,
+        mpp=attributes.mpp,
+        span_px=_span_px(attributes, xy),
+        encoder_sha256=attributes.encoder_sha256,
+    )
+
+
+def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
+    """(corners int32 [tiles, 2], level-0 pixels a tile spans) of a coordinates or features file.
+
+    For features that are kept apart from their coordinates, in the same order. Raises
+    FeatureFileError, also if the file is not about that many ``tiles``.
+    """
+    with _opened(path) as file:
+        coords = _array(file, "coords", path)
+        attributes = _attributes(file, path, "coords")
+    xy = _corners(coords, tiles, path)
+    return xy, _span_px(attributes, xy)
+
+
+def read_coords(path: Path) -> tuple[NDArray[Any], TileAttributes]:
+    """(``coords`` [N, 2] as stored, attributes) of a coordinates file of CLAM or TRIDENT, or of a
+    features file. Raises FeatureFileError.
+    """
+    advice = "give CLAM's or TRIDENT's coordinates file"
+    with _opened(path, advice) as file:
+        coords = _array(file, "coords", path, advice)
+        attributes = _attributes(file, path, "coords")
+    if coords.shape[1] != 2:
+        raise FeatureFileError(
+            f"{path}: 'coords' is {list(coords.shape)}, not [tiles, 2]; {advice}"
+        )
+    return coords, attributes
+
+
+def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
+    """Whether ``path`` is a whole features file of ours, by that encoder if one is given.
+
+    Cheap: reads shapes and attributes only. Files appear under their name when they are whole.
+    """
+    try:
+        with _opened(path) as file:
+            attributes = _attributes(file, path, "coords")
+            return (
+                attributes.ours
+                and len(file["features"]) == len(file["coords"]) > 0
+                and encoder_sha256 in (None, attributes.encoder_sha256)
+            )
+    except FeatureFileError:
+        return False
+
+
+def run_of(path: Path) -> str | None:
+    """The identity of the run that wrote the features file ``path``, if it is whole and says so."""
+    if not is_complete_features(path):
+        return None
+    with _opened(path) as file:
+        return _attributes(file, path, "coords").run_sha256
+
+
+def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
+    """Raise FeatureFileError naming the first tile whose row of ``array`` [N, columns] has NaN or
+    infinity."""
+    tile = first_not_finite(array)
+    if tile is not None:
+        raise FeatureFileError(
+            f"{path}: {name} of tile {tile} hold NaN or infinity; {_EXTRACT_AGAIN}"
+        )
+
+
+@contextmanager
+def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[Any]:
+    """The HDF5 file; whatever h5py raises about its content becomes FeatureFileError."""
+    import h5py
+
+    if not path.is_file():
+        missing = "run pathgene-rt extract first" if advice == _EXTRACT_AGAIN else advice
+        raise FeatureFileError(f"{path}: there is no such file; {missing}")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, FeatureFileError):
+            raise
+        raise FeatureFileError(
+            f"{path}: cannot be read as HDF5 ({_one_line(error)}); {advice}"
+        ) from error
+
+
+def _array(file: Any, name: str, path: Path, advice: str = _EXTRACT_AGAIN) -> NDArray[Any]:
+    """Dataset ``name`` as [N, columns]. Its size is checked before memory is taken for it."""
+    import h5py
+
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset):
+        raise FeatureFileError(f"{path}: has no dataset {name!r}; {advice}")
+    shape = data.shape[1:] if data.ndim == 3 and data.shape[0] == 1 else data.shape
+    if len(shape) != 2 or shape[0] > MAX_TILES or shape[1] > MAX_WIDTH:
+        raise FeatureFileError(
+            f"{path}: dataset {name!r} has the shape {list(data.shape)}, not [tiles, columns]; "
+            f"{advice}"
+        )
+    if data.dtype.kind not in "iuf":
+        raise FeatureFileError(f"{path}: dataset {name!r} holds {data.dtype}, not numbers")
+    try:
+        array: NDArray[Any] = data[()].reshape(shape)
+    except MemoryError as error:
+        raise FeatureFileError(f"{path}: {name!r} {list(shape)} does not fit in memory") from error
+    return array
+
+
+def _attributes(file: Any, path: Path, *datasets: str) -> TileAttributes:
+    """The attributes of the file and of ``datasets``; the last one's go before."""
+    holders = (file, *(file[name] for name in datasets))
+    return TileAttributes(
+        path, {key: value for holder in holders for key, value in holder.attrs.items()}
+    )
+
+
+def _corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
+    """``coords`` as int32 [tiles, 2] if they are level-0 corners of that many tiles."""
+    if coords.shape != (tiles, 2):
+        raise FeatureFileError(
+            f"{path}: {tiles} features and coords {list(coords.shape)} do not belong together; "
+            f"expected coords [{tiles}, 2], {_EXTRACT_AGAIN}"
+        )
+    require_finite(coords, "coords", path)
+    if np.abs(coords).max() > np.iinfo(np.int32).max:
+        raise FeatureFileError(f"{path}: coords are no level-0 pixels; {_EXTRACT_AGAIN}")
+    xy: Int32Array = np.rint(coords).astype(np.int32)
+    return xy
+
+
+def _span_px(attributes: TileAttributes, xy: Int32Array) -> float:
+    """Level-0 pixels a tile spans: as stated, else as the tiles lie."""
+    return attributes.span_px or tile_spacing_px(xy) or float(LONE_TILE_SPAN_PX)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,165 @@
+"""What HDF5 files of ours, of CLAM and of TRIDENT state about their tiles.
+
+CLAM gives ``patch_size`` in pixels of ``patch_level``, with the level's ``downsample`` (a number or
+one each for x and y); TRIDENT gives ``patch_size`` in pixels of the tile, ``patch_size_level0`` and
+the slide's ``level0_width`` and ``level0_height``. We write CLAM's in level-0 pixels (``name`` too)
+and beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``, ``run_sha256``
+and ``pathgene_rt_version``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathgene_rt.errors import FeatureFileError
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.geometry import SlideInfo
+
+MAX_LEVEL_MISMATCH = 0.02
+"""Of a level's stated downsample from the slide's; it is rounded differently by each reader."""
+
+
+def written_attributes(bag: FeatureBag, run_sha256: str = "") -> dict[str, Any]:
+    """The attributes that a file of ours has; ``run_sha256`` is left out if empty."""
+    return {
+        "patch_size": round(bag.span_px),
+        "patch_level": 0,
+        "downsample": np.ones(2),
+        "name": bag.slide_id,
+        "slide_id": bag.slide_id,
+        "tile_px": bag.tile_px,
+        "span_px": bag.span_px,
+        "mpp": bag.mpp,
+        "encoder_sha256": bag.encoder_sha256 or "",
+        "pathgene_rt_version": version("pathgene-rt"),
+        **({"run_sha256": run_sha256} if run_sha256 else {}),
+    }
+
+
+class TileAttributes:
+    """The attributes ``values`` of the file ``path``. Properties take senseless values as absent;
+    what :meth:`span_on` needs must make sense."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self._path = path
+        self._values = values
+
+    @property
+    def ours(self) -> bool:
+        """Whether the file was written by this package."""
+        return "pathgene_rt_version" in self._values
+
+    @property
+    def slide_id(self) -> str | None:
+        """The slide, where the file is :attr:`ours`: other tools' ``name`` may be anything."""
+        return self._text("slide_id") if self.ours else None
+
+    @property
+    def encoder_sha256(self) -> str | None:
+        """The encoder's weights."""
+        return self._text("encoder_sha256")
+
+    @property
+    def run_sha256(self) -> str | None:
+        """What the features depend on beside the weights."""
+        return self._text("run_sha256")
+
+    @property
+    def tile_px(self) -> int:
+        """Pixels a tile has for the encoder, 0 where that is not stated."""
+        ours, tridents = self._positive("tile_px"), self._positive("patch_size")
+        return round(ours or (tridents if "patch_size_level0" in self._values else None) or 0)
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of a tile, NaN where that is not stated; a magnification is not."""
+        return self._positive("mpp") or math.nan
+
+    @property
+    def span_px(self) -> float | None:
+        """Level-0 pixels a tile spans."""
+        stated = self._positive("span_px") or self._positive("patch_size_level0")
+        if stated is not None or "patch_level" not in self._values:
+            return stated
+        size, downsample = self._positive("patch_size"), self._positive("downsample")
+        if downsample is None and self._values["patch_level"] == 0:
+            downsample = 1.0
+        return size * downsample if size is not None and downsample is not None else None
+
+    def span_on(self, info: SlideInfo) -> float:
+        """Level-0 pixels a tile spans on the slide ``info``.
+
+        Raises FeatureFileError if the file does not say it, or was made of another slide.
+        """
+        if "patch_size_level0" in self._values:
+            self._require_size(info)
+            return self._require_positive("patch_size_level0")
+        if self.ours:
+            return self._require_positive("span_px")
+        level = int(self._require_number("patch_level"))
+        if not 0 <= level < len(info.downsamples):
+            raise self._of_another_slide(
+                f"patch_level is {level}, but {info.slide_id} has {len(info.downsamples)} levels"
+            )
+        downsample = info.downsamples[level]
+        if "downsample" in self._values:
+            stated = self._require_positive("downsample")
+            if abs(stated - downsample) > MAX_LEVEL_MISMATCH * downsample:
+                raise self._of_another_slide(
+                    f"level {level} is downsampled by {stated:g}, in {info.slide_id} by "
+                    f"{downsample:g}"
+                )
+        return self._require_positive("patch_size") * downsample
+
+    def _require_size(self, info: SlideInfo) -> None:
+        for name, size in zip(("level0_width", "level0_height"), info.size_px, strict=True):
+            if name in self._values and self._require_number(name) != size:
+                raise self._of_another_slide(
+                    f"{name} is {self._values[name]}, but {info.slide_id} has {size}"
+                )
+
+    def _of_another_slide(self, why: str) -> FeatureFileError:
+        return FeatureFileError(f"{self._path}: {why}; the coordinates belong to another slide")
+
+    def _positive(self, name: str) -> float | None:
+        """Attribute ``name`` (the mean where it is x and y) if it is a number above 0."""
+        value = np.asarray(self._values.get(name, 0))
+        if value.dtype.kind not in "iuf" or value.size == 0:
+            return None
+        number = float(value.mean())
+        return number if 0 < number < math.inf else None
+
+    def _text(self, name: str) -> str | None:
+        value = self._values.get(name)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        return str(value) if isinstance(value, str) and value else None
+
+    def _require_number(self, name: str) -> float:
+        """Attribute ``name``; the mean of x and y where it is a pair."""
+        if name not in self._values:
+            raise FeatureFileError(
+                f"{self._path}: 'coords' has no attribute {name!r}, so its scale is unknown; "
+                "give CLAM's or TRIDENT's coordinates file"
+            )
+        try:
+            value = float(np.mean(np.asarray(self._values[name], dtype=np.float64)))
+        except (TypeError, ValueError) as error:
+            raise FeatureFileError(f"{self._path}: attribute {name!r} is no number") from error
+        if not math.isfinite(value):
+            raise FeatureFileError(
+                f"{self._path}: attribute {name!r} is {value}, not a finite number"
+            )
+        return value
+
+    def _require_positive(self, name: str) -> float:
+        value = self._require_number(name)
+        if value <= 0:
+            raise FeatureFileError(f"{self._path}: attribute {name!r} is {value:g}, not above 0")
+        return value
