@@ -47,7 +47,8 @@ def model_card(
         f"weights `{encoder.weights_sha256[:12]}`",
         f"- tiles of {preprocess.tile_px} px at {preprocess.mpp:g} um/px "
         f"(tolerance {preprocess.mpp_tolerance:.0%}; other scales: {preprocess.scale_policy}; "
-        f"reduction: {preprocess.reduction}), {_resizing(preprocess)} in the graph",
+        f"reduction: {preprocess.reduction}; level: {preprocess.level_rule}), "
+        f"{_resizing(preprocess)} in the graph",
         "",
         "## Heads",
         "",

@@ -31,6 +31,7 @@ TaskKind = Literal["mutation", "subtype", "exon", "tmb", "other"]
 Reduction = Literal["box", "bilinear"]
 Interpolation = Literal["bilinear", "bicubic"]
 ScalePolicy = Literal["resample", "refuse"]
+LevelRule = Literal["finer", "nearest"]
 
 HEAD_INPUTS = ("features", "coords", "edges")
 """The vocabulary of head inputs (docs/design.md, "Head graph"); a head declares those it uses."""
@@ -61,9 +62,12 @@ class Preprocess:
     ``interpolation``, centre crop to ``crop_px`` (None: none) and normalisation are inside the
     graph; ``mean`` and ``std`` are of pixels from 0 to 1.
 
-    Tiles are ``tile_px`` square at ``mpp`` micrometres per pixel. A slide level whose scale, times
-    a whole factor, lies within ``mpp_tolerance`` (relative) of ``mpp`` is used as it is; any other
-    is resampled or refused as ``scale_policy`` says. ``reduction`` is the filter of training.
+    Tiles are ``tile_px`` square at ``mpp`` micrometres per pixel. A slide of which a level's scale,
+    times a whole factor, lies within ``mpp_tolerance`` (relative) of ``mpp`` is used as it is; any
+    other is resampled or refused as ``scale_policy`` says. ``reduction`` is the filter of training,
+    ``level_rule`` the pyramid level that pixels come from: "finer", the coarsest one of which whole
+    pixels make up the tile that level 0 has there; or "nearest", the coarsest one that fits within
+    the tolerance, also one that the scanner reduced by 2.0005 in place of 2.
     """
 
     tile_px: int = Field(default=256, ge=16, le=4096)
@@ -76,6 +80,7 @@ class Preprocess:
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_px: int | None = Field(default=None, ge=16, le=4096)
+    level_rule: LevelRule = "finer"
 
     @field_validator("crop_px")
     @classmethod
@@ -94,13 +99,15 @@ class Preprocess:
     def identity(self) -> dict[str, object]:
         """What of it is hashed into an encoder's ``weights_sha256``.
 
-        The last two fields came later; left out at their default, they keep the hashes of before.
+        The last three fields came later; left out at their default, they keep the hashes of before.
         """
         stated = asdict(self)
         if self.interpolation == "bilinear":
             del stated["interpolation"]
         if self.crop_px is None:
             del stated["crop_px"]
+        if self.level_rule == "finer":
+            del stated["level_rule"]
         return stated
 
 

@@ -1,9 +1,10 @@
 """Which tiles of a slide are encoded, from which pyramid level, and how one is read.
 
-Scale rules (docs/design.md, "Tile"): the grid starts at level-0 (0, 0). The coarsest level of which
-a whole number of pixels makes one pixel of the bundle's scale, within its tolerance, is used
-without any resampling between pixels. Where there is none the slide is resampled or refused, as the
-bundle says. Detail that was never scanned is not invented: a coarser slide is always refused.
+Scale rules (docs/design.md, "Tile"): the grid starts at level-0 (0, 0). Where a whole number of a
+level's pixels makes one pixel of the bundle's scale, within its tolerance, nothing is resampled
+between pixels; the bundle's level rule says which level is then read. Where there is none the slide
+is resampled or refused, as the bundle says. Detail that was never scanned is not invented: a
+coarser slide is always refused.
 """
 
 from __future__ import annotations
@@ -66,11 +67,15 @@ def plan_scale(info: SlideInfo, preprocess: Preprocess) -> TileScale:
             f"finer (tolerance {preprocess.mpp_tolerance:.0%}); scan at a higher magnification"
         )
     tile_px = preprocess.tile_px
-    for level, downsample in _coarsest_first(info):
+    levels = _coarsest_first(info)
+    for level, downsample in levels if preprocess.level_rule == "nearest" else reversed(levels):
         level_mpp = own_mpp * downsample
         factor = max(1, round(target / level_mpp))
         if abs(factor * level_mpp - target) <= tolerance * target:
-            return TileScale(level, factor * tile_px, factor * tile_px * downsample)
+            span_px = factor * tile_px * downsample
+            return _without_rest(info, tile_px, span_px) or TileScale(
+                level, factor * tile_px, span_px
+            )
     return _resampled(info, preprocess, tile_px * target / own_mpp)
 
 
@@ -87,6 +92,8 @@ def scale_of_span(info: SlideInfo, preprocess: Preprocess, span_px: float) -> Ti
             f"a side, but the model needs {target:g} (tolerance {preprocess.mpp_tolerance:.0%}); "
             f"make the coordinates for tiles of {tile_px * target:g} um"
         )
+    if preprocess.level_rule == "finer":
+        return _without_rest(info, tile_px, span_px) or _resampled(info, preprocess, span_px)
     for level, downsample in _coarsest_first(info):
         read_px = round(span_px / downsample)
         if read_px >= tile_px and read_px % tile_px == 0:
@@ -176,6 +183,18 @@ def reduced_tile(rgb: UInt8Array, tile_px: int, reduction: Reduction) -> UInt8Ar
         return np.asarray(image.reduce(len(rgb) // tile_px))
     resample = Image.Resampling.BOX if reduction == "box" else Image.Resampling.BILINEAR
     return np.asarray(image.resize((tile_px, tile_px), resample))
+
+
+def _without_rest(info: SlideInfo, tile_px: int, span_px: float) -> TileScale | None:
+    """The coarsest level of which whole squares of pixels make up each pixel of a tile of
+    ``span_px``; None if there is none."""
+    for level, downsample in _coarsest_first(info):
+        exact = span_px / downsample
+        read_px = round(exact)
+        whole = read_px >= tile_px and read_px % tile_px == 0
+        if whole and abs(read_px - exact) <= ROUNDING * exact:
+            return TileScale(level, read_px, span_px)
+    return None
 
 
 def _coarsest_first(info: SlideInfo) -> list[tuple[int, float]]:

@@ -20,7 +20,7 @@ from pathgene_rt.geometry import SlideInfo, TileGrid
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
 from pathgene_rt.tiles.external_coords import grid_from_coords
-from pathgene_rt.tiles.grid import plan_grid, plan_scale, read_tile, tissue_shares
+from pathgene_rt.tiles.grid import plan_grid, plan_scale, read_tile, scale_of_span, tissue_shares
 from pathgene_rt.tiles.tissue import TissueMask, tissue_mask
 
 APERIO_40X = (1.0, 4.0, 16.0)
@@ -54,7 +54,8 @@ def all_tissue(info: SlideInfo, mpp: float = 8.0) -> TissueMask:
         (0.25, APERIO_40X, 1.0, 1, 256, 1.0),
         (0.25, APERIO_40X, 2.0, 1, 512, 2.0),
         (0.52, (1.0,), 0.5, 0, 256, 0.52),  # a little coarser, within the tolerance
-        (0.5, (1.0, 4.016129), 2.0, 1, 256, 2.0080645),
+        (0.5, (1.0, 4.016129), 2.0, 0, 1024, 2.0),  # the scanner's own level is another scale
+        (0.2505, (1.0, 2.0005), 0.5, 0, 512, 0.501),  # as in TCGA
         (0.2275, (1.0, 2.0, 4.0), 0.5, 1, 281, 0.49943359375),  # Hamamatsu: resampled
         (0.499, (1.0,), 1.14, 0, 585, 1.14029296875),
     ],
@@ -65,6 +66,25 @@ def test_level_and_factor(mpp, downsamples, target, level, read_px, effective) -
     assert (grid.level, grid.read_px) == (level, read_px)
     assert grid.mpp == pytest.approx(effective)
     assert grid.span_px == pytest.approx(read_px * downsamples[level])
+
+
+@pytest.mark.parametrize(
+    ("mpp", "downsamples", "target", "effective"),
+    [(0.5, (1.0, 4.016129), 2.0, 2.0080645), (0.2505, (1.0, 2.0005), 0.5, 0.50112525)],
+)
+def test_a_bundle_may_take_the_nearest_level(mpp, downsamples, target, effective) -> None:
+    info = info_of(mpp, downsamples=downsamples)
+    preprocess = Preprocess(mpp=target, level_rule="nearest")
+    grid = plan_grid(info, preprocess, all_tissue(info), TissueOptions())
+    assert (grid.level, grid.read_px) == (1, 256)
+    assert grid.mpp == pytest.approx(effective)
+
+
+def test_tiles_given_by_their_span_are_read_by_the_same_rule() -> None:
+    info = info_of(0.25, downsamples=(1.0, 2.0005))
+    assert scale_of_span(info, Preprocess(), 512).level == 0
+    assert scale_of_span(info, Preprocess(), 256 * 2.0005).level == 1  # CLAM at its patch level 1
+    assert scale_of_span(info, Preprocess(level_rule="nearest"), 512).level == 1
 
 
 def test_scales_that_are_refused() -> None:
@@ -90,10 +110,15 @@ level_lists = st.lists(st.floats(1.5, 4.1), max_size=4).map(
     target=st.floats(0.1, 4.0),
     tolerance=st.floats(0.0, 0.2),
     tile_px=st.sampled_from([64, 224, 256, 512]),
+    level_rule=st.sampled_from(["finer", "nearest"]),
 )
-def test_every_scale_is_right_or_refused(mpp, downsamples, target, tolerance, tile_px) -> None:
+def test_every_scale_is_right_or_refused(
+    mpp, downsamples, target, tolerance, tile_px, level_rule
+) -> None:
     info = info_of(mpp, downsamples=downsamples)
-    preprocess = Preprocess(tile_px=tile_px, mpp=target, mpp_tolerance=tolerance)
+    preprocess = Preprocess(
+        tile_px=tile_px, mpp=target, mpp_tolerance=tolerance, level_rule=level_rule
+    )
     limit = target * (1 + tolerance)
     assume(abs(mpp - limit) > 1e-5 * target)
     if mpp > limit:
@@ -115,7 +140,18 @@ def test_every_scale_is_right_or_refused(mpp, downsamples, target, tolerance, ti
     assume(whole == perhaps)
     if whole:
         assert scale.read_px % tile_px == 0
-        assert downsamples[scale.level] == max(whole)
+        if level_rule == "nearest":
+            assert downsamples[scale.level] == max(whole)
+        else:  # the span that the finest level gives, from the coarsest one that it divides
+            finest = max(1, round(target / (mpp * min(whole)))) * tile_px * min(whole)
+            assert scale.span_px == pytest.approx(finest, rel=1e-9)
+            squares = [finest / (downsample * tile_px) for downsample in downsamples]
+            coarser = [
+                squares[level]
+                for level in range(scale.level + 1, len(downsamples))
+                if squares[level] > 0.99 and abs(squares[level] - round(squares[level])) < 1e-9
+            ]
+            assert not coarser, "a coarser level has the same tile in whole squares of pixels"
         assert abs(reached - target) <= (tolerance + 1e-9) * target
     else:
         assert scale.read_px >= tile_px
