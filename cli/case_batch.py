@@ -74,7 +74,7 @@ class CaseBatch:
         from pathgene_rt.cases.predict import predict_case
         from pathgene_rt.cases.report import CASE_FILE, CaseSlide, with_slide_reports, write_case
         from pathgene_rt.features.hdf5 import read_features
-        from pathgene_rt.report.writer import FEATURES_FILE
+        from pathgene_rt.report.features_file import FEATURES_FILE
 
         lost = [slide.name for slide in case.slides if slide.name in failed]
         if lost:

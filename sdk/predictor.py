@@ -18,17 +18,15 @@ from pathgene_rt.extraction.prepare import PreparedSlide, prepared
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
-from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
-from pathgene_rt.heads.prediction import Prediction
-from pathgene_rt.heads.run import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.report.report import BundleIdentity, Provenance, Report
-from pathgene_rt.report.writer import FEATURES_FILE, write_report
+from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
+from pathgene_rt.report.features_file import FEATURES_FILE
+from pathgene_rt.report.report import Report
+from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
 from pathgene_rt.scan.session import ScanSession
-from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 
 
@@ -113,23 +111,10 @@ class Predictor:
                 predictions, attention = self.predict_bag(encoded.bag)
                 if run is not None and partial is not None:
                     predictions = run.with_intervals(predictions, encoded.bag)
-            report = Report(
-                slide_id=work.slide_id,
-                intended_use=self.bundle.manifest.intended_use,
-                predictions=predictions,
-                attention=attention,
-                quality=work.quality,
-                provenance=self._provenance(work, encoded),
-                warnings=(
-                    *encoded.warnings,
-                    *place_warnings(self.bundle.heads, encoded.bag),
-                    *self.engine_warnings,
-                ),
-                partial=partial,
-            )
+            report = assemble_report(self, _facts(work, encoded), predictions, attention, partial)
             if out is None:
                 return report
-            overview = work.overview() if options.heatmaps and attention else None
+            overview = work.overview() if needs_overview(report, options) else None
             written = write_report(
                 report,
                 out,
@@ -142,9 +127,7 @@ class Predictor:
             encoded.discard_journal()
             return written
 
-    def predict_bag(
-        self, bag: FeatureBag
-    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]:
+    def predict_bag(self, bag: FeatureBag) -> Predicted:
         """(each head's prediction, attention float32 [N, k] by head) for features at hand.
 
         Raises as :meth:`HeadPanel.predict`.
@@ -195,35 +178,10 @@ class Predictor:
             self, mpp, size_px, slide_id=slide_id, background=background, options=options
         )
 
-    def _provenance(self, work: PreparedSlide, encoded: EncodedSlide) -> Provenance:
-        stats = encoded.stats
-        return Provenance(
-            bundle=self.identity,
-            encoder=self.service.engine.info,
-            heads=self.head_engines,
-            engine_notes=self.notes,
-            reader=work.slide.reader,
-            decode=encoded.decode,
-            slide_mpp=slide_mpp(work.slide.info),
-            mpp=work.grid.mpp,
-            tile_px=work.grid.tile_px,
-            level=work.grid.level,
-            tiles=len(encoded.bag),
-            seconds={**work.seconds, "first_batch": stats.first_batch_s},
-            tiles_per_second=stats.tiles_per_second,
-            encoder_busy_share=stats.busy_share,
-        )
-
     @property
-    def identity(self) -> BundleIdentity:
-        """Which bundle this is, for reports."""
-        manifest = self.bundle.manifest
-        return BundleIdentity(
-            name=manifest.name,
-            version=manifest.version,
-            sha256=self.bundle.sha256,
-            encoder_sha256=manifest.encoder.weights_sha256,
-        )
+    def encoder_engine(self) -> EngineInfo:
+        """What runs the encoder."""
+        return self.service.engine.info
 
     @property
     def head_engines(self) -> dict[str, EngineInfo]:
@@ -250,3 +208,18 @@ class Predictor:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _facts(work: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
+    return EncodedFacts(
+        slide_id=work.slide_id,
+        info=work.slide.info,
+        reader=work.slide.reader,
+        decode=encoded.decode,
+        grid=work.grid,
+        bag=encoded.bag,
+        stats=encoded.stats,
+        quality=work.quality,
+        seconds=work.seconds,
+        warnings=encoded.warnings,
+    )

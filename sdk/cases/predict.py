@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
-from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, disagreements
-from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.pooling import pool_bags
-from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Prediction, mean_prediction
-from pathgene_rt.report.report import BundleIdentity
+from pathgene_rt.report.assemble import ReportModel, bundle_identity
 
 
-class CaseModel(Protocol):
-    """What a case needs of a :class:`~pathgene_rt.predictor.Predictor`."""
-
-    bundle: Bundle
-
-    def predict_bag(
-        self, bag: FeatureBag
-    ) -> tuple[tuple[Prediction, ...], dict[str, Float32Array]]: ...
-
-    @property
-    def identity(self) -> BundleIdentity: ...
-
-    @property
-    def head_engines(self) -> dict[str, EngineInfo]: ...
-
-
-def predict_case(model: CaseModel, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
+def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
     """Each head on each slide's bag, the mean of these, and each head on all tiles pooled.
 
     Memory: 4*D bytes a tile of the case, and one slide's bag. Raises BagError, also if there is no
@@ -57,7 +37,7 @@ def predict_case(model: CaseModel, case_id: str, bags: Iterable[FeatureBag]) -> 
         case_id=case_id,
         slides=tuple(slides),
         predictions=predictions,
-        bundle=model.identity,
+        bundle=bundle_identity(model.bundle),
         heads=model.head_engines,
         warnings=disagreements(predictions),
         intended_use=model.bundle.manifest.intended_use,

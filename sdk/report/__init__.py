@@ -1,8 +1,10 @@
 """What is said and drawn of a slide.
 
-``report`` is the document, ``writer`` puts it and its pictures into a folder; ``heatmap`` and
-``geojson`` draw what ``attention`` ranks. Imports what a report is about: heads, extraction, and
-all below them.
+``assemble`` makes the ``report`` of files and scans alike; ``writer`` lists what puts it into a
+folder, each kind of file a writer of its own (``contents`` is what they are given): ``json_file``,
+``features_file``, ``heatmap_files`` (drawn by ``heatmap``) and ``geojson``, of what ``attention``
+ranks. ``stored`` reads a report back. Imports what a report is about: heads, extraction, and all
+below them.
 """
 
 from __future__ import annotations

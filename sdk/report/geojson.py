@@ -17,12 +17,48 @@ from numpy.typing import NDArray
 
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.report.contents import ReportContents, Written
+from pathgene_rt.report.report import Report
+
+GEOJSON_FILE = "attention.geojson"
 
 MAX_TILES = 200_000
 """QuPath becomes slow with more objects than that."""
 
 _TILE_NAMESPACE = uuid.UUID("6a1c2f0e-3c57-5d0b-9f5e-7f0f2f1f9f11")
 _ROWS = 4096
+
+
+class GeoJsonWriter:
+    """Writes the tiles with each head's attention and percentile ranks as measurements."""
+
+    stale = (GEOJSON_FILE,)
+    uses_overview = False
+
+    def wanted(self, report: Report, options: PredictOptions) -> bool:
+        return options.geojson and bool(report.attention)
+
+    def write(self, contents: ReportContents, folder: Path) -> Written:
+        measurements = {}
+        for shown in contents.shown:
+            head = shown.prediction.head
+            measurements[f"{head} attention percentile"] = shown.ranks
+            measurements[f"{head} attention"] = shown.attention
+        bag, info = contents.bag, contents.info
+        kept = write_geojson(
+            folder / GEOJSON_FILE,
+            contents.report.slide_id,
+            bag.xy,
+            bag.span_px,
+            measurements,
+            size_px=info.size_px,
+            origin_px=info.bounds_xy_px,
+        )
+        left_out = f"{GEOJSON_FILE} holds the {kept} most attended of {len(bag)} tiles"
+        return Written(
+            files={"geojson": GEOJSON_FILE}, warnings=(left_out,) if kept < len(bag) else ()
+        )
 
 
 def write_geojson(

@@ -65,7 +65,7 @@ class Provenance:
     heads: dict[str, EngineInfo]
     engine_notes: tuple[str, ...]
     reader: str
-    decode: str = "exact"
+    decode: str
     slide_mpp: float
     mpp: float
     tile_px: int

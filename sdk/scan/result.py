@@ -6,39 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.panel import HeadPanel
-from pathgene_rt.heads.run import place_warnings
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.report.report import BundleIdentity, Provenance, Report
+from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
+from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
-from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 
 
-class ScanModel(Protocol):
+class ScanModel(ReportModel, Protocol):
     """What a scan needs of a :class:`~pathgene_rt.predictor.Predictor`."""
 
-    bundle: Bundle
     options: EngineOptions
     service: EncoderService
     heads: HeadPanel
-
-    @property
-    def identity(self) -> BundleIdentity: ...
-
-    @property
-    def head_engines(self) -> dict[str, EngineInfo]: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    @property
-    def engine_warnings(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -65,45 +49,29 @@ class ScanResult:
 
     def written(self, folder: Path) -> Report:
         """The report with its files in ``folder``. Raises OutputError."""
-        overview = self.slide.overview if self.report.attention else None
+        slide = self.slide
         return write_report(
-            self.report, folder, overview, self.slide.info, self.slide.bag, PredictOptions()
+            self.report, folder, slide.overview, slide.info, slide.bag, PredictOptions()
         )
 
 
 def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]) -> ScanResult:
     """Run the heads; ``seconds`` are those of the stages before. Raises BagError, EngineError."""
     with timed(seconds, "heads"):
-        predictions, attention = model.heads.predict(slide.bag)
-    grid, stats = slide.grid, slide.stats
-    report = Report(
+        predictions, attention = model.predict_bag(slide.bag)
+    facts = EncodedFacts(
         slide_id=slide.info.slide_id,
-        intended_use=model.bundle.manifest.intended_use,
-        predictions=predictions,
-        attention=attention,
+        info=slide.info,
+        reader="scan session",
+        decode="exact",
+        grid=slide.grid,
+        bag=slide.bag,
+        stats=slide.stats,
         quality=slide.quality,
-        provenance=Provenance(
-            bundle=model.identity,
-            encoder=model.service.engine.info,
-            heads=model.head_engines,
-            engine_notes=model.notes,
-            reader="scan session",
-            slide_mpp=slide_mpp(slide.info),
-            mpp=grid.mpp,
-            tile_px=grid.tile_px,
-            level=grid.level,
-            tiles=len(grid),
-            seconds={**seconds, "first_batch": stats.first_batch_s},
-            tiles_per_second=stats.tiles_per_second,
-            encoder_busy_share=stats.busy_share,
-        ),
-        warnings=(
-            *_missing(slide),
-            *place_warnings(model.bundle.heads, slide.bag),
-            *model.engine_warnings,
-        ),
+        seconds=seconds,
+        warnings=_missing(slide),
     )
-    return ScanResult(report, slide)
+    return ScanResult(assemble_report(model, facts, predictions, attention), slide)
 
 
 def _missing(slide: ScannedSlide) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.report import writer as report_files
+from pathgene_rt.report import geojson, heatmap_files, json_file, writer
+from pathgene_rt.report.attention import shown_of
+from pathgene_rt.report.contents import ReportContents, Written
+from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report.stored import is_complete_report
 from pathgene_rt.report.writer import write_report
@@ -49,6 +53,7 @@ def make_report(*heads: str, **changes) -> Report:
         heads={head: replace(info, precision="float32") for head in heads},
         engine_notes=("engine tensorrt not used: not installed",),
         reader="openslide 4.0.1",
+        decode="exact",
         slide_mpp=0.25,
         mpp=0.5,
         tile_px=256,
@@ -202,9 +207,9 @@ def test_hostile_and_clashing_head_names_stay_in_the_folder(tmp_path: Path) -> N
 
 def test_a_capped_geojson_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        report_files,
+        geojson,
         "write_geojson",
-        lambda *given, real=report_files.write_geojson, **named: real(*given, max_tiles=4, **named),
+        lambda *given, real=geojson.write_geojson, **named: real(*given, max_tiles=4, **named),
     )
     written = write(tmp_path)
     assert written.warnings == ("attention.geojson holds the 4 most attended of 6 tiles",)
@@ -237,16 +242,19 @@ def test_nothing_of_an_older_run_is_left_beside_a_new_report(tmp_path: Path) -> 
     assert names == {"report.json", "heatmap_alk.png", "notes.txt"}
 
 
-@pytest.mark.parametrize("failing", ["write_json", "write_geojson", "draw_heatmap"])
+@pytest.mark.parametrize(
+    ("module", "failing"),
+    [(json_file, "write_json"), (geojson, "write_geojson"), (heatmap_files, "draw_heatmap")],
+)
 def test_a_failure_leaves_no_report_and_no_half_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, failing: str
 ) -> None:
     write(tmp_path)
 
     def fail(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_files, failing, fail)
+    monkeypatch.setattr(module, failing, fail)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path)
     assert not is_complete_report(tmp_path, BUNDLE)
@@ -275,7 +283,7 @@ def test_attention_that_is_not_finite_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_features_written_before_are_listed(tmp_path: Path) -> None:
-    write_features(tmp_path / report_files.FEATURES_FILE, BAG)
+    write_features(tmp_path / FEATURES_FILE, BAG)
     written = write(tmp_path, options=PredictOptions(features=True))
     assert written.files["features"] == "features.h5"
     assert is_complete_report(tmp_path, BUNDLE)
@@ -298,5 +306,35 @@ def test_heads_with_several_branches(tmp_path: Path, branches: int) -> None:
 def test_a_heatmap_says_which_attention_it_shows(branches: int, words: str) -> None:
     attention = np.random.default_rng(2).random((TILES, branches), dtype=np.float32)
     report = make_report("egfr", attention={"egfr": attention})
-    shown = report_files._shown(attention, report.predictions[0])
-    assert words in report_files._heatmap_text(report, shown, BAG).footer
+    (shown,) = shown_of(report)
+    assert words in heatmap_files._heatmap_text(report, shown, BAG).footer
+
+
+def test_another_kind_of_file_is_a_class_and_an_entry_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets what the others get, its older files go, and the report lists its new one."""
+
+    class LineWriter:
+        stale = ("line_*.txt",)
+        uses_overview = True
+
+        def wanted(self, report: Report, options: PredictOptions) -> bool:
+            return not options.geojson
+
+        def write(self, contents: ReportContents, folder: Path) -> Written:
+            assert contents.overview is OVERVIEW and contents.bag is BAG and contents.info is INFO
+            assert not (folder / "report.json").exists()
+            (folder / "line_1.txt").write_text(contents.report.slide_id)
+            return Written(files={"line": "line_1.txt"}, warnings=("one line only",))
+
+    monkeypatch.setattr(writer, "WRITERS", (LineWriter(), *writer.WRITERS))
+    (tmp_path / "line_0.txt").write_text("of an older run")
+    options = PredictOptions(heatmaps=False, geojson=False)
+    assert writer.needs_overview(make_report(), options)
+    written = write(tmp_path, options=options)
+    assert {path.name for path in tmp_path.iterdir()} == {"line_1.txt", "report.json"}
+    assert read(tmp_path)["files"] == {"line": "line_1.txt"} == dict(written.files)
+    assert read(tmp_path)["warnings"] == ["one line only"]
+    assert write(tmp_path, options=PredictOptions(heatmaps=False)).warnings == ()
+    assert not (tmp_path / "line_1.txt").exists()

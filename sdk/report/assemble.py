@@ -1,0 +1,110 @@
+"""The one place where reports are made: of files and of slides that are pushed while scanned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.engines.engine import EngineInfo
+from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
+from pathgene_rt.heads.prediction import Partial, Prediction
+from pathgene_rt.heads.run import place_warnings
+from pathgene_rt.report.report import BundleIdentity, Provenance, Report
+from pathgene_rt.slides.scale import slide_mpp
+from pathgene_rt.streaming.encoder_service import EncodeStats
+
+Predicted = tuple[tuple[Prediction, ...], dict[str, Float32Array]]
+"""Each head's prediction, and the attention float32 [N, k] by head of those that give it."""
+
+
+class ReportModel(Protocol):
+    """What reports of slides and cases need of a :class:`~pathgene_rt.predictor.Predictor`."""
+
+    bundle: Bundle
+
+    def predict_bag(self, bag: FeatureBag) -> Predicted: ...
+
+    @property
+    def encoder_engine(self) -> EngineInfo: ...
+
+    @property
+    def head_engines(self) -> dict[str, EngineInfo]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def engine_warnings(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedFacts:
+    """How a slide became a bag. ``slide_id`` is the one that results show; ``reader`` opened the
+    slide or took its pixels, ``decode`` says whether they are exact. ``seconds`` are those of the
+    stages so far, ``warnings`` what a reader of the report should know.
+    """
+
+    slide_id: str
+    info: SlideInfo
+    reader: str
+    decode: str
+    grid: TileGrid
+    bag: FeatureBag
+    stats: EncodeStats
+    quality: Mapping[str, float]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+def bundle_identity(bundle: Bundle) -> BundleIdentity:
+    """Which bundle this is, for reports."""
+    manifest = bundle.manifest
+    return BundleIdentity(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=bundle.sha256,
+        encoder_sha256=manifest.encoder.weights_sha256,
+    )
+
+
+def assemble_report(
+    model: ReportModel,
+    slide: EncodedFacts,
+    predictions: tuple[Prediction, ...],
+    attention: Mapping[str, Float32Array],
+    partial: Partial | None = None,
+) -> Report:
+    """The report of a slide that was predicted as :class:`Report` says."""
+    grid, stats = slide.grid, slide.stats
+    return Report(
+        slide_id=slide.slide_id,
+        intended_use=model.bundle.manifest.intended_use,
+        predictions=predictions,
+        attention=attention,
+        quality=slide.quality,
+        provenance=Provenance(
+            bundle=bundle_identity(model.bundle),
+            encoder=model.encoder_engine,
+            heads=model.head_engines,
+            engine_notes=model.notes,
+            reader=slide.reader,
+            decode=slide.decode,
+            slide_mpp=slide_mpp(slide.info),
+            mpp=grid.mpp,
+            tile_px=grid.tile_px,
+            level=grid.level,
+            tiles=len(slide.bag),
+            seconds={**slide.seconds, "first_batch": stats.first_batch_s},
+            tiles_per_second=stats.tiles_per_second,
+            encoder_busy_share=stats.busy_share,
+        ),
+        warnings=(
+            *slide.warnings,
+            *place_warnings(model.bundle.heads, slide.bag),
+            *model.engine_warnings,
+        ),
+        partial=partial,
+    )
