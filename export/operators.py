@@ -1,6 +1,6 @@
 """The operators of a graph, and which of them TensorRT's ONNX parser cannot take.
 
-The facts are those of onnx-tensorrt's ``docs/operators.md`` and importers at release 10.1; the
+The facts are those of onnx-tensorrt's list of operators and importers at release 10.1; the
 oldest parser that we meet, JetPack 6's, is 10.3.
 """
 

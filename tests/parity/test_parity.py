@@ -33,10 +33,10 @@ from tests.support.parity import (
 )
 
 ELSEWHERE = (
-    "ctranspath",  # training/test_ctranspath.py
-    "hipt_vit4k_xs",  # training/test_head_hipt.py
-    "patchgcn_resample",  # training/test_head_patchgcn.py: its original cannot run
-    "published_dsmil_c16",  # training/test_head_dsmil.py, as the next
+    "ctranspath",  # tests/training/test_ctranspath.py
+    "hipt_vit4k_xs",  # tests/training/test_head_hipt.py
+    "patchgcn_resample",  # tests/training/test_head_patchgcn.py: its original cannot run
+    "published_dsmil_c16",  # tests/training/test_head_dsmil.py, as the next
     "published_dsmil_tcga",
 )
 FILES = [name for name in parity_names() if name not in ELSEWHERE]
