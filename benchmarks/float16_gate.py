@@ -21,7 +21,7 @@ import typer
 from torch import Tensor
 
 from benchmarks.seeded_heads import CLASSES, VARIANTS, as_tensors, seeded_head
-from pathgene_rt.bundle.calibration import class_probabilities
+from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess, Task, TensorSpec
 from pathgene_rt.export.check import Inputs, open_graph
 from pathgene_rt.export.float16.gate import (
@@ -113,7 +113,8 @@ def _judge(variant: str, features: Float32Array, sizes: list[int]) -> bool:
     names = ("logits", "attention") if head.has_attention else ("logits",)
     graph = to_onnx(module, as_tensors(dict(slides[0])), names)
     spec, float32 = _spec(variant, head, graph), open_graph(graph)
-    shown = np.stack([class_probabilities(float32(bag)["logits"], "softmax") for bag in slides])
+    softmax = TemperatureScaling("softmax")
+    shown = np.stack([softmax.apply(float32(bag)["logits"]) for bag in slides])
     half, reduced = head_in_float16(spec, graph, [*head_bags(head.inputs, features), *slides])
     row = f"| `{variant}` | {len(half.kept)} of {half.nodes} | {shown.min():.2f}-{shown.max():.2f}"
     if reduced is None:

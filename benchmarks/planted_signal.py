@@ -31,7 +31,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle.calibration import class_probabilities
+from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.engines.registry import load_backend
@@ -121,7 +121,7 @@ def planted(job: Job, folder: Path) -> Row:
         logits.append(logits_of(head, fold.test, planner.bags))
         slides += fold.test
     figures = evaluate(
-        class_probabilities(np.concatenate(logits), plan.targets.activation, 1.0),
+        TemperatureScaling(plan.targets.activation).apply(np.concatenate(logits)),
         plan.targets.truth(slides),
         [slide.case_id for slide in slides],
         activation=plan.targets.activation,

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pathgene_rt.bundle.spec import Activation, Calibration, ModelSpec, Task, TensorSpec
+from pathgene_rt.bundle.calibration import Activation
+from pathgene_rt.bundle.spec import Calibration, ModelSpec, Task, TensorSpec
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.files import sha256

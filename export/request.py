@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from pathgene_rt.bundle.spec import STRICT, Activation, Preprocess, TaskKind
+from pathgene_rt.bundle.calibration import Activation
+from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
 from pathgene_rt.export.encoder_spec import EncoderSpec
 
 INTENDED_USE = "Research use only. Not for use in diagnostic procedures."

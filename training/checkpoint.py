@@ -19,7 +19,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from typing_extensions import Buffer
 
-from pathgene_rt.bundle.spec import STRICT, Activation, Task
+from pathgene_rt.bundle.calibration import Activation
+from pathgene_rt.bundle.spec import STRICT, Task
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.files import atomic_path, reason
 from pathgene_rt.training import heads

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import HeadSpec, PoolingSpec, no_tiles_yet
 from pathgene_rt.engines.engine import LIMITS, Array, Engine, EngineInfo, FidelityLimits
 from pathgene_rt.engines.qualify.compare import Fidelity, fidelity_error
@@ -172,11 +171,7 @@ def probability_change(
     """Largest difference of a probability from that of the golden ``logits``; NaN becomes inf."""
     engine.submit(inputs)
     given = engine.result()["logits"]
-    assert head.model.activation is not None  # opening the bundle refused it otherwise
-    reference, found = (
-        class_probabilities(values, head.model.activation, head.task.calibration.temperature)
-        for values in (logits, given)
-    )
+    reference, found = (head.calibration.apply(values) for values in (logits, given))
     if reference.shape != found.shape:
         raise BundleError(
             f"head {head.name} gives {found.shape[-1]} logits, its golden output has "

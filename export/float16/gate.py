@@ -15,7 +15,6 @@ from math import ceil
 import numpy as np
 
 from pathgene_rt.bundle.bundle import float16_file
-from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.onnx_guard import require_self_contained
 from pathgene_rt.bundle.spec import Float16Graph, HeadSpec
 from pathgene_rt.engines.engine import LIMITS
@@ -126,13 +125,7 @@ def head_errors(spec: HeadSpec, expected: Inputs, found: Inputs) -> dict[str, fl
 
     Small bags have no rank: in fewer tiles, two neighbours that change places are over the limit.
     """
-    assert spec.model.activation is not None  # every exported head has one
-    before, after = (
-        class_probabilities(
-            outputs["logits"], spec.model.activation, spec.task.calibration.temperature
-        )
-        for outputs in (expected, found)
-    )
+    before, after = (spec.calibration.apply(outputs["logits"]) for outputs in (expected, found))
     errors = {PROBABILITY: float(np.abs(after - before).max())}
     if "attention" in expected and len(expected["attention"]) >= RANKED_FROM:
         errors[RANK] = 1 - rank_correlation(expected["attention"], found["attention"])

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from pathgene_rt.bundle.spec import Activation
+from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.errors import CheckpointError
 from pathgene_rt.training.checkpoint import load_strictly
 

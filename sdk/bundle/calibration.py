@@ -1,45 +1,53 @@
-"""From logits to probabilities: the one place where temperature and activation are applied.
+"""From logits to probabilities: the one place that knows how a head is calibrated.
 
-The temperature is that of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
+Temperature scaling is that of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathgene_rt.bundle.spec import Activation
+Activation = Literal["softmax", "sigmoid"]
+"""Classes exclude each other, or each is judged alone."""
 
 
-def log_odds(
-    logits: ArrayLike, activation: Activation, temperature: float = 1.0
-) -> NDArray[np.float64]:
-    """log(p / (1 - p)) float64 [..., classes] of the :func:`probabilities` p of ``logits``, also
-    where those round to 0 or 1."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    if activation == "sigmoid":
-        return scaled
-    others = [
-        np.logaddexp.reduce(np.delete(scaled, place, axis=-1), axis=-1)
-        for place in range(scaled.shape[-1])
-    ]
-    result: NDArray[np.float64] = scaled - np.stack(others, axis=-1)
-    return result
+@dataclass(frozen=True)
+class TemperatureScaling:
+    """Logits are divided by ``temperature`` (above 0; 1 leaves them), then ``activation`` follows.
 
-
-def class_probabilities(
-    logits: ArrayLike, activation: Activation, temperature: float = 1.0
-) -> NDArray[np.float64]:
-    """Probabilities float64 [..., classes] of ``logits`` [..., classes].
-
-    Logits are divided by ``temperature``; "softmax" sums to one over the last axis, "sigmoid"
-    judges each class alone. Finite logits of any size give finite results (no overflow); NaN and
-    infinity come out as NaN or as the limit they stand for, so callers must check their logits.
+    Finite logits of any size give finite probabilities (no overflow); NaN and infinity come out as
+    NaN or as the limit they stand for, so callers must check their logits.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    if activation == "sigmoid":
-        result: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scaled))
+
+    activation: Activation
+    temperature: float = 1.0
+
+    def apply(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities float64 [..., classes] of ``logits`` [..., classes].
+
+        "softmax" sums to one over the last axis, "sigmoid" judges each class alone.
+        """
+        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        if self.activation == "sigmoid":
+            result: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scaled))
+            return result
+        powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        result = powers / powers.sum(axis=-1, keepdims=True)
         return result
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    result = powers / powers.sum(axis=-1, keepdims=True)
-    return result
+
+    def log_odds(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """log(p / (1 - p)) float64 [..., classes] of the probabilities p of ``logits``, also where
+        those round to 0 or 1."""
+        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        if self.activation == "sigmoid":
+            return scaled
+        others = [
+            np.logaddexp.reduce(np.delete(scaled, place, axis=-1), axis=-1)
+            for place in range(scaled.shape[-1])
+        ]
+        result: NDArray[np.float64] = scaled - np.stack(others, axis=-1)
+        return result

@@ -23,10 +23,12 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.errors import BundleError
+
 STRICT = ConfigDict(extra="forbid")
 
 DType = Literal["uint8", "int64", "float32"]
-Activation = Literal["softmax", "sigmoid"]
 TaskKind = Literal["mutation", "subtype", "exon", "tmb", "other"]
 Reduction = Literal["box", "bilinear"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -168,7 +170,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Calibration:
-    """Temperature scaling: logits are divided by ``temperature`` before the activation."""
+    """What the manifest says of a head's calibration; :attr:`HeadSpec.calibration` applies it."""
 
     temperature: float = Field(default=1.0, gt=0)
 
@@ -250,3 +252,13 @@ class HeadSpec:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def calibration(self) -> TemperatureScaling:
+        """Makes probabilities of the head's logits. Raises BundleError without an activation."""
+        if self.model.activation is None:
+            raise BundleError(
+                f"head {self.name} has no activation, which makes probabilities of its logits; "
+                "export the bundle again"
+            )
+        return TemperatureScaling(self.model.activation, self.task.calibration.temperature)

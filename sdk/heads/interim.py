@@ -16,7 +16,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from pathgene_rt.bundle.calibration import log_odds
 from pathgene_rt.bundle.spec import HeadSpec
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
@@ -215,17 +214,16 @@ class InterimPredictor:
         self, head: HeadSpec, logits: Float32Array, without: Float32Array, sizes: Float64Array
     ) -> Prediction:
         prediction = make_prediction(head, logits)
-        activation, temperature = head.model.activation, head.task.calibration.temperature
-        assert activation is not None  # make_prediction refused it otherwise
+        calibration = head.calibration
         classes = len(prediction.classes)
         if sizes.sum() < LEAST_TILES:
             return replace(prediction, interval=((0.0, 1.0),) * classes)
         interval = probability_interval(
-            log_odds(logits, activation, temperature),
-            log_odds(without, activation, temperature),
+            calibration.log_odds(logits),
+            calibration.log_odds(without),
             sizes,
             share=float(sizes.sum()) / self._total if self._total else 0.0,
-            claims=1 if activation == "softmax" and classes == 2 else classes,
+            claims=1 if calibration.activation == "softmax" and classes == 2 else classes,
         )
         return replace(prediction, interval=interval)
 

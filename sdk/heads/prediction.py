@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathgene_rt.bundle.calibration import class_probabilities
 from pathgene_rt.bundle.spec import HeadSpec, TaskKind
 from pathgene_rt.errors import EngineError
 from pathgene_rt.heads.jackknife import Interval
@@ -85,7 +84,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         raise EngineError(
             f"head {head.name} gave the logits {values.tolist()}; run pathgene-rt verify"
         )
-    probabilities = class_probabilities(values, activation, head.task.calibration.temperature)
+    probabilities = head.calibration.apply(values)
     threshold = applied_threshold(head)
     return Prediction(
         head=head.name,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pathgene_rt.bundle.calibration import class_probabilities, log_odds
+from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.heads.jackknife import (
     CONFIDENCE,
     LEAST_GROUPS,
@@ -125,10 +125,12 @@ def test_a_prediction_that_no_group_moves_is_certain() -> None:
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_log_odds_are_those_of_the_probabilities(activation: str) -> None:
     logits = np.random.default_rng(5).standard_normal((6, 3)) * 3
-    probabilities = class_probabilities(logits, activation, 1.7)  # type: ignore[arg-type]
-    found = log_odds(logits, activation, 1.7)  # type: ignore[arg-type]
+    calibration = TemperatureScaling(activation, 1.7)  # type: ignore[arg-type]
+    probabilities, found = calibration.apply(logits), calibration.log_odds(logits)
     np.testing.assert_allclose(found, np.log(probabilities) - np.log1p(-probabilities), rtol=1e-9)
 
 
 def test_log_odds_beyond_what_probabilities_can_tell() -> None:
-    np.testing.assert_allclose(log_odds([0.0, 800.0], "softmax"), [-800.0, 800.0])
+    np.testing.assert_allclose(
+        TemperatureScaling("softmax").log_odds([0.0, 800.0]), [-800.0, 800.0]
+    )

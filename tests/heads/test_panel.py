@@ -14,7 +14,7 @@ from PIL import Image
 
 from pathgene_rt import EngineOptions, FeatureBag, PredictOptions, Predictor
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.bundle.calibration import class_probabilities
+from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.errors import BagError, BundleError, EngineError, FeatureFileError
 from pathgene_rt.heads.run import place_warnings
 from pathgene_rt.training.synthetic.slides import write_slide
@@ -55,7 +55,7 @@ def test_every_head_answers_as_its_model_does(predictor: Predictor) -> None:
         logits, expected = tiny.run_head(bag.features, weights)
         assert (prediction.kind, prediction.gene, prediction.classes) == (kind, gene, classes)
         np.testing.assert_allclose(prediction.logits, logits, atol=1e-4)
-        probabilities = class_probabilities(logits, activation)
+        probabilities = TemperatureScaling(activation).apply(logits)
         np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-4)
         if activation == "sigmoid":
             assert prediction.called == tuple(np.flatnonzero(probabilities >= 0.5))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathgene_rt.bundle.calibration import class_probabilities
-from pathgene_rt.bundle.spec import Activation, Calibration, HeadSpec, ModelSpec, Task, TensorSpec
+from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.bundle.spec import Calibration, HeadSpec, ModelSpec, Task, TensorSpec
 from pathgene_rt.errors import EngineError
 from pathgene_rt.heads.prediction import applied_threshold, make_prediction, mean_prediction
 
@@ -43,8 +43,8 @@ def replace_threshold(spec: HeadSpec, threshold: float) -> HeadSpec:
 
 @given(st.lists(FINITE, min_size=1, max_size=6), st.floats(0.01, 100))
 def test_probabilities_of_any_finite_logits(logits: list[float], temperature: float) -> None:
-    softmax = class_probabilities(logits, "softmax", temperature)
-    sigmoid = class_probabilities(logits, "sigmoid", temperature)
+    softmax = TemperatureScaling("softmax", temperature).apply(logits)
+    sigmoid = TemperatureScaling("sigmoid", temperature).apply(logits)
     assert softmax.sum() == pytest.approx(1)
     for probabilities in (softmax, sigmoid):
         assert ((probabilities >= 0) & (probabilities <= 1)).all()
@@ -53,12 +53,12 @@ def test_probabilities_of_any_finite_logits(logits: list[float], temperature: fl
 
 
 def test_probabilities_by_hand() -> None:
-    np.testing.assert_allclose(class_probabilities([0, math.log(3)], "softmax"), [0.25, 0.75])
-    np.testing.assert_allclose(
-        class_probabilities([0, 2 * math.log(3)], "softmax", 2), [0.25, 0.75]
-    )
-    np.testing.assert_allclose(class_probabilities([-math.log(3), 0], "sigmoid"), [0.25, 0.5])
-    batch = class_probabilities([[0, 0], [0, math.log(9)]], "softmax")
+    softmax, sigmoid = TemperatureScaling("softmax"), TemperatureScaling("sigmoid")
+    softer = TemperatureScaling("softmax", 2)
+    np.testing.assert_allclose(softmax.apply([0, math.log(3)]), [0.25, 0.75])
+    np.testing.assert_allclose(softer.apply([0, 2 * math.log(3)]), [0.25, 0.75])
+    np.testing.assert_allclose(sigmoid.apply([-math.log(3), 0]), [0.25, 0.5])
+    batch = softmax.apply([[0, 0], [0, math.log(9)]])
     np.testing.assert_allclose(batch, [[0.5, 0.5], [0.1, 0.9]])
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pathgene_rt.bundle.calibration import class_probabilities
+from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.errors import OutputError, UsageError
 from pathgene_rt.training import loop
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
@@ -87,11 +87,8 @@ def test_figures_follow_from_the_saved_logits(cohort: Path, tmp_path: Path) -> N
     for file in files:
         logits |= json.loads(file.read_text())["test"]
     slides = [slide for fold in head.folds for slide in fold.split.test]
-    probabilities = class_probabilities(
-        [logits[slide.slide_id] for slide in slides],
-        "softmax",
-        head.task.calibration.temperature,
-    )
+    calibration = TemperatureScaling("softmax", head.task.calibration.temperature)
+    probabilities = calibration.apply([logits[slide.slide_id] for slide in slides])
     figures = evaluate(
         probabilities,
         np.eye(2, dtype=np.bool_)[[slide.label for slide in slides]],
@@ -108,13 +105,13 @@ def test_what_tests_never_chooses_threshold_or_temperature(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    fitted = cross_validation.fit_temperature
+    fitted = cross_validation.fit_calibration
 
-    def spy(logits: np.ndarray, *rest: Any) -> float:
+    def spy(logits: np.ndarray, *rest: Any) -> TemperatureScaling:
         seen.append(len(logits))
         return fitted(logits, *rest)
 
-    monkeypatch.setattr(cross_validation, "fit_temperature", spy)
+    monkeypatch.setattr(cross_validation, "fit_calibration", spy)
     (head,) = train(fold_config(cohort), tmp_path).heads
     assert seen == [sum(len(fold.split.validation) for fold in head.folds)]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from pathgene_rt.bundle.calibration import class_probabilities
-from pathgene_rt.training.protocol.calibration import TEMPERATURES, fit_temperature, fit_threshold
+from pathgene_rt.bundle.calibration import TemperatureScaling
+from pathgene_rt.training.protocol.calibration import TEMPERATURES, fit_calibration, fit_threshold
 from pathgene_rt.training.protocol.metrics import FIGURES, calls, evaluate
 
 N = 200
@@ -36,7 +36,7 @@ def figures(
 )
 def test_figures_are_scikit_learns(classes: int, activation: str) -> None:
     logits, truth = scored(classes, activation)
-    probabilities = class_probabilities(logits, activation)
+    probabilities = TemperatureScaling(activation).apply(logits)
     called = calls(probabilities, activation, 0.4)
     columns = [1] if classes == 2 else range(classes)
 
@@ -82,7 +82,7 @@ def test_the_interval_is_wider_where_slides_come_from_few_cases() -> None:
 
 def test_same_seed_same_interval() -> None:
     logits, truth = scored(2, "softmax")
-    probabilities = class_probabilities(logits, "softmax")
+    probabilities = TemperatureScaling("softmax").apply(logits)
     assert figures(probabilities, truth, "softmax") == figures(probabilities, truth, "softmax")
     assert figures(probabilities, truth, "softmax") != figures(
         probabilities, truth, "softmax", seed=1
@@ -99,7 +99,7 @@ def test_a_class_without_slides_has_no_figures() -> None:
 def test_temperature_undoes_overconfidence(activation: str) -> None:
     random = np.random.default_rng(2)
     logits = random.standard_normal((4000, 3))
-    probabilities = class_probabilities(logits, activation)
+    probabilities = TemperatureScaling(activation).apply(logits)
     if activation == "sigmoid":
         truth = random.random(probabilities.shape) < probabilities
     else:
@@ -107,21 +107,24 @@ def test_temperature_undoes_overconfidence(activation: str) -> None:
             axis=1
         )
         truth = np.eye(3, dtype=np.bool_)[drawn]
-    assert fit_temperature(3 * logits, truth, activation) == pytest.approx(3, rel=0.1)
-    assert fit_temperature(0.5 * logits, truth, activation) == pytest.approx(0.5, rel=0.1)
+    assert fit_calibration(3 * logits, truth, activation).temperature == pytest.approx(3, rel=0.1)
+    assert fit_calibration(0.5 * logits, truth, activation).temperature == pytest.approx(
+        0.5, rel=0.1
+    )
 
 
 def test_temperature_stays_within_bounds_where_classes_are_told_apart() -> None:
     truth = np.eye(2, dtype=np.bool_)[[0, 1, 0, 1]]
-    assert fit_temperature(4.0 * truth, truth, "softmax") == pytest.approx(TEMPERATURES[0])
-    assert fit_temperature(-4.0 * truth, truth, "softmax") == pytest.approx(TEMPERATURES[1])
+    for sign, bound in zip((1.0, -1.0), TEMPERATURES, strict=True):
+        fitted = fit_calibration(4 * sign * truth, truth, "softmax")
+        assert fitted.temperature == pytest.approx(bound)
 
 
 @pytest.mark.parametrize("criterion", ["youden", "f1"])
 @pytest.mark.parametrize(("classes", "activation"), [(2, "softmax"), (3, "sigmoid")])
 def test_no_other_threshold_is_better(classes: int, activation: str, criterion: str) -> None:
     logits, truth = scored(classes, activation)
-    probabilities = class_probabilities(logits, activation)
+    probabilities = TemperatureScaling(activation).apply(logits)
 
     def gain(threshold: float) -> float:
         found = figures(probabilities, truth, activation, threshold=threshold, resamples=1)

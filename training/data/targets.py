@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathgene_rt.bundle.spec import Activation
+from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.errors import UsageError
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.heads.prediction import NO_CALL

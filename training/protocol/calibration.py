@@ -1,4 +1,4 @@
-"""Temperature and threshold, fitted on validation slides: never on those that test.
+"""Calibration and threshold, fitted on validation slides: never on those that test.
 
 Temperature scaling is that of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
 """
@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle.spec import Activation
+from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.training.config import Criterion
 from pathgene_rt.training.protocol.metrics import Floats, counted_classes
@@ -24,8 +24,8 @@ _STEPS = 60
 _LEAST = 1e-6
 
 
-def fit_temperature(logits: Floats, truth: BoolArray, activation: Activation) -> float:
-    """The temperature in :data:`TEMPERATURES` with the least negative log-likelihood.
+def fit_calibration(logits: Floats, truth: BoolArray, activation: Activation) -> TemperatureScaling:
+    """With the temperature in :data:`TEMPERATURES` with the least negative log-likelihood.
 
     ``logits`` float64 and ``truth`` bool are [n, classes]. The likelihood is convex in the inverse
     of the temperature, so that a golden-section search finds its one minimum.
@@ -38,7 +38,7 @@ def fit_temperature(logits: Floats, truth: BoolArray, activation: Activation) ->
             high = right
         else:
             low = left
-    return math.exp((low + high) / 2)
+    return TemperatureScaling(activation, math.exp((low + high) / 2))
 
 
 def fit_threshold(

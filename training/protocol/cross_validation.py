@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pathgene_rt.bundle.calibration import class_probabilities
-from pathgene_rt.bundle.spec import Activation, Calibration, Task
+from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.bundle.spec import Calibration, Task
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head, save_head
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
@@ -30,7 +30,7 @@ from pathgene_rt.training.loop import (
     logits_of,
     refit,
 )
-from pathgene_rt.training.protocol.calibration import fit_temperature, fit_threshold
+from pathgene_rt.training.protocol.calibration import fit_calibration, fit_threshold
 from pathgene_rt.training.protocol.metrics import Floats, Metrics, evaluate
 from pathgene_rt.training.protocol.plan import HeadPlan
 from pathgene_rt.training.protocol.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
@@ -93,8 +93,8 @@ def train_head(
             head, fold = trainer.fold(split, label)
             saved.write(number, fold)
         folds.append(fold)
-    threshold, temperature = _calibrate(plan, folds)
-    fold_metrics = tuple(_figures(plan, [fold], threshold, temperature) for fold in folds)
+    threshold, calibration = _calibrate(plan, folds)
+    fold_metrics = tuple(_figures(plan, [fold], threshold, calibration) for fold in folds)
     if final is not None:
         task = load_head(folder.checkpoint(name)).task
     else:
@@ -103,12 +103,12 @@ def train_head(
         else:
             final = FinalWeights(folds[0].history, 0.0)
         assert head is not None
-        metrics = _figures(plan, folds, threshold, temperature)
+        metrics = _figures(plan, folds, threshold, calibration)
         metrics["weights"] = "trained on all cases" if count > 1 else "of the best epoch"
         if count > 1:
             metrics["auroc_folds"] = [float(str(figures["auroc"])) for figures in fold_metrics]
-        metrics |= _external_figures(plan, head, bags, threshold, temperature)
-        task = _task(plan, threshold, temperature, metrics)
+        metrics |= _external_figures(plan, head, bags, threshold, calibration)
+        task = _task(plan, threshold, calibration, metrics)
         trainer.save(folder.checkpoint(name), head, task)
         saved.write_final(final)
     return TrainedHead(
@@ -193,7 +193,13 @@ class _Trainer:
                 file = self._folder.diverged(self._plan.config.name)
                 epoch = error.history.best + 1
                 metrics: Metrics = {"part": "none", "weights": f"of epoch {epoch}, then diverged"}
-                self.save(file, head, _task(self._plan, 0.5, 1.0, metrics))
+                self.save(
+                    file,
+                    head,
+                    _task(
+                        self._plan, 0.5, TemperatureScaling(self._plan.targets.activation), metrics
+                    ),
+                )
                 kept = f"; the weights of epoch {epoch} are in {file}"
             raise DivergedError(f"{label}: {error}{kept}", error.slide_id) from error
 
@@ -212,23 +218,22 @@ class _Trainer:
         )
 
 
-def _calibrate(plan: HeadPlan, folds: Sequence[FoldResult]) -> tuple[float, float]:
-    """(threshold, temperature) of the pooled validation slides."""
+def _calibrate(plan: HeadPlan, folds: Sequence[FoldResult]) -> tuple[float, TemperatureScaling]:
+    """(threshold, calibration) of the pooled validation slides."""
     logits = np.concatenate([fold.validation_logits for fold in folds])
     targets = plan.targets
     truth = np.concatenate([targets.truth(fold.split.validation) for fold in folds])
-    temperature = 1.0
+    calibration = TemperatureScaling(targets.activation)
     if plan.training.calibrate:
-        temperature = fit_temperature(logits, truth, targets.activation)
+        calibration = fit_calibration(logits, truth, targets.activation)
     threshold = plan.config.threshold
     if isinstance(threshold, str):
-        probabilities = class_probabilities(logits, targets.activation, temperature)
-        threshold = fit_threshold(probabilities, truth, targets.activation, threshold)
-    return threshold, temperature
+        threshold = fit_threshold(calibration.apply(logits), truth, targets.activation, threshold)
+    return threshold, calibration
 
 
 def _figures(
-    plan: HeadPlan, folds: Sequence[FoldResult], threshold: float, temperature: float
+    plan: HeadPlan, folds: Sequence[FoldResult], threshold: float, calibration: TemperatureScaling
 ) -> Metrics:
     """Figures of the test slides of ``folds`` pooled, or of validation where nothing tests."""
     tests = bool(plan.folds[0].test)
@@ -237,20 +242,20 @@ def _figures(
     ]
     logits = [fold.test_logits if tests else fold.validation_logits for fold in folds]
     truth = plan.targets.truth(slides)
-    metrics = _evaluate(plan, slides, truth, np.concatenate(logits), threshold, temperature)
+    metrics = _evaluate(plan, slides, truth, np.concatenate(logits), threshold, calibration)
     metrics["part"] = ("test folds" if len(folds) > 1 else "test") if tests else "validation"
     return metrics
 
 
 def _external_figures(
-    plan: HeadPlan, head: Head, bags: BagStore, threshold: float, temperature: float
+    plan: HeadPlan, head: Head, bags: BagStore, threshold: float, calibration: TemperatureScaling
 ) -> Metrics:
     external = plan.external
     if external is None:
         return {}
     logits = logits_of(head, external.slides, bags)
     truth = external.targets.truth(external.slides)
-    figures = _evaluate(plan, external.slides, truth, logits, threshold, temperature)
+    figures = _evaluate(plan, external.slides, truth, logits, threshold, calibration)
     return {f"external_{name}": value for name, value in figures.items()}
 
 
@@ -260,10 +265,10 @@ def _evaluate(
     truth: BoolArray,
     logits: Floats,
     threshold: float,
-    temperature: float,
+    calibration: TemperatureScaling,
 ) -> Metrics:
     return evaluate(
-        class_probabilities(logits, plan.targets.activation, temperature),
+        calibration.apply(logits),
         truth,
         [slide.case_id for slide in slides],
         activation=plan.targets.activation,
@@ -273,11 +278,13 @@ def _evaluate(
     )
 
 
-def _task(plan: HeadPlan, threshold: float, temperature: float, metrics: Metrics) -> Task:
+def _task(
+    plan: HeadPlan, threshold: float, calibration: TemperatureScaling, metrics: Metrics
+) -> Task:
     return Task(
         kind=plan.config.kind,
         gene=plan.config.gene,
         threshold=threshold,
-        calibration=Calibration(temperature=temperature),
+        calibration=Calibration(temperature=calibration.temperature),
         metrics=metrics,
     )

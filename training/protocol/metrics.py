@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.bundle.spec import Activation
+from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.geometry import BoolArray
 
 Metrics = dict[str, float | int | str | list[float]]
