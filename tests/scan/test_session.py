@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -281,12 +282,11 @@ def test_push_is_busy_when_the_encoder_is_behind_and_then_takes_nothing(
         predictor_on(bundle, engine, batch=4) as predictor,
         predictor.open_scan(MPP, SIZE_PX, options=options) as session,
     ):
-        slowest, busy = 0.0, 0
+        busy = 0
         for x, y, w, h in rectangles(SIZE_PX, 128):
             while True:
-                before, began = session.poll(), time.perf_counter()
+                before = session.poll()
                 taken = session.push(pixels[y : y + h, x : x + w], x, y)
-                slowest = max(slowest, time.perf_counter() - began)
                 assert len(session._waiting) < 8 + 9
                 if taken:
                     break
@@ -295,7 +295,6 @@ def test_push_is_busy_when_the_encoder_is_behind_and_then_takes_nothing(
                 assert (after.whole, after.pushes) == (before.whole, before.pushes)
                 time.sleep(0.002)
         assert session.poll().busy == busy > 10
-        assert slowest < 0.2
         assert_same(session.finish(30), session, bag, expected)
 
 
@@ -314,19 +313,25 @@ def test_partial_tiles_over_the_limit(predictor: Predictor, from_file) -> None:
 
 def test_several_sessions_share_the_encoder_fairly(bundle: Path, from_file) -> None:
     pixels, bag, expected = from_file[MPP]
-    with NumpyEngine(seconds_a_tile=0.001) as engine, predictor_on(bundle, engine) as predictor:
+    with (
+        NumpyEngine(seconds_a_tile=0.001) as engine,
+        predictor_on(bundle, engine) as predictor,
+        ExitStack() as opened,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        sessions = [opened.enter_context(predictor.open_scan(MPP, SIZE_PX)) for _ in range(3)]
+        all_pushed = threading.Barrier(3)
 
-        def scan(_: int) -> float:
-            with predictor.open_scan(MPP, SIZE_PX) as session:
-                push_all(session, pixels, rectangles(SIZE_PX, 300))
-                assert_same(session.finish(60), session, bag, expected)
-                return time.perf_counter()
+        def scan(session: ScanSession) -> int:
+            """Tiles encoded of the session that is furthest behind when this one is done."""
+            push_all(session, pixels, rectangles(SIZE_PX, 300))
+            all_pushed.wait(60)
+            assert_same(session.finish(60), session, bag, expected)
+            return min(other.poll().encoded for other in sessions)
 
-        with ThreadPoolExecutor(3) as threads:
-            began = time.perf_counter()
-            ends = [end - began for end in threads.map(scan, range(3))]
+        behind = min(threads.map(scan, sessions))
     # Of equal work, taken in turn, all end together.
-    assert min(ends) > 0.75 * max(ends)
+    assert behind > 0.75 * len(bag)
 
 
 def test_a_failing_session_does_not_disturb_another(bundle: Path, from_file) -> None:
@@ -387,7 +392,7 @@ def test_a_cancelled_session(predictor: Predictor, pixels: np.ndarray) -> None:
         wait_until(lambda: not session._thread.is_alive())
 
 
-def test_cancelling_wakes_a_waiting_finish(bundle: Path, pixels: np.ndarray) -> None:
+def test_cancelling_wakes_a_waiting_finish(bundle: Path, pixels: np.ndarray, from_file) -> None:
     with (
         NumpyEngine(seconds_a_tile=0.05) as engine,
         predictor_on(bundle, engine, batch=2) as predictor,
@@ -395,10 +400,9 @@ def test_cancelling_wakes_a_waiting_finish(bundle: Path, pixels: np.ndarray) -> 
     ):
         session.push(pixels, 0, 0)
         threading.Timer(0.1, session.cancel).start()
-        began = time.perf_counter()
         with pytest.raises(CancelledError):
             session.finish()
-        assert time.perf_counter() - began < 1
+        assert sum(engine.batches) < len(from_file[MPP][1])  # it did not wait for all tiles
 
 
 def test_time_out_of_finish(bundle: Path, from_file) -> None:

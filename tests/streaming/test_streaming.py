@@ -174,19 +174,24 @@ def test_a_failing_stream_does_not_disturb_the_others() -> None:
 def test_streams_are_served_in_turn() -> None:
     """A stream with few tiles is not kept waiting by one with many."""
     with NumpyEngine(seconds_a_tile=0.001) as engine, EncoderService(engine) as service:
-        ended: dict[str, float] = {}
+        done, begun = [0], threading.Event()
 
-        def one(name: str, total: int) -> None:
-            run(service, in_order(total, 8), 1)
-            ended[name] = time.perf_counter()
+        def progress(first: int, *_: object) -> bool:
+            done[0] = first
+            begun.set()
+            return True
 
-        began = time.perf_counter()
-        many = threading.Thread(target=one, args=("many", 400))
+        many = threading.Thread(
+            target=run, args=(service, in_order(400, 8), 1), kwargs={"on_batch": progress}
+        )
         many.start()
-        time.sleep(0.05)
-        one("few", 40)
+        assert begun.wait(60)
+        before = done[0]
+        run(service, in_order(40, 8), 1)
+        served_meanwhile = done[0] - before
         many.join()
-        assert ended["few"] - began < 0.6 * (ended["many"] - began)
+        # As many as the few, and what was in buffers already.
+        assert served_meanwhile < 200
 
 
 def test_fewer_tiles_are_taken_once_no_more_are_wanted() -> None:
@@ -214,10 +219,8 @@ def test_cancelling_a_stalled_producer_returns_at_once() -> None:
         with service.open(tiny.TILE_PX, 4, token, lambda *_: None, total=8) as stream:
             stream.acquire()  # never committed
             threading.Timer(0.1, token.cancel).start()
-            began = time.perf_counter()
             with pytest.raises(CancelledError):
-                stream.wait()
-            assert time.perf_counter() - began < 1
+                stream.wait()  # for ever, if nothing woke it
 
 
 def test_closing_the_service_ends_its_streams() -> None:
