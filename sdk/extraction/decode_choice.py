@@ -35,11 +35,13 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.quality.check import CheckedSlide
+from pathgene_rt.quality.damaged import DamagedTiles
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides.encoded_region import EncodedBatch
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
 from pathgene_rt.slides.slide import EncodedSource
 from pathgene_rt.streaming.encoder_service import EncoderService
-from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.grid import read_tile
 from pathgene_rt.tiles.read_order import locality_order
 
@@ -247,7 +249,9 @@ class DecodeChoice:
             approximate=approximate,
             source=source,
             # The limit is that of the whole slide, not of the few tiles tried.
-            faults=TileFaults(self.work.slide_id, len(self._grid)),
+            inspection=TileInspection(
+                CheckedSlide(self.work.slide_id, grid.mpp, len(self._grid)), (DamagedTiles,)
+            ),
             io_timeout_s=self.options.io_timeout_s,
             token=self.token.child(),
         )

@@ -14,9 +14,9 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
-from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.streaming.tile_reader import TileReader
 
 TileProgress = Callable[[int, int], None]
@@ -83,7 +83,7 @@ def encode_slide(
     readers: int = 0,
     approximate: bool = False,
     source: EncodedSource | None = None,
-    faults: TileFaults | None = None,
+    inspection: TileInspection | None = None,
     io_timeout_s: float = IO_TIMEOUT_S,
     token: CancellationToken | None = None,
     on_batch: OnBatch | None = None,
@@ -92,7 +92,7 @@ def encode_slide(
     """Fill ``bag`` with the features of the tiles of ``grid`` that ``order`` names.
 
     Memory beside ``bag`` is a few batches, whatever the slide's size. ``readers``,
-    ``approximate``, ``source``, ``faults`` and ``io_timeout_s`` are those of :class:`TileReader`.
+    ``approximate``, ``source``, ``inspection`` and ``io_timeout_s`` are :class:`TileReader`'s.
     Raises what the slide or the engine raises, EngineError for features that are not finite, and
     CancelledError when ``token`` is cancelled.
     """
@@ -125,7 +125,7 @@ def encode_slide(
         order=order.rows,
         approximate=approximate,
         source=source,
-        faults=faults,
+        inspection=inspection,
         io_timeout_s=io_timeout_s,
     )
     with stream, reader:

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.registry import EngineFactory
@@ -29,8 +31,9 @@ from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
 from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.quality.check import CheckedSlide
+from pathgene_rt.quality.inspection import TileFlags, TileInspection
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
-from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.read_order import locality_order
 
 BatchObserver = Callable[[FeatureBag, BoolArray, Int64Array], bool]
@@ -43,12 +46,14 @@ class EncodedSlide:
     """A slide's ``bag`` of the tiles that were encoded, and how it came about.
 
     ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know.
-    ``stats`` are those since the last time that the way of decoding had to be changed.
+    ``stats`` are those since the last time that the way of decoding had to be changed. ``flags``
+    are those of the bag's tiles.
     """
 
     bag: FeatureBag
     stats: EncodeStats
     decode: str
+    flags: TileFlags
     warnings: tuple[str, ...] = ()
     journal: FeatureJournal | None = None
 
@@ -126,7 +131,7 @@ class SlideEncoder:
         order = TileOrder(rows, self._options.batch)
         growing = GrowingBag(feature_dim(self._spec), len(work.grid))
         bag = bag_of_grid(work.slide_id, work.grid, self._spec, growing.features)
-        faults = TileFaults(work.slide_id, len(bag))
+        inspection = TileInspection(CheckedSlide(work.slide_id, work.grid.mpp, len(bag)))
         notes: list[str] = []
         with ExitStack() as stack, work.timed("encode"):
             journal = None
@@ -165,7 +170,7 @@ class SlideEncoder:
                 growing,
                 readers=options.readers,
                 approximate=decode.approximate,
-                faults=faults,
+                inspection=inspection,
                 io_timeout_s=options.io_timeout_s,
                 on_batch=on_batch,
                 progress=progress,
@@ -176,8 +181,8 @@ class SlideEncoder:
                 notes.append(f"not decoded on the GPU from tile {growing.encoded} on: {error}")
                 rest = replace(order, done=frozenset(firsts))
                 stats = run(rest, token=token)
-        if faults.count:
-            work.quality["damaged_tiles"] = faults.count
+        flags = inspection.of_rows(np.flatnonzero(growing.done))
+        work.quality.update(flags.quality)
         if journal is not None and journal.note:
             notes.append(journal.note)
         if not growing.is_whole:
@@ -186,4 +191,4 @@ class SlideEncoder:
         why = decode.why
         if decode.untried and growing.is_whole and self._engines.cache is not None:
             why = f"{decode.name}; from now on {trials.measure()}"
-        return EncodedSlide(bag, stats, why, (*notes, *faults.warnings), journal)
+        return EncodedSlide(bag, stats, why, flags, (*notes, *inspection.warnings), journal)

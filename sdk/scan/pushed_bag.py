@@ -50,10 +50,16 @@ class PushedBag:
         with self._lock:
             self._bag.put(np.arange(first, first + count), features)
 
+    def order_of(self, places: Sequence[TileIndex]) -> Int64Array:
+        """As how-many-eth each of these tiles was sent, int64 [len(places)] from 0."""
+        with self._lock:
+            return np.array([self._row_of[place] for place in places], dtype=np.int64)
+
     def rows(self, places: Sequence[TileIndex]) -> Float32Array:
         """Features float32 [len(places), D] of tiles that were all encoded."""
+        order = self.order_of(places)
         with self._lock:
-            return self._bag.features[[self._row_of[place] for place in places]]
+            return self._bag.features[order]
 
     def clear(self) -> None:
         """Free the memory; nothing is asked for any more."""

@@ -11,6 +11,7 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
@@ -28,7 +29,8 @@ class ScanModel(ReportModel, Protocol):
 @dataclass(frozen=True)
 class ScannedSlide:
     """A slide whose tiles are all encoded. ``overview`` uint8 [h, w, 3] shows it, ``quality`` are
-    figures of its tissue, ``never_pushed`` is the share of it that did not come.
+    figures of its tissue and tiles, ``flags`` those of the bag's tiles, ``never_pushed`` is the
+    share of it that did not come.
     """
 
     info: SlideInfo
@@ -36,6 +38,7 @@ class ScannedSlide:
     bag: FeatureBag
     overview: UInt8Array
     quality: dict[str, float]
+    flags: TileFlags
     stats: EncodeStats
     never_pushed: float
 

@@ -33,6 +33,8 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.report.report import Report
 from pathgene_rt.scan.assembler import TileIndex
 from pathgene_rt.scan.input import (
@@ -108,6 +110,8 @@ class ScanSession:
         )
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
+        tiles_mpp = self._span * mpp / preprocess.tile_px
+        self._inspection = TileInspection(CheckedSlide(public, tiles_mpp, None))
         # Not of self: a session that nobody needs any more is freed at once.
         bag, info, span = self._bag, self._info, self._span
         self._interim = model.heads.interim(
@@ -336,6 +340,8 @@ class ScanSession:
         assert slot is not None  # there is no total
         self._bag.send(place)
         slot.rgb[:] = self._tiles.take(place) if rgb is None else rgb
+        corner = (place[0] * self._span, place[1] * self._span)
+        self._inspection.look(CheckedTile(slot.number, corner, slot.rgb))
         self._stream.commit(slot)
 
     def _complete(self) -> ScanResult:
@@ -355,7 +361,9 @@ class ScanSession:
             self._stream.finish()
             stats = self._stream.wait()
         bag = _feature_bag(self._model, self._info, self._span, grid.coords, self._bag.rows(places))
-        slide = ScannedSlide(info, grid, bag, overview, mask.quality, stats, never_pushed)
+        flags = self._inspection.of_rows(self._bag.order_of(places))
+        quality = {**mask.quality, **flags.quality}
+        slide = ScannedSlide(info, grid, bag, overview, quality, flags, stats, never_pushed)
         return scan_result(self._model, slide, seconds)
 
     def _send_missing(self, grid: TileGrid) -> list[TileIndex]:

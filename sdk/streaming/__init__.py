@@ -1,8 +1,8 @@
 """The queues between those who bring tiles and the encoder that takes them.
 
 ``tile_reader`` decodes a file's tiles in threads, straight into the batches of ``batcher``, which
-``encoder_service`` runs through one engine for any number of slides; ``tile_faults`` counts what
-could not be decoded. Imports tiles, engines, slides, bundle and the root.
+``encoder_service`` runs through one engine for any number of slides. Imports quality, tiles,
+engines, slides, bundle and the root.
 """
 
 from __future__ import annotations

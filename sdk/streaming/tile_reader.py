@@ -12,10 +12,11 @@ from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides.read_watch import ReadWatch
 from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.streaming.batcher import Slot
-from pathgene_rt.streaming.tile_faults import TileFaults
 from pathgene_rt.tiles.grid import read_tile
 
 # A read that hangs (a network share that went away) must not hold up Ctrl-C: the threads are
@@ -39,8 +40,9 @@ class TileReader:
     """Reads tiles of ``grid`` into the slots of ``slots``, each once.
 
     The slot of number p gets row ``order[p]`` of the grid (``order`` int64 [N]; None: row p).
-    Damaged tiles become white and are told to ``faults``. Any other failure, too many damaged
-    tiles, and reading that stalls for ``io_timeout_s`` cancel the token and end all threads.
+    Damaged tiles become white. ``inspection`` looks at every tile, also at those; from a ``source``
+    there are no pixels to look at. Any other failure, what the inspection raises, and reading that
+    stalls for ``io_timeout_s`` cancel the token and end all threads.
 
     A thread whose read hangs is left behind. It keeps ``slide`` and one slot until the read
     returns, if it ever does, and may then still write to that slot: slots of a cancelled stream
@@ -60,7 +62,7 @@ class TileReader:
         order: Int64Array | None = None,
         approximate: bool = False,
         source: EncodedSource | None = None,
-        faults: TileFaults | None = None,
+        inspection: TileInspection | None = None,
         io_timeout_s: float = IO_TIMEOUT_S,
     ) -> None:
         """``approximate`` allows reduced-size decoding (:meth:`Slide.read`). From ``source``, that
@@ -74,7 +76,9 @@ class TileReader:
         self._order = order
         self._approximate = approximate
         self._source = source
-        self._faults = faults or TileFaults(slide.info.slide_id, len(grid))
+        self._inspection = inspection or TileInspection(
+            CheckedSlide(slide.info.slide_id, grid.mpp, len(grid))
+        )
         self._watch = ReadWatch(io_timeout_s)
         self._watchdog = threading.Thread(target=self._guard, name="tile-watch", daemon=True)
         self._threads = [
@@ -114,12 +118,13 @@ class TileReader:
                     self._watch.finish()
 
     def _read(self, slot: Slot) -> None:
-        row = slot.number if self._order is None else self._order[slot.number]
+        row = slot.number if self._order is None else int(self._order[slot.number])
         x, y = (int(value) for value in self._grid.xy[row])
         if self._source is not None:
             with self._watch.reading():
                 slot.put(self._source.region((x, y), self._grid.read_px))
             return
+        damage = None
         try:
             with self._watch.reading():
                 read_tile(
@@ -132,7 +137,8 @@ class TileReader:
                 )
         except TileDecodeError as error:
             slot.rgb[:] = _WHITE
-            self._faults.add((x, y), error)
+            damage = error
+        self._inspection.look(CheckedTile(row, (x, y), slot.rgb, damage))
 
     def _guard(self) -> None:
         try:

@@ -67,6 +67,18 @@ class Colours:
         return (self.chroma >= threshold) & ~self.cool
 
 
+def may_be_ink(rgb: UInt8Array) -> BoolArray:
+    """All of the ``ink`` of :class:`Colours`, and a little more, bool [h, w]: ten times faster.
+
+    Hues from yellow-green to blue have more green than red, which stained tissue hardly ever has.
+    """
+    lightest, darkest = _extremes(rgb)
+    found: BoolArray = rgb[..., 0] < rgb[..., 1]
+    found |= lightest - darkest >= VIVID_CHROMA
+    found |= lightest < BLACK_PEN_VALUE
+    return found
+
+
 def glass_counts(rgb: UInt8Array) -> Int64Array:
     """How many pixels of glass have each level, int64 [3, 256] by channel, in ``rgb`` [h, w, 3].
 

@@ -365,7 +365,7 @@ def test_a_damaged_stored_tile_is_white_as_it_is_with_the_reader(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pathgene_rt.streaming.tile_faults.MAX_DAMAGED_SHARE", 0.2)
+    monkeypatch.setattr("pathgene_rt.quality.damaged.MAX_DAMAGED_SHARE", 0.2)
     broken = damaged(fine_slide, tmp_path / "broken.svs")
     exact = PredictOptions(exact=True)
     with bench_of(library, None) as bench:

@@ -12,10 +12,12 @@ from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.extraction.extract import TileOrder, encode_slide
 from pathgene_rt.features.growing import GrowingBag
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile
+from pathgene_rt.quality.damaged import DamagedTiles
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides import watched_slide
 from pathgene_rt.slides.watched_slide import WatchedSlide, open_watched
 from pathgene_rt.streaming.encoder_service import EncoderService
-from pathgene_rt.streaming.tile_faults import TileFaults
 from tests.support import tiny_models as tiny
 from tests.support.numpy_engine import NumpyEngine
 from tests.support.scripted_slide import ScriptedSlide, Stall, colour, grid_of, slow
@@ -57,11 +59,13 @@ def test_tiles_are_read_in_the_order_asked_for(service: EncoderService) -> None:
 
 def test_damaged_tiles_become_white_and_are_told(service: EncoderService) -> None:
     damaged = frozenset({3, 57, 58, 59, 199})
-    faults = TileFaults("scripted", 500)
-    bag = encode(service, ScriptedSlide(500, damaged), 500, faults=faults)
+    inspection = TileInspection(CheckedSlide("scripted", 0.5, 500))
+    bag = encode(service, ScriptedSlide(500, damaged), 500, inspection=inspection)
     np.testing.assert_array_equal(bag, expected(500, damaged))
-    assert faults.count == 5
-    (warning,) = faults.warnings
+    flags = inspection.of_rows(np.arange(500))
+    assert np.flatnonzero(flags.flags["damaged"]).tolist() == sorted(damaged)
+    assert flags.quality["damaged_tiles"] == 5 and flags.unchecked == 0
+    (warning,) = inspection.warnings
     assert "5 of 500 tiles are damaged and were taken as white" in warning
     assert warning.count("x ") == 3 and "and more" in warning
 
@@ -88,12 +92,17 @@ def test_one_percent_damaged_is_not(service: EncoderService, damaged: int, tiles
 
 
 def test_a_tile_that_is_read_twice_is_one_damaged_tile() -> None:
-    faults = TileFaults("scripted", 100)
+    slide, error = CheckedSlide("scripted", 0.5, 100), TileDecodeError("damaged")
+    white = np.full((8, 8, 3), 255, np.uint8)
+    inspection = TileInspection(slide, (DamagedTiles,))
     for _ in range(3):
-        faults.add((64, 0), TileDecodeError("damaged"))
-    assert faults.count == 1
+        inspection.look(CheckedTile(1, (64, 0), white, error))
+    assert inspection.of_rows(np.arange(100)).quality == {
+        "damaged_tiles": 1,
+        "unchecked_tiles": 99,
+    }
     with pytest.raises(SlideReadError, match="2 of its 100"):
-        faults.add((0, 0), TileDecodeError("damaged"))
+        inspection.look(CheckedTile(0, (0, 0), white, error))
 
 
 def test_a_stalled_disk_is_an_error_and_the_next_slide_goes_on(service: EncoderService) -> None:

@@ -11,6 +11,7 @@ from pathgene_rt.tiles.tissue_colour import (
     WHITE_PERCENT,
     Colours,
     glass_counts,
+    may_be_ink,
     white_balanced,
     white_of,
 )
@@ -38,6 +39,11 @@ def test_glass_becomes_white_and_pure_white_is_not_glass() -> None:
     white = white_of(glass_counts(rgb))
     assert white == (240.0, 235.0, 220.0)
     assert (white_balanced(rgb, white) == 255).all()
+
+
+@given(arrays.arrays(np.uint8, (16, 16, 3), elements=LEVELS))
+def test_nothing_that_is_ink_is_passed_over(rgb: np.ndarray) -> None:
+    assert not (Colours.of(rgb).ink & ~may_be_ink(rgb)).any()
 
 
 def test_ink_and_tissue_by_colour() -> None:

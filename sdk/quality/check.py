@@ -1,0 +1,56 @@
+"""The contract of a check of tile quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pathgene_rt.errors import TileDecodeError
+from pathgene_rt.geometry import UInt8Array
+
+
+@dataclass(frozen=True)
+class CheckedSlide:
+    """The slide whose tiles are checked. ``mpp`` is the scale of the tiles as encoded; ``tiles``
+    how many there are to be, None as long as they are still pushed.
+    """
+
+    slide_id: str
+    mpp: float
+    tiles: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedTile:
+    """A tile as the encoder gets it: ``rgb`` uint8 [tile_px, tile_px, 3], valid during the call.
+
+    ``row`` is its place among the slide's tiles, ``xy`` its level-0 corner. ``error`` says why it
+    has no pixels; ``rgb`` is white then.
+    """
+
+    row: int
+    xy: tuple[int, int]
+    rgb: UInt8Array
+    error: TileDecodeError | None = None
+
+
+class TileCheck(Protocol):
+    """One question about the tiles of one slide. Thread-safe.
+
+    It runs in the threads that read tiles, on pixels that are in memory already, before each tile
+    goes to the encoder: it must take a small part of the time that decoding takes.
+    """
+
+    @property
+    def name(self) -> str:
+        """Of what is found, one word: the report counts its tiles as ``<name>_tiles``."""
+
+    def flags(self, tile: CheckedTile) -> bool:
+        """Whether ``tile`` has what this check looks for.
+
+        What it raises ends the slide. A tile may come twice (its row tells).
+        """
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the report, of the tiles so far; empty if there is nothing to tell."""

@@ -1,0 +1,81 @@
+"""Every check of tile quality on every tile of one slide, and what they found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathgene_rt.geometry import BoolArray, Int64Array
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile, TileCheck
+from pathgene_rt.quality.damaged import DamagedTiles
+from pathgene_rt.quality.pen import PenTiles
+
+MakeCheck = Callable[[CheckedSlide], TileCheck]
+
+TILE_CHECKS: tuple[MakeCheck, ...] = (DamagedTiles, PenTiles)
+"""In the order in which each tile is looked at. A new check is one more line."""
+
+_FIRST_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class TileFlags:
+    """What was found of the tiles of a bag: ``flags`` bool [N] by the checks' names. ``unchecked``
+    of the N tiles never had their pixels in memory here, and no flag: a GPU decoded them itself, or
+    their features were kept by an earlier run.
+    """
+
+    flags: dict[str, BoolArray]
+    unchecked: int
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """Figures for the report: ``<check>_tiles`` and ``unchecked_tiles``, where not 0."""
+        counts = {f"{name}_tiles": int(found.sum()) for name, found in self.flags.items()}
+        counts["unchecked_tiles"] = self.unchecked
+        return {name: count for name, count in counts.items() if count}
+
+
+class TileInspection:
+    """``checks``, by default all, of the tiles of one slide. Thread-safe. Memory: a byte a check
+    and tile.
+    """
+
+    def __init__(self, slide: CheckedSlide, checks: Sequence[MakeCheck] | None = None) -> None:
+        self._checks = [make(slide) for make in (TILE_CHECKS if checks is None else checks)]
+        self._lock = threading.Lock()
+        rows = slide.tiles if slide.tiles is not None else _FIRST_ROWS
+        # One column a check, and whether the tile was looked at.
+        self._found: BoolArray = np.zeros((rows, len(self._checks) + 1), dtype=np.bool_)
+
+    def look(self, tile: CheckedTile) -> None:
+        """Ask every check of ``tile``; of a tile that comes twice the last answers count.
+
+        Raises what a check raises: SlideReadError where the slide is not to be gone on with.
+        """
+        found = [*(check.flags(tile) for check in self._checks), True]
+        with self._lock:
+            if tile.row >= len(self._found):
+                more = max(len(self._found), tile.row + 1 - len(self._found))
+                self._found = np.pad(self._found, ((0, more), (0, 0)))
+            self._found[tile.row] = found
+
+    def of_rows(self, rows: Int64Array) -> TileFlags:
+        """What was found of the tiles ``rows`` int64 [N], in that order."""
+        with self._lock:
+            # A row past the end was never looked at.
+            known = rows < len(self._found)
+            found = self._found[np.where(known, rows, 0)] & known[:, None]
+        names = [check.name for check in self._checks]
+        return TileFlags(
+            {name: found[:, column] for column, name in enumerate(names)},
+            int(np.count_nonzero(~found[:, -1])),
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the report, of every check."""
+        return tuple(line for check in self._checks for line in check.warnings)
