@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TYPINGS := ../shared/tensorrt/typings
+TYPINGS := typings
+TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
 .PHONY: demo test test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
 
@@ -25,11 +26,15 @@ lint: link
 	$(BIN)/lint-imports
 
 # GPU code is the same for all versions of TensorRT that it runs on, so it must fit each one's types.
-lint-gpu:
-	@test -d $(TYPINGS) || echo "GPU code not checked against TensorRT's types: no $(TYPINGS)"
-	@for version in $(notdir $(wildcard $(TYPINGS)/tensorrt*)); do \
+# Without a stub mypy would take a library's every call for right.
+lint-gpu: link
+	@for stub in $(TENSORRTS:%=%/tensorrt/__init__.pyi) cuda_core/cuda/core/__init__.pyi \
+	  pycuda/pycuda/driver.pyi; do \
+	  test -f $(TYPINGS)/$$stub || { echo "GPU code is not checked: no $(TYPINGS)/$$stub"; exit 1; }; \
+	done
+	@for version in $(TENSORRTS); do \
 	  echo "mypy with the types of $$version"; \
-	  MYPYPATH=$(TYPINGS)/$$version:$(TYPINGS)/pycuda_stub:$(TYPINGS)/cuda_core_stub \
+	  MYPYPATH=$(TYPINGS)/$$version:$(TYPINGS)/pycuda:$(TYPINGS)/cuda_core \
 	    $(BIN)/mypy --cache-dir .mypy_cache/$$version -p pathgene_rt.engines || exit 1; \
 	done
 
