@@ -190,7 +190,7 @@ class EngineFactory:
                     "another --precision, or export it again (MODEL_CARD.md says if it cannot be)"
                 )
             file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
-        backend, model = self.selection.backend, self._bundle.read(file)
+        backend, model = self.selection.backend, self._bundle.graph(file)
         return backend.create(
             model, spec, self.options, precision, self.cache, progress=self._progress
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.onnxruntime.gpu_providers import CUDA
-from pathgene_rt.engines.onnxruntime.runner import ONLY_FATAL, native_errors
+from pathgene_rt.engines.onnxruntime.runner import native_errors, session_options
 from pathgene_rt.errors import EngineUnavailableError
 
 Provider = tuple[str, dict[str, str]]
@@ -71,12 +71,10 @@ def open_gpu_session(
         import onnxruntime
 
         onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
+        options = session_options()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = ONLY_FATAL
         # Kept for each size of bag that ever came.
         options.enable_mem_pattern = spec.preprocess is not None
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # With its fallback, a call that fails on the GPU would be repeated on the CPU.
         session = onnxruntime.InferenceSession(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +16,9 @@ from pathgene_rt.errors import EngineError, PathGeneError
 
 ONLY_FATAL = 4
 """Log severity: ONNX Runtime logs what it also raises, and we raise it as one line."""
+
+MAX_FOLDED_BYTES = 64 << 20
+"""Of what one node computes of constants when a graph is compiled."""
 
 _CUDA_STATUS = re.compile(r"(CUDA|CUDNN|CUBLAS|CUFFT|CURAND|NVRTC) (failure|error) \d+: [^;]*[^; ]")
 """What tells most in a message that also says where in the sources and on which host it was."""
@@ -33,6 +37,27 @@ def native_errors(doing: str, backend: str = "onnxruntime") -> Iterator[None]:
         raise EngineError(f"{backend} cannot {doing}: {status[0] if status else first}") from error
 
 
+def session_options() -> Any:
+    """``onnxruntime.SessionOptions`` for a graph that somebody else wrote.
+
+    It names no file (:mod:`~pathgene_rt.bundle.onnx_guard`); should it, no file is found. What it
+    computes of constants alone is computed when it runs, if it is large, not when it is compiled.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ONLY_FATAL
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", f"{os.devnull}/none"
+    )
+    options.add_session_config_entry(
+        "optimization.constant_folding_max_output_size_in_bytes", str(MAX_FOLDED_BYTES)
+    )
+    # A spinning thread takes a core from the threads that decode the next tiles.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU from bytes. Raises EngineError.
 
@@ -44,13 +69,10 @@ def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
         import onnxruntime
 
         onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
+        options = session_options()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = ONLY_FATAL
         options.enable_cpu_mem_arena = options.enable_mem_pattern = keep_memory
-        # A spinning thread takes a core from the threads that decode the next tiles.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -90,7 +90,7 @@ def calibrate_int8(
     share = max(_HELD_OUT, _FEWEST / count)
     held_out, kept = zip(*(_split(slide, share) for slide in slides), strict=True)
     tiles = np.concatenate([slide.tiles for slide in kept])
-    model = bundle.read(ENCODER_FILE)
+    model = bundle.graph(ENCODER_FILE)
     recipes = recipes_for(model)
     if not recipes:
         raise UsageError(f"{bundle.path}: its encoder has no MLPs, which INT8 is for")

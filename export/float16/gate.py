@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from pathgene_rt.bundle.bundle import float16_file
-from pathgene_rt.bundle.onnx_guard import require_self_contained
+from pathgene_rt.bundle.onnx_guard import require_understood
 from pathgene_rt.bundle.spec import Float16Graph, HeadSpec
 from pathgene_rt.engines.engine import LIMITS
 from pathgene_rt.engines.qualify.compare import RANKED_FROM, fidelity_error, rank_correlation
@@ -210,7 +210,7 @@ def _within_limits(
 def _require_runnable(model: str, half: bytes, sample: Inputs) -> None:
     """Check the file as a bundle does, and that an engine takes it."""
     check_graph(f"{model} in float16", half)
-    require_self_contained(half, f"{model} in float16")
+    require_understood(half, f"{model} in float16")
     for name, found in open_graph(half)(sample).items():
         if found.dtype != np.float32 or not np.isfinite(found).all():
             raise VerificationError(

@@ -20,7 +20,7 @@ from onnx import compose
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pathgene_rt.bundle.onnx_guard import require_self_contained
+from pathgene_rt.bundle.onnx_guard import require_understood
 from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.engines.engine import LIMITS
 from pathgene_rt.engines.qualify.compare import fidelity_error
@@ -149,7 +149,7 @@ def _under_contract(foreign: ForeignGraph, spec: EncoderSpec, sizes: tuple[int, 
         graphs.append(_features_graph(_Features(spec.pooling, spec.prefix_tokens), sizes))
     data = _chained(graphs, foreign.path)
     try:
-        require_self_contained(data, str(foreign.path))
+        require_understood(data, str(foreign.path))
     except BundleError as error:
         raise CheckpointError(str(error)) from error
     return data

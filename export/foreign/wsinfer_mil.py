@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.bundle import head_file
-from pathgene_rt.bundle.onnx_guard import require_self_contained
+from pathgene_rt.bundle.onnx_guard import require_understood
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess, Task
 from pathgene_rt.errors import BundleError, CheckpointError
 from pathgene_rt.export.check import (
@@ -175,7 +175,7 @@ class _Published:
     def open(cls, path: Path, width: int) -> _Published:
         try:
             graph = path.read_bytes()
-            require_self_contained(graph, str(path))
+            require_understood(graph, str(path))
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {path}: {reason(error)}; a folder with a TorchScript file alone "

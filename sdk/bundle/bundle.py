@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pathgene_rt.bundle.onnx_guard import output_sizes, require_self_contained
+from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
     HeadSpec,
@@ -29,7 +29,7 @@ from pathgene_rt.bundle.spec import (
 )
 from pathgene_rt.bundle.store import MANIFEST, BundleStore, open_store
 from pathgene_rt.errors import BundleError
-from pathgene_rt.files import is_safe_name
+from pathgene_rt.files import is_safe_name, sha256
 
 SCHEMA_VERSION = 1
 ENCODER_FILE = "encoder.onnx"
@@ -147,6 +147,12 @@ class Bundle:
         if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
             raise BundleError(f"{name} in {self.path} has changed since it was opened")
         return data
+
+    def graph(self, name: str) -> bytes:
+        """The model file ``name`` as an engine may have it: written anew from what was understood,
+        which is the same graph. ``onnx_sha256`` and engine caches go by the stored file.
+        """
+        return rewritten(self.read(name), f"{name} in {self.path}")
 
     def golden(self, name: str) -> dict[str, NDArray[Any]]:
         """Golden arrays of "encoder" (tiles, features) or of a head (its inputs and outputs)."""
@@ -274,23 +280,31 @@ def _check_contents(manifest: BundleManifest, store: BundleStore, path: Path) ->
     if missing:
         raise BundleError(f"bundle {path} lacks {missing[0]}; copy or export it again")
     store.refuse_unlisted(manifest.files.keys() | {MANIFEST})
+    stated: dict[str, tuple[int | None, ...] | None] = {}
     for name, record in manifest.files.items():
-        size, digest = store.digest(name, record.size)
+        # A graph is read once, so that what is understood is what has the hash.
+        data = store.read(name, record.size) if name.endswith(".onnx") else None
+        if data is None:
+            size, digest = store.digest(name, record.size)
+        else:
+            size, digest = len(data), sha256(data)
         if size != record.size:
+            words = f"more than {record.size} bytes" if data else f"{size} bytes"
             raise BundleError(
-                f"{name} in {path} has {size} bytes instead of {record.size}; copy it again"
+                f"{name} in {path} has {words} instead of {record.size}; copy it again"
             )
         if digest != record.sha256:
             raise BundleError(f"{name} in {path} is damaged (hash differs); copy it again")
-        if name.endswith(".onnx"):
-            require_self_contained(store.read(name, record.size), f"{name} in {path}")
+        if data is not None:
+            model = understood(data, f"{name} in {path}")
+            stated[name] = output_sizes(model).get("logits")
     for head in manifest.heads:
         classes = len(head.model.classes)
         half = head.model.float16
         for file in (head.file, *(() if half is None else (half.file,))):
-            stated = output_sizes(store.read(file, manifest.files[file].size)).get("logits")
-            if stated is not None and stated not in ((classes,), (None,)):
+            shape = stated[file]
+            if shape is not None and shape not in ((classes,), (None,)):
                 raise BundleError(
                     f"head {head.name} in {path} has {classes} classes, its graph {file} gives "
-                    f"logits of the shape {list(stated)}; export it again"
+                    f"logits of the shape {list(shape)}; export it again"
                 )

@@ -1,142 +1,192 @@
-"""Reads just enough of ONNX's protobuf to refuse a model that points outside itself.
+"""Understands a model wholly or refuses it; what engines get is written anew from that.
 
-The runtime does not depend on the `onnx` package, and engines would happily follow external data
-to any file the process can read. So every tensor of a graph is visited on the wire level
-(onnx.proto, field numbers below) and none may say that its data lies elsewhere.
+Engines parse ONNX with a lenient parser, and follow external data to any file that the process can
+read. They never see a bundle's bytes: those are parsed by a schema that knows nothing of other
+files, functions or loops (:mod:`~pathgene_rt.bundle.onnx_schema`), checked, and serialised again.
+The runtime depends on neither `onnx` nor `protobuf`: the latter's parser takes what must be refused
+here, and would hold the weights once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
+from pathgene_rt.bundle.onnx_schema import (
+    ATTRIBUTE_TYPES,
+    ELSEWHERE,
+    OPERATORS,
+    SCHEMA,
+    TENSOR_TYPES,
+)
+from pathgene_rt.bundle.protobuf import Message, RefusedError, WireError, parse, serialise
 from pathgene_rt.errors import BundleError
 
-_MAX_DEPTH = 64
+MAX_BYTES = (1 << 31) - 1
+"""Of one graph: protobuf's own limit."""
 
-# message -> {field number: message of that field}; fields that hold no tensor are skipped.
-_FIELDS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
-    "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {
-        5: "Tensor",
-        6: "Graph",
-        10: "Tensor",
-        11: "Graph",
-        22: "SparseTensor",
-        23: "SparseTensor",
-    },
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-}
-_EXTERNAL_DATA = 13
-_DATA_LOCATION = 14
+MAX_DIMENSIONS = 12
+MAX_ELEMENTS = 1 << 33
+_ONNX_DOMAINS = ("", "ai.onnx")
+_IR_VERSIONS = range(3, 14)
+_OPSETS = range(7, 27)
 
 
-def require_self_contained(model: bytes, name: str) -> None:
-    """Raise :class:`BundleError` unless ``model`` is well-formed ONNX without external data."""
+def require_understood(model: bytes, name: str) -> None:
+    """Raise :class:`BundleError` unless all of ``model`` is ONNX that bundles may hold."""
+    understood(model, name)
+
+
+def rewritten(model: bytes, name: str) -> bytes:
+    """``model`` for an engine: the same graph in the canonical form, without notes and metadata.
+
+    The same model gives the same bytes. Raises :class:`BundleError` as
+    :func:`require_understood` does.
+    """
+    return b"".join(serialise(understood(model, name)))
+
+
+def understood(model: bytes, name: str) -> Message:
+    """The ModelProto ``model``, checked; its tensors are views of ``model``.
+
+    Raises :class:`BundleError` with ``name`` and what is wrong.
+    """
     try:
-        found_graph = _visit(memoryview(model), "Model", 0)
-    except ValueError as error:
+        if len(model) > MAX_BYTES:
+            raise WireError(f"it has {len(model)} bytes")
+        parsed = parse(memoryview(model), "ModelProto", SCHEMA)
+        _check_model(parsed)
+    except RefusedError as error:
+        raise BundleError(f"{name} {error}, which a bundle must not; export it again") from error
+    except WireError as error:
         raise BundleError(f"{name} is not a valid ONNX file ({error}); export it again") from error
-    except _ExternalDataError:
-        raise BundleError(
-            f"{name} keeps tensors in another file, which a bundle must not; export it again"
-        ) from None
-    if not found_graph:
-        raise BundleError(f"{name} is not a valid ONNX file (no graph); export it again")
+    return parsed
 
 
-def output_sizes(model: bytes) -> dict[str, tuple[int | None, ...] | None]:
-    """Shapes by name that a well-formed graph states for its outputs: None for an axis of any size,
+def output_sizes(model: Message) -> dict[str, tuple[int | None, ...] | None]:
+    """Shapes by name that an understood model states for its outputs: None for an axis of any size,
     and for an output of unknown shape.
     """
-    sizes = {}
-    for graph in _children(memoryview(model), 7):
-        for output in _children(graph, 12):
-            name = b"".join(bytes(part) for part in _children(output, 1)).decode(errors="replace")
-            shapes = [
-                shape
-                for kind in _children(output, 2)
-                for tensor in _children(kind, 1)
-                for shape in _children(tensor, 2)
-            ]
-            sizes[name] = tuple(_size(axis) for axis in _children(shapes[0], 1)) if shapes else None
-    return sizes
+    (graph,) = model.messages("graph")
+    return {output.text("name"): _stated_shape(output) for output in graph.messages("output")}
 
 
-def _children(message: memoryview, number: int) -> list[memoryview]:
-    return [
-        value
-        for field, value in _fields(message)
-        if field == number and isinstance(value, memoryview)
+def _stated_shape(value: Message) -> tuple[int | None, ...] | None:
+    for kind in value.messages("type"):
+        for tensor in kind.messages("tensor_type"):
+            for shape in tensor.messages("shape"):
+                return tuple(
+                    axis.integer("dim_value") if axis.has("dim_value") else None
+                    for axis in shape.messages("dim")
+                )
+    return None
+
+
+def _check_model(model: Message) -> None:
+    if not model.has("graph"):
+        raise WireError("no graph")
+    if model.integer("ir_version") not in _IR_VERSIONS:
+        raise WireError(f"IR version {model.integer('ir_version')}")
+    # Others go unused: no node may be of another domain.
+    imports = [e for e in model.messages("opset_import") if e.text("domain") in _ONNX_DOMAINS]
+    if len(imports) != 1 or imports[0].integer("version") not in _OPSETS:
+        raise WireError(f"operator sets {[entry.integer('version') for entry in imports]}")
+    model.fields[model.number("opset_import")] = [imports[0]]
+    (graph,) = model.messages("graph")
+    _check_graph(graph)
+
+
+def _check_graph(graph: Message) -> None:
+    """Names are given once and before they are used: so there is no cycle."""
+    known: set[str] = set()
+    for value in graph.messages("input"):
+        _define(known, value.text("name"))
+        _check_value(value)
+    initializers: set[str] = set()
+    for tensor in graph.messages("initializer"):
+        _define(initializers, tensor.text("name"))
+        _check_tensor(tensor)
+    known |= initializers  # an initializer may be an input's default
+    for node in graph.messages("node"):
+        _check_node(node)
+        for source in node.texts("input"):
+            if source and source not in known:
+                raise WireError(
+                    f"{node.text('op_type')} takes {_shown(source)}, which nothing before it gives"
+                )
+        for result in node.texts("output"):
+            if result:
+                _define(known, result)
+    for value in graph.messages("output"):
+        if value.text("name") not in known:
+            raise WireError(f"nothing gives the output {_shown(value.text('name'))}")
+        _check_value(value)
+    for value in graph.messages("value_info"):
+        _check_value(value)
+
+
+def _define(known: set[str], name: str) -> None:
+    if not name or name in known:
+        raise WireError(f"the name {_shown(name)} is given more than once or empty")
+    known.add(name)
+
+
+def _check_node(node: Message) -> None:
+    operator, domain = node.text("op_type"), node.text("domain")
+    if domain not in _ONNX_DOMAINS:
+        raise RefusedError(f"has the operator {_shown(operator)} of {_shown(domain)}")
+    if operator not in OPERATORS:
+        raise RefusedError(f"has the operator {_shown(operator)}")
+    names: set[str] = set()
+    for attribute in node.messages("attribute"):
+        _define(names, attribute.text("name"))
+        holder = ATTRIBUTE_TYPES.get(attribute.integer("type"))
+        others = [name for name in ATTRIBUTE_TYPES.values() if attribute.has(name)]
+        if holder is None or set(others) - {holder}:
+            raise WireError(
+                f"{_shown(attribute.text('name'))} of {operator} is not of the type that it states"
+            )
+        for tensor in attribute.messages("t"):
+            _check_tensor(tensor)
+
+
+def _check_tensor(tensor: Message) -> None:
+    """The elements that a tensor claims are those that it holds."""
+    name = _shown(tensor.text("name"))
+    if tensor.integer("data_location"):
+        raise RefusedError(ELSEWHERE)
+    if tensor.integer("data_type") not in TENSOR_TYPES:
+        raise WireError(f"tensor {name} is of the data type {tensor.integer('data_type')}")
+    width, typed = TENSOR_TYPES[tensor.integer("data_type")]
+    elements = _elements(tensor.ints("dims"), name)
+    holders = [
+        field
+        for field in ("raw_data", *{typed for _, typed in TENSOR_TYPES.values()})
+        if tensor.has(field)
     ]
+    if len(holders) > 1 or set(holders) - {"raw_data", typed}:
+        raise WireError(f"tensor {name} is not held in one field that fits its type")
+    stored = sum(len(tensor.data(holder)) / width for holder in holders)
+    held = stored + sum(len(tensor.ints(holder)) for holder in holders)
+    if held != elements:
+        raise WireError(f"tensor {name} claims {elements} elements and holds {held:g}")
 
 
-def _size(dimension: memoryview) -> int | None:
-    """``dim_value`` of a TensorShapeProto.Dimension."""
-    return next(
-        (value for field, value in _fields(dimension) if field == 1 and isinstance(value, int)),
-        None,
-    )
+def _check_value(value: Message) -> None:
+    name = _shown(value.text("name"))
+    for kind in value.messages("type"):
+        for tensor in kind.messages("tensor_type"):
+            if tensor.integer("elem_type") not in TENSOR_TYPES:
+                raise WireError(f"{name} is of the data type {tensor.integer('elem_type')}")
+    shape = _stated_shape(value)
+    _elements([size for size in shape or () if size is not None], name)
 
 
-class _ExternalDataError(Exception):
-    pass
+def _elements(sizes: list[int], name: str) -> int:
+    elements = math.prod(sizes)
+    if len(sizes) > MAX_DIMENSIONS or min(sizes, default=0) < 0 or elements > MAX_ELEMENTS:
+        raise WireError(f"{name} is of the shape {sizes[: MAX_DIMENSIONS + 1]}")
+    return elements
 
 
-def _visit(data: memoryview, message: str, depth: int) -> bool:
-    if depth > _MAX_DEPTH:
-        raise ValueError("graphs are nested too deeply")
-    found_graph = False
-    for field, value in _fields(data):
-        if message == "Tensor":
-            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0):
-                raise _ExternalDataError
-            continue
-        child = _FIELDS[message].get(field)
-        if child is None:
-            continue
-        if not isinstance(value, memoryview):
-            raise ValueError(f"field {field} of {message} is no message")
-        found_graph |= child == "Graph"
-        _visit(value, child, depth + 1)
-    return found_graph
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield (field number, value) of one message: bytes for length-delimited fields, else int."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        wire = key & 7
-        if wire == 0:
-            value, position = _varint(data, position)
-            yield key >> 3, value
-            continue
-        if wire == 2:
-            length, position = _varint(data, position)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-        end = position + length
-        if end > len(data):
-            raise ValueError("a field reaches past the end")
-        if wire == 2:
-            yield key >> 3, data[position:end]
-        position = end
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            raise ValueError("the file is cut short")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number is too long")
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "...")

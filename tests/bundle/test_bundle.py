@@ -8,14 +8,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
-from pathgene_rt.bundle.onnx_guard import require_self_contained
 from pathgene_rt.errors import BundleError
 from pathgene_rt.files import is_safe_name
 from tests.support import tiny_models as tiny
@@ -158,57 +155,6 @@ def test_head_of_another_width(tmp_path: Path, files: dict[str, bytes]) -> None:
     encoder = tiny.encoder_spec(files[ENCODER_FILE])
     changed["bundle.json"] = tiny.manifest_json(encoder, [spec], changed)
     refuse(tmp_path / "b.pgrt", changed, "takes 7 features, the encoder gives 12")
-
-
-def with_external_data(where: str) -> bytes:
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    node = helper.make_node("Constant", [], ["y"], value=tensor)
-    graph = helper.make_graph([node], "g", [], [])
-    if where == "initializer":
-        graph = helper.make_graph([], "g", [], [], [tensor])
-    if where == "subgraph":
-        branch = helper.make_node("If", ["c"], ["z"], then_branch=graph, else_branch=graph)
-        graph = helper.make_graph([branch], "outer", [], [])
-    if where == "sparse":
-        node = helper.make_node("Constant", [], ["y"])
-        node.attribute.add(
-            name="sparse_value",
-            type=onnx.AttributeProto.SPARSE_TENSOR,
-            sparse_tensor=onnx.SparseTensorProto(values=tensor),
-        )
-        graph = helper.make_graph([node], "g", [], [])
-    return helper.make_model(graph).SerializeToString()
-
-
-@pytest.mark.parametrize("where", ["initializer", "constant", "subgraph", "sparse"])
-def test_external_data_is_refused(where: str) -> None:
-    with pytest.raises(BundleError, match="another file"):
-        require_self_contained(with_external_data(where), "m.onnx")
-
-
-def test_good_models_pass() -> None:
-    require_self_contained(tiny.tiny_encoder_onnx(), "encoder.onnx")
-
-
-@given(st.binary(max_size=400))
-def test_hostile_bytes_end_in_a_bundle_error(data: bytes) -> None:
-    try:
-        require_self_contained(data, "m.onnx")
-    except BundleError as error:
-        assert "m.onnx" in str(error)
-
-
-@given(st.data())
-def test_mutated_models_never_crash(data: st.DataObject) -> None:
-    model = bytearray(tiny.tiny_head_onnx())
-    for _ in range(data.draw(st.integers(1, 5))):
-        model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        require_self_contained(bytes(model), "m.onnx")
-    except BundleError as error:
-        assert "m.onnx" in str(error)
 
 
 @given(st.text(max_size=30))
