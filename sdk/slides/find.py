@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
-
-SUFFIXES = frozenset(
-    ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .czi .dcm".split()  # noqa: SIM905
-)
+from pathgene_rt.slides.registry import known_suffixes
 
 
 def find_slides(names: Iterable[str]) -> list[Path]:
@@ -42,10 +39,11 @@ def find_slides(names: Iterable[str]) -> list[Path]:
 def _expand(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        files = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+        suffixes = known_suffixes()
+        files = sorted(item for item in path.iterdir() if item.suffix.lower() in suffixes)
         if not files:
             raise UsageError(
-                f"the folder {name} holds no slide; known: {' '.join(sorted(SUFFIXES))}"
+                f"the folder {name} holds no slide; known: {' '.join(sorted(suffixes))}"
             )
         return files
     if glob.has_magic(name) and not path.exists():

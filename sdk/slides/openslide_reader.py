@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +16,9 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.limits import checked_size
-from pathgene_rt.slides.overview import read_overview
+from pathgene_rt.slides.pixel_slide import PixelSlide
 from pathgene_rt.slides.scale import declared_mpp
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
-from pathgene_rt.slides.slide import Overview
 
 CACHE_BYTES = 64 << 20
 """Of decoded encoded tiles. A row of them across a wide slide fits (60,000 x 256 px x 4 bytes), so
@@ -62,7 +61,7 @@ def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None
         raise
 
 
-class OpenSlideReader:
+class OpenSlideReader(PixelSlide):
     """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` plus 4 bytes a pixel of
     each read in progress.
 
@@ -122,28 +121,11 @@ class OpenSlideReader:
         np.copyto(out, rgb)
         return out
 
-    def encoding_signature(self, level: int) -> str:  # noqa: ARG002 - alike for all levels
-        """See :meth:`Slide.encoding_signature`: OpenSlide decodes in full."""
-        return ""
-
-    def encoded_source(self, level: int) -> None:
-        """See :meth:`Slide.encoded_source`: OpenSlide gives pixels only."""
-
-    def overview(self, mpp: float) -> Overview:
-        """See :meth:`Slide.overview`."""
-        return read_overview(self, mpp)
-
     def close(self) -> None:
         """See :meth:`Slide.close`."""
         with self._lock:
             self._closed = True
             self._shared.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _read_region(
         self, xy_px: tuple[int, int], level: int, size_px: tuple[int, int]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Self
 
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.slides import Overview, Slide, open_slide
+from pathgene_rt.slides.opening import open_slide
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
-from pathgene_rt.slides.slide import EncodedSource
+from pathgene_rt.slides.slide import EncodedSource, Overview, Slide
 
 
 def open_watched(path: Path, mpp: float | None, io_timeout_s: float) -> WatchedSlide:

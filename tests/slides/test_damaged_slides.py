@@ -14,7 +14,8 @@ import tifffile
 
 from pathgene_rt import PredictOptions, Predictor
 from pathgene_rt.errors import SlideReadError
-from pathgene_rt.slides import READERS, open_slide
+from pathgene_rt.slides import open_slide
+from pathgene_rt.slides.registry import BUILT_IN_READERS
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -41,11 +42,11 @@ def predictor(bundle: Path):
         yield opened
 
 
-@pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
+@pytest.fixture(params=BUILT_IN_READERS, ids=lambda reader: reader.name)
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each reader alone, as for a file that the ones before it leave to it."""
-    monkeypatch.setattr("pathgene_rt.slides.READERS", (request.param,))
-    return request.param.__name__
+    monkeypatch.setattr("pathgene_rt.slides.opening.BUILT_IN_READERS", (request.param,))
+    return request.param.name
 
 
 def damage(sound: Path, path: Path, stored: list[tuple[int, int]]) -> Path:

@@ -37,15 +37,17 @@ CACHE_BYTES = 128 << 20
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a TIFF, classic or BigTIFF."""
+    return head.startswith(TIFF_STARTS)
+
+
 def open_tiff(path: Path, mpp: float | None) -> TiffReader | OpenSlideReader | None:
-    """The slide at ``path``, or None if it is no TIFF or one that OpenSlide does not know.
+    """The slide in the TIFF ``path``, or None if it is one that OpenSlide does not know.
 
     Raises SlideOpenError, also for sizes that no slide has, before they are allocated;
     SlideScaleError as :func:`declared_mpp` does.
     """
-    with path.open("rb") as file:
-        if file.read(4) not in TIFF_STARTS:
-            return None
     try:
         directories, description = read_directories(path)
     except ValueError:

@@ -1,0 +1,111 @@
+"""Which readers there are. A new file format is one entry: in ``BUILT_IN_READERS``, or of another
+package in its entry points.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from pathgene_rt.slides.openslide_reader import open_with_openslide
+from pathgene_rt.slides.slide import Slide
+from pathgene_rt.slides.tiff.reader import is_tiff, open_tiff
+
+ENTRY_POINT_GROUP = "pathgene_rt.readers"
+
+HEAD_BYTES = 4096
+"""How much of a file's beginning a reader gets to tell whether the file is its own."""
+
+
+@dataclass(frozen=True)
+class SlideReader:
+    """How slides of one kind are recognised and opened.
+
+    ``suffixes`` are endings of file names, in lower case with their dot: such files are taken from
+    a folder that a user names. ``matches`` is called with a file and its first ``HEAD_BYTES``
+    bytes: whether it may be of this kind, whatever its name.
+
+    ``open`` is called with the file and the scale that the user gave, in micrometres per level-0
+    pixel, or None: it stands in where the file does not say its own. It returns None if the file is
+    not of this kind after all; raises SlideOpenError for one that is but cannot be opened, and
+    SlideScaleError for one whose scale makes no sense, where the user gave none.
+    """
+
+    name: str
+    suffixes: frozenset[str]
+    matches: Callable[[Path, bytes], bool]
+    open: Callable[[Path, float | None], Slide | None]
+
+
+BUILT_IN_READERS: tuple[SlideReader, ...] = (
+    SlideReader(
+        "tiff",
+        frozenset({".svs", ".tif", ".tiff", ".scn", ".svslide", ".bif"}),
+        lambda _, head: is_tiff(head),
+        open_tiff,
+    ),
+    SlideReader(
+        "openslide",
+        frozenset({".ndpi", ".vms", ".vmu", ".mrxs", ".czi", ".dcm"}),
+        # The library knows its formats best.
+        lambda *_: True,
+        open_with_openslide,
+    ),
+)
+"""In the order in which they are asked, before those of other packages."""
+
+
+@dataclass(frozen=True)
+class PlugIns:
+    """Readers of other packages, by name. ``troubles`` has a line for each that has none."""
+
+    readers: tuple[SlideReader, ...]
+    troubles: tuple[str, ...]
+
+
+@functools.cache
+def plug_ins() -> PlugIns:
+    """The readers that installed packages name in the entry points ``pathgene_rt.readers``.
+
+    They are imported at the first call, which is when a file is of no built-in kind or a folder is
+    searched. One that cannot be is left out, and told once on the logger ``pathgene_rt.slides``.
+    """
+    readers, troubles = [], []
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        try:
+            readers.append(_loaded(entry))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - others' code raises what it likes
+            source = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+            troubles.append(
+                f"the slide reader {entry.name!r}{source} cannot be loaded "
+                f"({described(error)}); update or uninstall it"
+            )
+    for trouble in troubles:
+        logging.getLogger("pathgene_rt.slides").warning("%s", trouble)
+    return PlugIns(tuple(readers), tuple(troubles))
+
+
+def known_suffixes() -> frozenset[str]:
+    """The endings by which slides are found in a folder."""
+    return frozenset(
+        suffix for reader in (*BUILT_IN_READERS, *plug_ins().readers) for suffix in reader.suffixes
+    )
+
+
+def described(error: BaseException) -> str:
+    """``error`` in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _loaded(entry: EntryPoint) -> SlideReader:
+    reader = entry.load()
+    if not isinstance(reader, SlideReader):
+        raise TypeError(f"{entry.value} is {type(reader).__name__}, not a SlideReader")
+    odd = [suffix for suffix in reader.suffixes if suffix != suffix.lower() or suffix[0] != "."]
+    if odd:
+        raise ValueError(f"its suffix {odd[0]!r} is not in lower case with a dot")
+    return reader
