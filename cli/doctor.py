@@ -79,7 +79,7 @@ def _diagnose(console: Console) -> None:
     from rich.filesize import decimal
 
     from pathgene_rt.engines.diagnosis import diagnose
-    from pathgene_rt.options import default_cache_dir
+    from pathgene_rt.options import NO_CACHE_FOLDER, default_cache_dir
 
     found = diagnose(default_cache_dir())
     bfloat16 = "yes" if found.bfloat16 else "no"
@@ -107,5 +107,7 @@ def _diagnose(console: Console) -> None:
         size = f"{decimal(cache.size_bytes)} of at most {decimal(cache.limit_bytes)}"
         kept = f"{cache.engines} engines, {size} (pathgene-rt engines list)"
         console.say(f"cache: {cache.path}: {cache.problem or kept}")
+    else:
+        console.say(f"cache: {NO_CACHE_FOLDER}")
     console.emit(found.to_dict())
     found.require_engine()

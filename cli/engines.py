@@ -125,9 +125,12 @@ def prune(
 
 def _cache() -> EngineCache:
     from pathgene_rt.engines.cache.store import EngineCache
-    from pathgene_rt.options import default_cache_dir
+    from pathgene_rt.options import NO_CACHE_FOLDER, default_cache_dir
 
-    return EngineCache(default_cache_dir())
+    folder = default_cache_dir()
+    if folder is None:
+        raise UsageError(NO_CACHE_FOLDER)
+    return EngineCache(folder)
 
 
 def _age(text: str) -> timedelta:

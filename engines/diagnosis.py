@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.store import EngineCache
@@ -106,13 +107,19 @@ def diagnose(cache_dir: Path | None) -> Diagnosis:
 
 def _requirements() -> dict[str, tuple[str, ...]]:
     """Package names by extra as our own metadata declares them; the runtime's under ""."""
-    found: dict[str, list[str]] = {"": []}
-    for requirement in requires(_PRODUCT) or ():
-        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        name = re.match(r"[\w.-]+", requirement)
-        if name is not None and (extra is None or extra[1] in _EXTRAS):
-            found.setdefault(extra[1] if extra else "", []).append(name[0])
-    return {extra: tuple(names) for extra, names in found.items()}
+    declared = [Requirement(text) for text in requires(_PRODUCT) or ()]
+    return {
+        extra: tuple(one.name for one in declared if _asks_for(one, extra))
+        for extra in ("", *_EXTRAS)
+    }
+
+
+def _asks_for(requirement: Requirement, extra: str) -> bool:
+    """Whether ``extra`` needs it here beyond what the runtime does; "" is the runtime."""
+    if requirement.marker is None:
+        return not extra
+    always = requirement.marker.evaluate({"extra": ""})
+    return always if not extra else not always and requirement.marker.evaluate({"extra": extra})
 
 
 def _installed(name: str) -> str | None:

@@ -13,7 +13,7 @@ from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, PoolingSpec
 from pathgene_rt.engines.backend import Availability, Backend, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
-from pathgene_rt.engines.cache.store import open_cache
+from pathgene_rt.engines.cache.store import cache_warnings, open_cache
 from pathgene_rt.engines.cuda.driver import cuda_devices
 from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.known_backends import BACKENDS
@@ -124,8 +124,8 @@ class EngineFactory:
             f"engine {names} not used: {why}" for names, why in _reasons(self.selection.skipped)
         ]
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
-        trouble = () if self.cache is None else self.cache.warnings
-        return (*skipped, f"{chosen} in {self.precision}: {self._why}", *trouble)
+        said = f"{chosen} in {self.precision}: {self._why}"
+        return (*skipped, said, *cache_warnings(self.cache))
 
     @property
     def warnings(self) -> tuple[str, ...]:

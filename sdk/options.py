@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import platformdirs
 
 from pathgene_rt.errors import UsageError
 
@@ -26,20 +27,25 @@ IO_TIMEOUT_S = 60.0
 """Far longer than a sound disk takes, also one that must spin up."""
 
 
-def default_cache_dir() -> Path:
-    """Where engines built for this machine are kept: ``PATHGENE_RT_CACHE`` or the user's cache."""
-    chosen = os.environ.get("PATHGENE_RT_CACHE")
-    if chosen:
+NO_CACHE_FOLDER = (
+    "nothing is kept between runs: this user has no home folder for a cache; set PATHGENE_RT_CACHE"
+)
+"""What to say where :func:`default_cache_dir` is None."""
+
+
+def default_cache_dir() -> Path | None:
+    """Where engines built for this machine are kept: ``PATHGENE_RT_CACHE`` or the user's cache.
+
+    None where the user has no home folder, as in a container with a user id that has no entry in
+    the password file; then nothing is kept.
+    """
+    if chosen := os.environ.get("PATHGENE_RT_CACHE"):
         return Path(chosen)
-    if platform.system() == "Windows":
-        local = os.environ.get("LOCALAPPDATA")
-        base = Path(local) if local else Path.home() / "AppData" / "Local"
-    elif platform.system() == "Darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        xdg = os.environ.get("XDG_CACHE_HOME")
-        base = Path(xdg) if xdg else Path.home() / ".cache"
-    return base / "pathgene-rt"
+    try:
+        found = platformdirs.user_cache_path("pathgene-rt", appauthor=False, opinion=False)
+    except RuntimeError:  # there is no home folder, which earlier versions call "~"
+        return None
+    return found if found.is_absolute() else None
 
 
 def default_cache_limit() -> int:

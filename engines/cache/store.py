@@ -30,7 +30,12 @@ from pathgene_rt.engines.cache.private_files import (
 from pathgene_rt.engines.cache.pruning import remove, shrink
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, sha256, writable_folder, write_bytes, write_json
-from pathgene_rt.options import EngineOptions, default_cache_limit
+from pathgene_rt.options import (
+    NO_CACHE_FOLDER,
+    EngineOptions,
+    default_cache_dir,
+    default_cache_limit,
+)
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -261,3 +266,10 @@ def open_cache(options: EngineOptions, bundle: str = "") -> EngineCache | None:
     if options.cache_dir is None:
         return None
     return EngineCache(options.cache_dir, bundle=bundle, limit_bytes=options.cache_limit_bytes)
+
+
+def cache_warnings(cache: EngineCache | None) -> tuple[str, ...]:
+    """What went wrong with the folder of ``cache``, or that there is none for this user."""
+    if cache is not None:
+        return cache.warnings
+    return (NO_CACHE_FOLDER,) if default_cache_dir() is None else ()

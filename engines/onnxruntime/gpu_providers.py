@@ -11,13 +11,13 @@ import ctypes
 import importlib.util
 import io
 import platform
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from packaging.version import Version
 
 from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cuda.driver import cuda_devices, driver_problem
@@ -28,7 +28,7 @@ from pathgene_rt.errors import EngineError
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
-_FIRST = (1, 24)
+_FIRST = Version("1.24")
 """The first version that tells which nodes of a graph run where."""
 
 _INSTALL = "pip install 'pathgene-rt[gpu]'"
@@ -74,16 +74,11 @@ def _unusable(provider: str, version: str, offered: Sequence[str]) -> str:
             f"the onnxruntime {version} installed is without {provider}; "
             f"pip uninstall onnxruntime, then {_INSTALL}"
         )
-    if _numbers(version) < _FIRST:
-        first = ".".join(map(str, _FIRST))
-        return f"onnxruntime-gpu {version} is too old, {first} or newer is needed; {_INSTALL}"
+    if Version(version) < _FIRST:
+        return f"onnxruntime-gpu {version} is too old, {_FIRST} or newer is needed; {_INSTALL}"
     if not device_package():
         return f"neither cuda.core nor pycuda is installed; {_INSTALL}"
     return _trial(provider)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
-from pathgene_rt.engines.cache.store import EngineCache, open_cache
+from pathgene_rt.engines.cache.store import EngineCache, cache_warnings, open_cache
 from pathgene_rt.engines.qualify.replay import Verification, replay
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
 from pathgene_rt.engines.registry import EngineFactory, candidates, decision_key
@@ -106,7 +106,7 @@ def build(
             key = decision_key(bundle, backend.name, availability)
             _keep(cache, key, backend, options, best, refused)
         found += [best if best and entry.precision == best.precision else entry for entry in tried]
-    return BuildReport(tuple(found), chosen, () if cache is None else cache.warnings)
+    return BuildReport(tuple(found), chosen, cache_warnings(cache))
 
 
 def verify(bundle: Bundle, options: EngineOptions) -> tuple[Verification, tuple[str, ...]]:

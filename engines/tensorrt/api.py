@@ -8,10 +8,11 @@ JetPack 6 has), 10.13 and 11.4; types are checked against the bindings of all th
 from __future__ import annotations
 
 import importlib.util
-import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING
+
+from packaging.specifiers import SpecifierSet
 
 from pathgene_rt.engines.tensorrt.errors import LOG, failure, native_errors
 from pathgene_rt.errors import EngineError
@@ -41,8 +42,8 @@ __all__ = [
     "version",
 ]
 
-FIRST, BEYOND = (10, 3), (12, 0)
-"""The versions that were looked at, the second excluded: 12 may rename anything."""
+VERSIONS, _IN_WORDS = SpecifierSet(">=10.3,<12", prereleases=True), "10.3 to 11.x"
+"""Those that were looked at: 12 may rename anything."""
 
 _CUDA_WHEELS = {13: "tensorrt-cu13", 12: "tensorrt-cu12"}
 """Distributions by the CUDA they are made for; the driver's CUDA must be as new."""
@@ -76,11 +77,8 @@ def unusable(cuda_driver: tuple[int, int]) -> str:
         found = version()
     except EngineError as error:
         return str(error)
-    if not FIRST <= _numbers(found) < BEYOND:
-        return (
-            f"TensorRT {found} is installed, this pathgene-rt runs {FIRST[0]}.{FIRST[1]} to "
-            f"{BEYOND[0] - 1}.x; {command}"
-        )
+    if not VERSIONS.contains(found):
+        return f"TensorRT {found} is installed, this pathgene-rt runs {_IN_WORDS}; {command}"
     made_for = next((cuda for cuda, wheel in _CUDA_WHEELS.items() if _has_distribution(wheel)), 0)
     if made_for > cuda_driver[0]:
         return (
@@ -135,12 +133,6 @@ def tell_memory_by_shape(config: trt.IBuilderConfig) -> None:
     feature = getattr(tensorrt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
     if feature is not None:
         config.set_preview_feature(feature, True)
-
-
-def _numbers(found: str) -> tuple[int, int]:
-    """Major and minor version; (0, 0) of what is none."""
-    match = re.match(r"(\d+)\.(\d+)", found)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _has_distribution(name: str) -> bool:

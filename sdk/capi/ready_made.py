@@ -6,25 +6,44 @@ pathgene-rt, one minor version of Python and one platform.
 
 from __future__ import annotations
 
-import hashlib
-import re
+import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
-import zipfile
-from base64 import urlsafe_b64encode
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from pathgene_rt.capi.library import HEADER, LIBRARY, BuiltLibrary, build_library, find_compiler
-from pathgene_rt.errors import UsageError
+from pathgene_rt.errors import MissingExtraError, UsageError
 from pathgene_rt.files import atomic_path, writable_folder
 
-DISTRIBUTION, PACKAGE = "pathgene-rt-capi", "pathgene_rt_capi"
-_EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of every entry: the same library gives the same wheel."""
+PRODUCT, DISTRIBUTION, PACKAGE = "pathgene-rt", "pathgene-rt-capi", "pathgene_rt_capi"
+_EARLIEST = "315532800"
+"""The date of every entry, 1980: the earliest that a wheel can state."""
+
+_SETUP = f"""
+from setuptools import Distribution, setup
+
+class Binary(Distribution):
+    def has_ext_modules(self):
+        return True
+
+setup(
+    name={DISTRIBUTION!r},
+    version={version(PRODUCT)!r},
+    description="The C library of {PRODUCT}, built",
+    license="Apache-2.0",
+    packages=[{PACKAGE!r}],
+    package_data={{{PACKAGE!r}: [{LIBRARY!r}, {HEADER!r}]}},
+    python_requires="=={sys.version_info.major}.{sys.version_info.minor}.*",
+    install_requires=["{PRODUCT}[capi]=={version(PRODUCT)}"],
+    distclass=Binary,
+)
+"""
+"""Of one Python and platform, as what is compiled is."""
 
 
 def provide_library(out: Path) -> BuiltLibrary:
@@ -36,7 +55,7 @@ def provide_library(out: Path) -> BuiltLibrary:
     wheel = find_spec(PACKAGE)
     if wheel is None or wheel.origin is None or find_compiler() is not None:
         return build_library(out)
-    made, wanted = version(DISTRIBUTION), version("pathgene-rt")
+    made, wanted = version(DISTRIBUTION), version(PRODUCT)
     if made != wanted:
         raise UsageError(
             f"{DISTRIBUTION} {made} is not for pathgene-rt {wanted}; install the wheel of {wanted}"
@@ -52,54 +71,35 @@ def provide_library(out: Path) -> BuiltLibrary:
 def write_wheel(out: Path) -> Path:
     """Build the library for this Python and write it as a wheel into the folder ``out``.
 
-    Raises what :func:`~pathgene_rt.capi.library.build_library` does.
+    The same library gives the same wheel. Raises what :func:`~pathgene_rt.capi.library.
+    build_library` does; MissingExtraError without setuptools, UsageError where that fails.
     """
-    number = version("pathgene-rt")
-    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    tag = f"{python}-{python}-{re.sub('[-.]', '_', sysconfig.get_platform())}"
+    if find_spec("setuptools") is None:
+        raise MissingExtraError(
+            "the wheel is made by setuptools; run pip install 'pathgene-rt[capi]'"
+        )
     out = writable_folder(out)
-    with tempfile.TemporaryDirectory() as folder:
-        built = build_library(Path(folder))
-        files = {
-            f"{PACKAGE}/__init__.py": b'"""The C library of pathgene-rt and its header."""\n',
-            f"{PACKAGE}/{LIBRARY}": built.library.read_bytes(),
-            f"{PACKAGE}/{HEADER}": built.header.read_bytes(),
-        }
-    about = f"{PACKAGE}-{number}.dist-info"
-    files[f"{about}/METADATA"] = _lines(
-        "Metadata-Version: 2.4",
-        f"Name: {DISTRIBUTION}",
-        f"Version: {number}",
-        "Summary: The C library of pathgene-rt, built",
-        "License-Expression: Apache-2.0",
-        f"Requires-Python: =={sys.version_info.major}.{sys.version_info.minor}.*",
-        f"Requires-Dist: pathgene-rt[capi]=={number}",
-    )
-    files[f"{about}/WHEEL"] = _lines(
-        "Wheel-Version: 1.0",
-        f"Generator: pathgene-rt ({number})",
-        "Root-Is-Purelib: false",
-        f"Tag: {tag}",
-    )
-    files[f"{about}/RECORD"] = _lines(
-        *(f"{name},{_digest(content)},{len(content)}" for name, content in files.items()),
-        f"{about}/RECORD,,",
-    )
-    path = out / f"{PACKAGE}-{number}-{tag}.whl"
-    with atomic_path(path) as made, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, _EARLIEST)
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
-    return path
-
-
-def _lines(*lines: str) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _digest(content: bytes) -> str:
-    return "sha256=" + urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build_library(folder / PACKAGE)
+        about = f'"""The C library of {PRODUCT} and its header."""\n'
+        (folder / PACKAGE / "__init__.py").write_text(about, encoding="ascii")
+        (folder / "setup.py").write_text(_SETUP, encoding="ascii")
+        done = subprocess.run(
+            [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", "dist"],
+            cwd=folder,
+            env={**os.environ, "SOURCE_DATE_EPOCH": _EARLIEST},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            said = (done.stderr.strip() or "it does not say why").splitlines()[-1]
+            raise UsageError(f"setuptools cannot make the wheel: {said}")
+        (made,) = (folder / "dist").iterdir()
+        with atomic_path(out / made.name) as copy:
+            shutil.copyfile(made, copy)
+    return out / made.name
 
 
 def _show_libpython(out: Path) -> None:
