@@ -65,9 +65,13 @@ class SpreadLogits(HeadGraph):
         self.register_buffer("gain", _SPREAD / between.std(), persistent=False)
 
     def forward(
-        self, features: Tensor, coords: Tensor | None = None, edges: Tensor | None = None
+        self,
+        features: Tensor,
+        coords: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        logits, *attention = super().forward(features, coords, edges)
+        logits, *attention = super().forward(features, coords, neighbours, regions)
         return (logits - self.get_buffer("centre")) * self.get_buffer("gain"), *attention
 
 

@@ -6,14 +6,13 @@ import numpy as np
 import torch
 
 from pathgene_rt.export.head import HeadGraph
-from pathgene_rt.export.reference import head_inputs
+from pathgene_rt.export.reference import example_inputs, head_inputs
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.geometry import Float32Array, Int64Array
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.base import Head
 
 IN_DIM, CLASSES = 768, 3
-_EXAMPLE_TILES = 9
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     **{name: (name, {}) for name in heads.ARCHITECTURES},
@@ -60,4 +59,5 @@ def as_tensors(inputs: dict[str, Float32Array | Int64Array]) -> dict[str, torch.
 def head_graph(head: Head) -> bytes:
     """The head as ``pathgene-rt export`` writes it."""
     outputs = ("logits", "attention") if head.has_attention else ("logits",)
-    return to_onnx(HeadGraph(head), as_tensors(bag_inputs(head, _EXAMPLE_TILES)), outputs)
+    features = np.random.default_rng(0).standard_normal((9, IN_DIM), dtype=np.float32)
+    return to_onnx(HeadGraph(head), as_tensors(example_inputs(head.inputs, features)), outputs)

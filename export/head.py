@@ -25,15 +25,13 @@ from pathgene_rt.export.head_spec import head_model_spec, stated_task
 from pathgene_rt.export.incremental_pooling import export_pooling
 from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.published_head import read_head
-from pathgene_rt.export.reference import head_inputs
+from pathgene_rt.export.reference import example_inputs, head_inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.geometry import Float32Array, Int64Array
 from pathgene_rt.training.checkpoint import HeadCheckpoint
 from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head
-
-_EXAMPLE_TILES = 9
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
     warnings = (*notes, *_require_same_encoder(request, checkpoint, encoder))
     head, name = checkpoint.head, request.head_name
     features, coords = encoder.features, golden_coords(len(encoder.features))
-    example, _ = _run(head, features[:_EXAMPLE_TILES], coords[:_EXAMPLE_TILES])
+    example = example_inputs(head.inputs, features)
     outputs = ("logits", "attention") if head.has_attention else ("logits",)
     graph = to_onnx(
         HeadGraph(head), {key: torch.from_numpy(value) for key, value in example.items()}, outputs
@@ -117,9 +115,13 @@ class HeadGraph(nn.Module):
         self.head = head
 
     def forward(
-        self, features: Tensor, coords: Tensor | None = None, edges: Tensor | None = None
+        self,
+        features: Tensor,
+        coords: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        output = self.head(features, coords, edges)
+        output = self.head(features, coords, neighbours, regions)
         return output.logits, *(() if output.attention is None else (output.attention,))
 
 

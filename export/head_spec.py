@@ -12,6 +12,7 @@ from pathgene_rt.bundle.spec import Calibration, ModelSpec, Task, TensorSpec
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.files import sha256
+from pathgene_rt.geometry import REGION
 
 
 def head_model_spec(
@@ -30,7 +31,8 @@ def head_model_spec(
     known = {
         "features": TensorSpec(name="features", dtype="float32", shape=("n", in_dim)),
         "coords": TensorSpec(name="coords", dtype="int64", shape=("n", 2)),
-        "edges": TensorSpec(name="edges", dtype="int64", shape=(2, "e")),
+        "neighbours": TensorSpec(name="neighbours", dtype="int64", shape=("n", 8)),
+        "regions": TensorSpec(name="regions", dtype="int64", shape=("r", REGION**2)),
     }
     outputs = [TensorSpec(name="logits", dtype="float32", shape=(len(classes),))]
     if "attention" in expected:

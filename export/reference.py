@@ -12,9 +12,11 @@ from torch import nn
 
 from pathgene_rt.bundle.spec import Interpolation, Preprocess
 from pathgene_rt.export.encoder_spec import Pooling
-from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
+from pathgene_rt.export.golden import golden_coords
+from pathgene_rt.geometry import REGION, Float32Array, Int64Array, UInt8Array, place_input
 
 _BATCH = 16
+_EXAMPLE_TILES = 9
 _RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -63,11 +65,17 @@ def pooled_features(outputs: Float32Array, pooling: Pooling, prefix_tokens: int)
 def head_inputs(
     names: tuple[str, ...], features: Float32Array, coords: Int64Array
 ) -> dict[str, Float32Array | Int64Array]:
-    """The inputs that a head declares: of features [n, D], coords [n, 2], edges [2, e]."""
-    edges = grid_edges(coords) if "edges" in names else np.zeros((2, 0), np.int64)
-    known: dict[str, Float32Array | Int64Array] = {
-        "features": features,
-        "coords": coords,
-        "edges": edges,
-    }
-    return {name: known[name] for name in names}
+    """The inputs that a head declares, of features [n, D] at coords [n, 2]."""
+    return {name: features if name == "features" else place_input(name, coords) for name in names}
+
+
+def example_inputs(
+    names: tuple[str, ...], features: Float32Array
+) -> dict[str, Float32Array | Int64Array]:
+    """The inputs that a head declares, as an example to export it with: of the first few of
+    ``features`` [n, D].
+
+    Tiles lie in regions of their own, since the exporter freezes an axis whose length is one.
+    """
+    few = features[:_EXAMPLE_TILES]
+    return head_inputs(names, few, REGION * golden_coords(len(few)))

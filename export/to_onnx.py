@@ -23,13 +23,14 @@ _DYNAMIC_AXIS: dict[str, tuple[int, str]] = {
     "tokens": (0, "n"),
     "features": (0, "n"),
     "coords": (0, "n"),
-    "edges": (1, "e"),
+    "neighbours": (0, "n"),
+    "regions": (0, "r"),
     "group": (0, "n"),
     **dict.fromkeys(POOLING_STATE, (0, "g")),
 }
 """By input, the axis of any length, and its name."""
 
-_SMALLEST: dict[str, int] = {"n": 1, "e": 0, "g": 1}
+_SMALLEST: dict[str, int] = {"n": 1, "r": 1, "g": 1}
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:

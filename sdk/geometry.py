@@ -87,30 +87,93 @@ def grid_edges(coords: Int64Array) -> Int64Array:
     ``coords`` int64 [N, 2] are (column, row). Isolated tiles get no edge. Ordered by neighbour
     (row by row, from the upper left), then by source. Of tiles with the same column and row, the
     first alone is the target (row 1) of their neighbours' edges; they are not joined to each other.
+    """
+    found = _neighbours(coords)
+    sources = [np.flatnonzero(targets >= 0) for targets in found]
+    targets = [neighbours[chosen] for neighbours, chosen in zip(found, sources, strict=True)]
+    return np.stack([np.concatenate(sources), np.concatenate(targets)]).astype(np.int64)
+
+
+def grid_neighbours(coords: Int64Array) -> Int64Array:
+    """int64 [N, 8]: the tiles around each on the grid, row by row from the upper left, and N where
+    there is none.
+
+    ``coords`` int64 [N, 2] are (column, row). Of tiles with the same column and row, the first is
+    the neighbour of those around; they are not neighbours of each other.
+    """
+    table = np.stack(_neighbours(coords), axis=1).astype(np.int64)
+    table[table < 0] = len(coords)
+    return table
+
+
+REGION = 16
+"""Tiles along the side of a region: 4096 px of 256 px tiles, as in HIPT."""
+
+
+def grid_regions(coords: Int64Array) -> Int64Array:
+    """int64 [R, 256]: the tiles of each square of 16 x 16 places of the grid, row by row, and N
+    where there is none.
+
+    ``coords`` int64 [N, 2] are (column, row). Squares begin at column 0 and row 0, wherever the
+    tissue begins; those without a tile are left out, however far apart the others lie. They come
+    row by row. Of tiles with the same column and row, the last alone is there.
+    """
+    if coords.shape[0] == 0:
+        return np.zeros((0, REGION * REGION), dtype=np.int64)
+    region, inside = np.divmod(coords, REGION)
+    region = region - region.min(axis=0)
+    columns = int(region[:, 0].max()) + 1
+    occupied, number = np.unique(region[:, 1] * columns + region[:, 0], return_inverse=True)
+    table = np.full((len(occupied), REGION * REGION), len(coords), np.int64)
+    table[number, inside[:, 1] * REGION + inside[:, 0]] = np.arange(len(coords))
+    return table
+
+
+def place_input(name: str, coords: Int64Array) -> Int64Array:
+    """The input of a head called ``name`` that tells of the places of its tiles: "coords" int64
+    [N, 2] (column, row) themselves, "neighbours", "regions", or "edges" of older bundles.
+
+    Raises KeyError for another name.
+    """
+    made: Int64Array = _PLACE_INPUTS[name](coords)
+    return np.ascontiguousarray(made)
+
+
+def _as_they_are(coords: Int64Array) -> Int64Array:
+    return coords
+
+
+_PLACE_INPUTS: dict[str, Callable[[Int64Array], Int64Array]] = {
+    "coords": _as_they_are,
+    "neighbours": grid_neighbours,
+    "regions": grid_regions,
+    "edges": grid_edges,
+}
+
+PLACE_INPUTS = frozenset(_PLACE_INPUTS)
+"""The names that :func:`place_input` takes."""
+
+
+def _neighbours(coords: Int64Array) -> list[NDArray[np.integer[Any]]]:
+    """Eight times int [N]: the tile beside each, row by row from the upper left, -1 for none.
 
     O(N), through a table of the tiles' bounding box, unless that box has more than _CELLS_A_TILE
     cells a tile (a handful of tiles far apart); then O(N log N), by binary search.
     """
     if coords.shape[0] == 0:
-        return np.zeros((2, 0), dtype=np.int64)
+        return [np.zeros(0, dtype=np.int64)] * 8
     # A margin of one cell all around keeps the neighbours of one row's end out of the next row.
     shifted = coords - coords.min(axis=0) + 1
     width, height = (int(size) + 2 for size in shifted.max(axis=0))
     cells = shifted[:, 1] * width + shifted[:, 0]
     dense = width * height <= _CELLS_A_TILE * len(cells)
     find = _table_lookup(cells, width * height) if dense else _sorted_lookup(cells)
-    steps = [
-        row * width + column
+    return [
+        find(cells + row * width + column)
         for row in (-1, 0, 1)
         for column in (-1, 0, 1)
         if (row, column) != (0, 0)
     ]
-    sources, targets = [], []
-    for step in steps:
-        neighbours = find(cells + step)
-        sources.append(np.flatnonzero(neighbours >= 0))
-        targets.append(neighbours[sources[-1]])
-    return np.stack([np.concatenate(sources), np.concatenate(targets)]).astype(np.int64)
 
 
 _CELLS_A_TILE = 64

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathgene_rt import geometry
 from pathgene_rt.errors import BagError
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.geometry import grid_coords, grid_edges
+from pathgene_rt.geometry import grid_coords, grid_edges, grid_neighbours, grid_regions
 from pathgene_rt.heads.run import HeadInputs
 
 places = st.sets(st.tuples(st.integers(-3, 8), st.integers(0, 8)), max_size=40)
@@ -63,6 +63,48 @@ def test_tiles_far_apart_take_no_table() -> None:
     assert sorted(zip(*grid_edges(far).tolist(), strict=True)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.tuples(st.integers(-3, 40), st.integers(-3, 40)), min_size=1, max_size=60))
+def test_neighbours_are_the_sources_of_edges_by_target(chosen: set[tuple[int, int]]) -> None:
+    coords = np.array(sorted(chosen))
+    table = grid_neighbours(coords)
+    assert table.dtype == np.int64 and table.shape == (len(coords), 8)
+    found = {(int(s), t) for t, row in enumerate(table) for s in row if s < len(coords)}
+    assert found == set(zip(*grid_edges(coords).tolist(), strict=True))
+
+
+def test_of_tiles_in_one_place_the_first_is_the_neighbour_of_all_around() -> None:
+    table = grid_neighbours(np.array([[0, 0], [1, 0], [1, 0]]))
+    assert [sorted(set(row)) for row in table.tolist()] == [[1, 3], [0, 3], [0, 3]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(-40, 200), st.integers(-40, 200)),
+        min_size=1,
+        max_size=60,
+        unique=True,
+    )
+)
+def test_regions_hold_each_tile_at_its_place(corners: list[tuple[int, int]]) -> None:
+    n, table = len(corners), grid_regions(np.array(corners))
+    assert table.dtype == np.int64 and table.shape[1] == 256
+    assert sorted(table[table < n].tolist()) == list(range(n))
+    assert (table < n).any(axis=1).all()
+    squares = []
+    for region in table.tolist():
+        here = [(cell, corners[tile]) for cell, tile in enumerate(region) if tile < n]
+        assert len({(column // 16, row // 16) for _, (column, row) in here}) == 1
+        assert all(cell == row % 16 * 16 + column % 16 for cell, (column, row) in here)
+        squares.append((here[0][1][1] // 16, here[0][1][0] // 16))
+    assert squares == sorted(squares)
+
+
+def test_regions_far_apart_take_no_more_than_themselves() -> None:
+    assert grid_regions(np.array([[0, 0], [2**30, 2**30], [17, 4000]])).shape == (3, 256)
+
+
 def test_coords_of_a_grid_whose_step_is_no_whole_number() -> None:
     columns = np.arange(200)
     xy = np.rint(np.stack([columns * 257.03, columns * 0], axis=1)).astype(np.int32)
@@ -79,6 +121,8 @@ def test_head_inputs_by_name() -> None:
     inputs = HeadInputs(bag(3))
     assert inputs["coords"].tolist() == [[0, 0], [1, 0], [2, 0]]
     assert sorted(zip(*inputs["edges"].tolist(), strict=True)) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+    assert inputs["neighbours"].tolist()[0] == [3, 3, 3, 3, 1, 3, 3, 3]
+    assert inputs["regions"].tolist() == [[0, 1, 2] + [3] * 253]
     assert inputs["features"].shape == (3, 4)
 
 

@@ -26,7 +26,7 @@ from pathgene_rt.engines.qualify.replay import (
 )
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import OutputError, UsageError, VerificationError
-from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, grid_edges
+from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array, place_input
 from pathgene_rt.options import EngineOptions
 
 _HELD_OUT = 0.25
@@ -160,10 +160,10 @@ class _Judge:
 
 def _inputs(names: Sequence[str], features: Float32Array, coords: Int64Array) -> dict[str, Array]:
     """The inputs called ``names`` of a head, for a bag with these features and places."""
-    known: dict[str, Array] = {"features": np.ascontiguousarray(features), "coords": coords}
-    if "edges" in names:
-        known["edges"] = grid_edges(coords)
-    return {name: known[name] for name in names}
+    return {
+        name: np.ascontiguousarray(features) if name == "features" else place_input(name, coords)
+        for name in names
+    }
 
 
 def _split(slide: SlideTiles, share: float) -> tuple[SlideTiles, SlideTiles]:

@@ -37,6 +37,13 @@ MAX_BAG = BAGS[-1].highest
 NEIGHBOURS = 8
 """Most edges that start at a tile (:func:`~pathgene_rt.geometry.grid_edges`)."""
 
+REGIONS = 8192
+"""Most regions of a bag (:func:`~pathgene_rt.geometry.grid_regions`), of which the largest slide
+fills 1,850; a bag whose tiles lie farther apart has another engine."""
+
+_TILES_IN_REGION = 128
+"""Of its 256 places, how many hold a tile in the middle of the range: tissue has edges."""
+
 POOLING_TILES, POOLING_GROUPS = 1024, 32
 """Most tiles and groups of a call of a pooling graph (``sdk/heads/incremental_pooling.py`` and
 ``interim.py``)."""
@@ -50,7 +57,11 @@ def encoder_profiles(max_batch: int) -> tuple[Profile, ...]:
 def head_profiles() -> tuple[Profile, ...]:
     """Bags of 1 to MAX_BAG tiles in a few ranges, the smallest first."""
     return tuple(
-        {"n": bag, "e": AxisRange(0, NEIGHBOURS * bag.best, NEIGHBOURS * bag.highest)}
+        {
+            "n": bag,
+            "r": AxisRange(1, bag.best // _TILES_IN_REGION, min(bag.highest, REGIONS)),
+            "e": AxisRange(0, NEIGHBOURS * bag.best, NEIGHBOURS * bag.highest),
+        }
         for bag in BAGS
     )
 

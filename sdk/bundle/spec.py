@@ -35,8 +35,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 ScalePolicy = Literal["resample", "refuse"]
 LevelRule = Literal["finer", "nearest"]
 
-HEAD_INPUTS = ("features", "coords", "edges")
-"""The vocabulary of head inputs (docs/design.md, "Head graph"); a head declares those it uses."""
+HEAD_INPUTS = ("features", "coords", "neighbours", "regions", "edges")
+"""The vocabulary of head inputs (docs/design.md, "Head graph"); a head declares those it uses.
+"edges" is of bundles before "neighbours" was there. :func:`pathgene_rt.geometry.place_input` makes
+all but the first."""
 
 POOLING_STATE = ("running_max", "sum_exp", "weighted_sum")
 """The tensors that hold what a pooling graph has seen of each group of tiles."""

@@ -12,7 +12,7 @@ from pathgene_rt.bundle.spec import HeadSpec
 from pathgene_rt.engines.engine import Array, Engine
 from pathgene_rt.errors import BagError
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.geometry import Float32Array, grid_edges
+from pathgene_rt.geometry import PLACE_INPUTS, Float32Array, place_input
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class HeadInputs:
     """The vocabulary of head inputs for one bag, each computed when first asked for.
 
     Raises BagError if the bag is empty or its features are not finite; whatever ``bag.coords``
-    raises when a head asks for coords or edges of a bag without places.
+    raises when a head asks where the tiles of a bag without places are.
     """
 
     def __init__(self, bag: FeatureBag) -> None:
@@ -45,8 +45,7 @@ class HeadInputs:
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
-            coords = self._bag.coords if name == "coords" else grid_edges(self["coords"])
-            self._arrays[name] = np.ascontiguousarray(coords)
+            self._arrays[name] = place_input(name, self._bag.coords)
         return self._arrays[name]
 
 
@@ -65,7 +64,7 @@ def place_warnings(heads: Iterable[HeadSpec], bag: FeatureBag) -> tuple[str, ...
     Only coordinates of another tool make such bags: their tiles lie off the grid.
     """
     using = [
-        head.name for head in heads if {"coords", "edges"} & {t.name for t in head.model.inputs}
+        head.name for head in heads if PLACE_INPUTS & {item.name for item in head.model.inputs}
     ]
     shared = len(bag) - len(np.unique(bag.coords, axis=0)) if using else 0
     if shared == 0:

@@ -30,7 +30,7 @@ from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, load_plan
 from pathgene_rt.engines.tensorrt.progress import BuildProgress
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import EngineError
-from pathgene_rt.geometry import grid_edges
+from pathgene_rt.geometry import grid_edges, grid_regions
 from pathgene_rt.heads import incremental_pooling, interim
 from pathgene_rt.options import TensorRtOptions
 from tests.support.fake_tensorrt import (
@@ -485,6 +485,18 @@ def test_edges_fit_the_range_of_their_bag():
     for profile in profiles.head_profiles():
         assert profile["e"].lowest == 0
         assert profile["e"].highest == profiles.NEIGHBOURS * profile["n"].highest
+
+
+def test_regions_of_tissue_fit_the_range_of_their_bag():
+    """A disc of tissue, as large as each range is best for and at most."""
+    for profile in profiles.head_profiles():
+        for n in (profile["n"].best, profile["n"].highest):
+            reach = int((n / np.pi) ** 0.5) + 2
+            columns, rows = np.meshgrid(np.arange(2 * reach), np.arange(2 * reach))
+            coords = np.stack([columns.ravel(), rows.ravel()], axis=1)
+            inside = np.argsort(((coords - reach) ** 2).sum(axis=1), kind="stable")[:n]
+            assert len(grid_regions(coords[inside])) <= profile["r"].highest
+        assert profile["r"].lowest <= profile["r"].best <= profile["r"].highest
 
 
 def test_fold_graphs_are_built_for_the_calls_that_are_made():

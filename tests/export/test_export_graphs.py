@@ -118,7 +118,7 @@ class PlacedHead(Head):
     """Uses every input there is, and two attentions."""
 
     architecture = "placed"
-    inputs = ("features", "coords", "edges")
+    inputs = ("features", "coords", "neighbours", "regions")
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -126,11 +126,12 @@ class PlacedHead(Head):
         self.score_of = nn.Linear(DIM + 2, 2)
         self.classifier = nn.Linear(DIM, 3)
 
-    def score(self, features, coords, edges):
+    def score(self, features, coords, neighbours, regions):
+        n = features.shape[0]
         placed = torch.cat([features, coords.float() / 10], dim=1)
         attention = self.score_of(placed).softmax(dim=0)
-        neighbours = features[edges[0]].sum(dim=0) / 100
-        return HeadOutput(self.classifier((attention.T @ features).sum(0) + neighbours), attention)
+        around = (neighbours < n).float().sum() / 100 + (regions < n).float().sum() / 50
+        return HeadOutput(self.classifier((attention.T @ features).sum(0) + around), attention)
 
 
 def stand_in_encoder(n: int = 48) -> ExportedEncoder:
@@ -147,15 +148,22 @@ def stand_in_encoder(n: int = 48) -> ExportedEncoder:
     return ExportedEncoder(spec, b"", np.zeros((n, 1, 1, 3), np.uint8), features, "tests", ())
 
 
-def test_a_head_may_use_coords_and_edges(monkeypatch):
+def test_a_head_may_use_places_neighbours_and_regions(monkeypatch):
     torch.manual_seed(0)
     checkpoint = HeadCheckpoint(PlacedHead(), ("a", "b", "c"), Task(kind="subtype"), "1" * 64)
     monkeypatch.setattr(head_module, "read_head", lambda request: (checkpoint, ()))
     exported = export_head(HeadRequest(path=Path("placed.pt")), stand_in_encoder())
-    assert [tensor.name for tensor in exported.spec.model.inputs] == ["features", "coords", "edges"]
+    declared = {tensor.name: tensor.shape for tensor in exported.spec.model.inputs}
+    assert declared == {
+        "features": ("n", DIM),
+        "coords": ("n", 2),
+        "neighbours": ("n", 8),
+        "regions": ("r", 256),
+    }
     assert exported.spec.model.outputs[1].shape == ("n", 2)
     assert {item.n for item in exported.comparisons} == {1, 2, 17, 48, 300}
-    assert exported.golden["edges"].shape[0] == 2
+    assert exported.golden["neighbours"].shape == (48, 8)
+    assert exported.golden["regions"].shape == (1, 256)
     assert traces(exported.graph) == []
 
 
@@ -164,7 +172,7 @@ def test_a_head_without_attention_declares_none(monkeypatch):
         inputs = ("features",)
         has_attention = False
 
-        def score(self, features, coords, edges):
+        def score(self, features, coords, neighbours, regions):
             return HeadOutput(self.classifier(features.mean(dim=0)), None)
 
     checkpoint = HeadCheckpoint(Mean(), ("a", "b", "c"), Task(kind="subtype"), "1" * 64)

@@ -93,7 +93,7 @@ def test_a_tensor_without_places_serves_heads_that_need_none(tmp_path: Path) -> 
     inputs = HeadInputs(read_bag(file))
     assert inputs["features"].tolist() == FEATURES.tolist()
     assert inputs["features"].dtype == np.float32
-    for name in ("coords", "edges"):
+    for name in ("coords", "neighbours", "regions", "edges"):
         with pytest.raises(FeatureFileError, match=r"a\.pt: holds features without coordinates"):
             inputs[name]
 

@@ -23,6 +23,7 @@ from pathgene_rt.training.heads.hipt import Hipt
 from pathgene_rt.training.heads.ibmil import IBMIL
 from pathgene_rt.training.heads.mhim import MHIM
 from pathgene_rt.training.heads.mhim_bases import DSMILBase, TransformerBase
+from tests.support.bags import neighbour_table
 from tests.support.parity import (
     drawn_inputs,
     drawn_permutation,
@@ -239,7 +240,7 @@ def test_equals_the_original(file: str) -> None:
 def arguments(case: dict[str, Any]) -> dict[str, Any]:
     """What the original was called with besides the features."""
     if "edges" in case:
-        return {"edges": torch.from_numpy(nearest_edges(case["n"]))}
+        return {"neighbours": neighbour_table(nearest_edges(case["n"]), case["n"])}
     if "permutation_seed" in case:
         return {"permutation": drawn_permutation(case)}
     return {}

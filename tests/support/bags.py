@@ -21,6 +21,19 @@ def grid_bag(head: Head, n: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     return dict(head_inputs(head.inputs, features, np.stack([numbers % 20, numbers // 20], axis=1)))
 
 
+def neighbour_table(edges: NDArray[np.int64], n: int) -> Tensor:
+    """The sources of the ``edges`` int64 [2, e] (source, target) by target, in their order: int64
+    [n, k] with k the most that one has, at least 1; n where there is none."""
+    sources, targets = np.asarray(edges)
+    width = max(1, int(np.bincount(targets, minlength=1).max()))
+    table = np.full((n, width), n, np.int64)
+    filled = np.zeros(n, np.int64)
+    for source, target in zip(sources, targets, strict=True):
+        table[target, filled[target]] = source
+        filled[target] += 1
+    return torch.from_numpy(table)
+
+
 def tensors(bag: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in bag.items()}
 

@@ -1,4 +1,4 @@
-"""HIPT: regions formed from the tile grid, its three forms, and the exported graphs."""
+"""HIPT: regions of the tile grid, its three forms, and the exported graphs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export import upstream
+from pathgene_rt.geometry import grid_regions
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.hipt import Hipt
-from pathgene_rt.training.heads.hipt_regions import form_regions
 from pathgene_rt.training.heads.vit4k import RegionTransformer
 from tests.support.head_graphs import agree_with_torch, engines
 from tests.support.parity import drawn_inputs, drawn_weights, parity_document
@@ -38,45 +36,35 @@ def grid(columns: int, rows: int) -> Tensor:
     return torch.stack([numbers % columns, numbers // columns], dim=1)
 
 
-places = st.lists(
-    st.tuples(st.integers(-40, 200), st.integers(-40, 200)), min_size=1, max_size=60, unique=True
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(places)
-def test_regions_hold_each_tile_at_its_place(corners: list[tuple[int, int]]) -> None:
-    coords = torch.tensor(corners)
-    n = len(corners)
-    tiles, place = form_regions(coords)
-    assert tiles.shape[1] == 256
-    assert tiles.reshape(-1)[place].tolist() == list(range(n))
-    assert int((tiles < n).sum()) == n
-    assert bool((tiles < n).any(dim=1).all())
-    for region in tiles.tolist():
-        here = [(cell, corners[tile]) for cell, tile in enumerate(region) if tile < n]
-        assert len({(column // 16, row // 16) for _, (column, row) in here}) == 1
-        assert all(cell == row % 16 * 16 + column % 16 for cell, (column, row) in here)
-
-
-def test_a_million_tiles_wide_slide_forms_regions() -> None:
-    coords = torch.tensor([[0, 0], [4095, 4095], [17, 4000]])
-    assert form_regions(coords).tiles.shape == (3, 256)
+def table(coords: Tensor) -> Tensor:
+    return torch.from_numpy(grid_regions(coords.numpy()))
 
 
 @pytest.mark.parametrize(
-    ("coords", "message"),
+    ("regions", "message"),
     [
-        (None, "hipt needs coords"),
-        (torch.zeros(3, 2), r"takes int64 \[n, 2\]"),
-        (torch.zeros(3, 3, dtype=torch.int64), r"takes int64 \[n, 2\]"),
-        (torch.tensor([[0, 0], [1, 0], [0, 0]]), "two tiles at the same column and row"),
-        (torch.tensor([[0, 0], [256, 0], [99_999, 99_999]]), "6250 x 6250 regions"),
+        (None, "hipt needs regions"),
+        (torch.zeros(3, 256), r"takes int64 \[r, 256\]"),
+        (torch.zeros(3, 255, dtype=torch.int64), r"takes int64 \[r, 256\]"),
+        (torch.full((1, 256), 4), "regions name tiles 4 to 4, the bag has 3"),
+        (torch.full((1, 256), -1), "regions name tiles -1 to -1"),
     ],
 )
-def test_refuses_coords_that_are_no_grid(coords: Tensor | None, message: str) -> None:
+def test_refuses_regions_that_do_not_fit(regions: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hipt(form="none")(torch.randn(3, 8), coords)
+        hipt(form="none")(torch.randn(3, 8), regions=regions)
+
+
+@pytest.mark.parametrize("form", GRID_FORMS)
+def test_a_tile_in_the_place_of_another_counts_nothing(form: str) -> None:
+    head, features = hipt(form=form), torch.randn(3, 8)
+    regions = table(torch.tensor([[0, 0], [1, 0], [0, 0]]))
+    with torch.inference_mode():
+        logits, attention = head(features, regions=regions)
+        changed = head(features * torch.tensor([[5.0], [1.0], [1.0]]), regions=regions)
+    torch.testing.assert_close(changed.logits, logits, rtol=0, atol=0)
+    assert attention is not None and float(attention[0]) == 0
+    torch.testing.assert_close(attention.sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("form", GRID_FORMS)
@@ -88,7 +76,7 @@ def test_full_regions_on_the_grid_are_the_regions_themselves(form: str) -> None:
     regions = torch.stack([features[left], features[~left]])
     with torch.inference_mode():
         expected = head.forward_regions(regions)
-        output = head(features, coords)
+        output = head(features, regions=table(coords))
     assert output.attention is not None and expected.attention is not None
     torch.testing.assert_close(output.logits, expected.logits, rtol=0, atol=1e-5)
     by_region = torch.cat([output.attention[left], output.attention[~left]])
@@ -102,10 +90,10 @@ def test_the_order_of_tiles_and_whole_regions_of_shift_count_nothing(form: str) 
     features = torch.randn(5, 8)
     order = torch.tensor([3, 0, 4, 2, 1])
     with torch.inference_mode():
-        logits, attention = head(features, coords)
-        shuffled = head(features[order], coords[order])
-        shifted = head(features, coords + torch.tensor([160, 32]))
-        elsewhere = head(features, coords + torch.tensor([5, 0]))
+        logits, attention = head(features, regions=table(coords))
+        shuffled = head(features[order], regions=table(coords[order]))
+        shifted = head(features, regions=table(coords + torch.tensor([160, 32])))
+        elsewhere = head(features, regions=table(coords + torch.tensor([5, 0])))
     assert attention is not None and shuffled.attention is not None
     torch.testing.assert_close(attention.sum(), torch.tensor(1.0))
     torch.testing.assert_close(shuffled.logits, logits, rtol=0, atol=1e-5)
@@ -120,7 +108,7 @@ def test_what_a_region_lacks_has_no_part_in_it(form: str) -> None:
     head = hipt(form=form)
     features = torch.randn(1, 8)
     with torch.inference_mode():
-        logits, attention = head(features, torch.tensor([[3, 2]]))
+        logits, attention = head(features, regions=table(torch.tensor([[3, 2]])))
         if form == "none":  # a place has no meaning in pooling: a region of one tile is the same
             expected = head.forward_regions(features[None]).logits
             torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
@@ -140,8 +128,13 @@ def test_what_a_region_lacks_has_no_part_in_it(form: str) -> None:
 
 def test_the_forms_declare_the_inputs_that_they_use() -> None:
     inputs = [hipt(**options).inputs for options in FORMS]
-    assert inputs == [("features", "coords"), ("features", "coords"), ("features",), ("features",)]
-    assert heads.create("hipt", in_dim=768, n_classes=3).inputs == ("features", "coords")
+    assert inputs == [
+        ("features", "regions"),
+        ("features", "regions"),
+        ("features",),
+        ("features",),
+    ]
+    assert heads.create("hipt", in_dim=768, n_classes=3).inputs == ("features", "regions")
 
 
 def test_a_transformer_takes_no_slide_for_a_region() -> None:
@@ -194,19 +187,19 @@ def arranged(label: int, random: np.random.Generator) -> Tensor:
 def test_learns_what_only_the_regions_tell() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    coords = torch.cat([grid(16, 16), grid(16, 16) + torch.tensor([16, 0])])
+    regions = table(torch.cat([grid(16, 16), grid(16, 16) + torch.tensor([16, 0])]))
     bags = [(arranged(number % 2, random).reshape(512, 8), number % 2) for number in range(40)]
     head = heads.create("hipt", in_dim=8, n_classes=2, form="none", width=32, dropout=0)
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     for _ in range(12):
         for features, label in bags[:24]:
-            loss = head.objective(features, torch.tensor(label), cross_entropy, coords=coords)
+            loss = head.objective(features, torch.tensor(label), cross_entropy, regions=regions)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     head.eval()
     with torch.inference_mode():
-        calls = [int(head(features, coords).logits.argmax()) for features, _ in bags[24:]]
+        calls = [int(head(features, regions=regions).logits.argmax()) for features, _ in bags[24:]]
     assert calls == [label for _, label in bags[24:]]
 
 
@@ -219,8 +212,8 @@ def planted(label: int, random: np.random.Generator) -> Tensor:
 
 def test_every_weight_of_the_transformers_is_trained() -> None:
     head = hipt(form="lgp").train()
-    coords = torch.cat([grid(16, 2), grid(16, 2) + torch.tensor([16, 0])])
-    loss = head.objective(torch.randn(64, 8), torch.tensor(1), cross_entropy, coords=coords)
+    regions = table(torch.cat([grid(16, 2), grid(16, 2) + torch.tensor([16, 0])]))
+    loss = head.objective(torch.randn(64, 8), torch.tensor(1), cross_entropy, regions=regions)
     loss.backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
@@ -231,18 +224,18 @@ def test_every_weight_of_the_transformers_is_trained() -> None:
 @pytest.mark.slow
 def test_the_transformer_over_tiles_learns() -> None:
     head = hipt(form="lgp").train()
-    random = np.random.default_rng(0)
+    random, regions = np.random.default_rng(0), table(grid(16, 16))
     bags = [(planted(number % 2, random), number % 2) for number in range(50)]
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-4)
     for _ in range(12):
         for features, label in bags[:30]:
-            loss = head.objective(features, torch.tensor(label), cross_entropy, coords=grid(16, 16))
+            loss = head.objective(features, torch.tensor(label), cross_entropy, regions=regions)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     head.eval()
     with torch.inference_mode():
-        calls = [int(head(features, grid(16, 16)).logits.argmax()) for features, _ in bags[30:]]
+        calls = [int(head(features, regions=regions).logits.argmax()) for features, _ in bags[30:]]
     assert np.mean(np.array(calls) == [label for _, label in bags[30:]]) >= 0.9
 
 
@@ -252,7 +245,7 @@ def bag(head: Hipt, n: int, random: np.random.Generator) -> dict[str, NDArray[An
     cells = np.delete(np.arange(side * side + 4), np.s_[3::4])[:n]
     arrays = {
         "features": random.standard_normal((n, 8)).astype(np.float32),
-        "coords": np.stack([cells % side, cells // side], axis=1),
+        "regions": grid_regions(np.stack([cells % side, cells // side], axis=1)),
     }
     return {name: arrays[name] for name in head.inputs}
 
@@ -261,7 +254,7 @@ def bag(head: Hipt, n: int, random: np.random.Generator) -> dict[str, NDArray[An
 def test_the_graph_agrees_in_every_engine(options: dict[str, Any]) -> None:
     head = hipt(n_classes=3, **options)
     random = np.random.default_rng(0)
-    graphs = engines(head, bag(head, 9, random))
+    graphs = engines(head, bag(head, 300, random))
     # Transformers take seconds at 20,000: among tiles here, among regions given as features.
     large = [20_000] if options["form"] == "none" else []
     agree_with_torch(head, graphs, [bag(head, n, random) for n in (1, 2, 3, 17, 1000, *large)])
@@ -271,4 +264,4 @@ def test_the_graph_agrees_in_every_engine(options: dict[str, Any]) -> None:
 def test_the_transformer_agrees_in_every_engine_on_a_large_slide() -> None:
     head = hipt(n_classes=3)
     random = np.random.default_rng(0)
-    agree_with_torch(head, engines(head, bag(head, 9, random)), [bag(head, 20_000, random)])
+    agree_with_torch(head, engines(head, bag(head, 300, random)), [bag(head, 20_000, random)])

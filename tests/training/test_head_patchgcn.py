@@ -1,4 +1,4 @@
-"""Patch-GCN: messages along edges, whatever the graph; what training sees; the exported graph."""
+"""Patch-GCN: messages from neighbours, in any graph; what training sees; the exported graph."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from pathgene_rt.errors import CheckpointError
 from pathgene_rt.export import upstream
-from pathgene_rt.geometry import grid_edges
+from pathgene_rt.geometry import grid_neighbours
 from pathgene_rt.training import heads
-from pathgene_rt.training.heads.genconv import GENConv, incoming
+from pathgene_rt.training.heads.genconv import GENConv
 from pathgene_rt.training.heads.patchgcn import PatchGCN
+from tests.support.bags import neighbour_table
 from tests.support.head_graphs import agree_with_torch, engines
 from tests.support.parity import drawn_inputs, drawn_weights, nearest_edges, parity_document
 
@@ -55,7 +56,7 @@ def test_every_message_counts_once(
     torch.nn.init.constant_(conv.t, t)
     messages = scale * torch.rand(n, 3, generator=torch.Generator().manual_seed(n)) + 1e-7
     with torch.inference_mode():
-        actual = conv._aggregate(messages, incoming(edges, n))
+        actual = conv.aggregate(messages, neighbour_table(edges.numpy(), n))
         expected = one_by_one(messages.double(), edges, conv.t.double())
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-7)
 
@@ -69,7 +70,8 @@ def test_gradients_are_those_of_the_plain_aggregation() -> None:
         one_by_one(messages, edges, conv.t).square().sum(), [messages, conv.t]
     )
     actual = torch.autograd.grad(
-        conv._aggregate(messages, incoming(edges, 6)).square().sum(), [messages, conv.t]
+        conv.aggregate(messages, neighbour_table(edges.numpy(), 6)).square().sum(),
+        [messages, conv.t],
     )
     torch.testing.assert_close(actual, wanted)
 
@@ -80,9 +82,10 @@ def test_the_direction_of_edges_counts_and_their_order_does_not() -> None:
     features = torch.randn(30, 8)
     edges = torch.randint(0, 30, (2, 400))
     with torch.inference_mode():
-        logits = head(features, edges=edges).logits
-        shuffled = head(features, edges=edges[:, torch.randperm(400)]).logits
-        reversed_ = head(features, edges=edges.flip(0)).logits
+        logits, shuffled, reversed_ = (
+            head(features, neighbours=neighbour_table(some.numpy(), 30)).logits
+            for some in (edges, edges[:, torch.randperm(400)], edges.flip(0))
+        )
     torch.testing.assert_close(shuffled, logits, rtol=0, atol=1e-5)
     assert float((reversed_ - logits).abs().max()) > 1e-4
 
@@ -90,13 +93,13 @@ def test_the_direction_of_edges_counts_and_their_order_does_not() -> None:
 def test_the_graph_and_not_the_numbering_of_tiles_counts() -> None:
     torch.manual_seed(0)
     head = heads.create("patchgcn", in_dim=8, n_classes=3, width=WIDTH).eval()
-    features, edges = torch.randn(50, 8), torch.from_numpy(grid_edges(grid(50)))
+    features, neighbours = torch.randn(50, 8), torch.from_numpy(grid_neighbours(grid(50)))
     order = torch.randperm(50)
-    place = torch.empty_like(order)
+    place = torch.full((51,), 50)
     place[order] = torch.arange(50)
     with torch.inference_mode():
-        logits, attention = head(features, edges=edges)
-        again = head(features[order], edges=place[edges])
+        logits, attention = head(features, neighbours=neighbours)
+        again = head(features[order], neighbours=place[neighbours][order])
     assert attention is not None and again.attention is not None
     torch.testing.assert_close(again.logits, logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(again.attention, attention[order], rtol=0, atol=1e-5)
@@ -104,28 +107,29 @@ def test_the_graph_and_not_the_numbering_of_tiles_counts() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
-def test_a_bag_without_edges_is_a_graph_of_isolated_tiles(n: int) -> None:
+def test_a_bag_without_neighbours_is_a_graph_of_isolated_tiles(n: int) -> None:
     head = heads.create("patchgcn", in_dim=8, n_classes=2, width=WIDTH).eval()
     with torch.inference_mode():
-        output = head(torch.randn(n, 8), edges=torch.zeros(2, 0, dtype=torch.int64))
+        output = head(torch.randn(n, 8), neighbours=torch.full((n, 8), n))
     assert output.attention is not None and output.attention.shape == (n, 1)
     assert torch.isfinite(output.logits).all()
 
 
 @pytest.mark.parametrize(
-    ("edges", "message"),
+    ("neighbours", "message"),
     [
-        (None, "patchgcn needs edges"),
-        (torch.tensor([[0, 5], [1, 0]]), "edges name tiles 0 to 5, the bag has 5"),
-        (torch.tensor([[0, -1], [1, 0]]), "edges name tiles -1 to 1"),
-        (torch.zeros(3, 2, dtype=torch.int64), r"takes int64 \[2, e\]"),
-        (torch.zeros(2, 2), r"takes int64 \[2, e\]"),
+        (None, "patchgcn needs neighbours"),
+        (torch.full((5, 8), 6), "neighbours name tiles 6 to 6, the bag has 5"),
+        (torch.full((5, 8), -1), "neighbours name tiles -1 to -1"),
+        (torch.zeros(4, 8, dtype=torch.int64), r"takes int64 \[5, 8\]"),
+        (torch.zeros(5, 0, dtype=torch.int64), r"takes int64 \[5, 8\]"),
+        (torch.zeros(5, 8), r"takes int64 \[5, 8\]"),
     ],
 )
-def test_refuses_edges_that_do_not_fit(edges: Tensor | None, message: str) -> None:
+def test_refuses_neighbours_that_do_not_fit(neighbours: Tensor | None, message: str) -> None:
     head = heads.create("patchgcn", in_dim=8, n_classes=2, width=WIDTH)
     with pytest.raises(ValueError, match=message):
-        head(torch.randn(5, 8), edges=edges)
+        head(torch.randn(5, 8), neighbours=neighbours)
 
 
 def parity_models(file: str) -> list[dict[str, Any]]:
@@ -140,9 +144,9 @@ def test_nodes_equal_the_original(file: str) -> None:
         assert isinstance(head, PatchGCN)
         for case in model["cases"]:
             features = drawn_inputs(case)
-            edges = torch.from_numpy(nearest_edges(case["n"]))
+            neighbours = neighbour_table(nearest_edges(case["n"]), case["n"])
             with torch.inference_mode():
-                last = head.nodes(features, edges)[0, -128:-120]
+                last = head.nodes(features, neighbours)[0, -128:-120]
             np.testing.assert_allclose(
                 last, case["outputs"]["last_layer_node0_first8"], rtol=0, atol=1e-5
             )
@@ -177,19 +181,23 @@ def arranged(label: int, random: np.random.Generator) -> Tensor:
 def test_learns_what_only_the_arrangement_tells() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    edges = torch.from_numpy(grid_edges(grid(36)))
+    neighbours = torch.from_numpy(grid_neighbours(grid(36)))
     bags = [(arranged(number % 2, random), number % 2) for number in range(40)]
     head = heads.create("patchgcn", in_dim=8, n_classes=2, width=WIDTH, dropout=0)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
     for _ in range(8):
         for features, label in bags[:24]:
-            loss = head.objective(features, torch.tensor(label), cross_entropy, edges=edges)
+            loss = head.objective(
+                features, torch.tensor(label), cross_entropy, neighbours=neighbours
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     head.eval()
     with torch.inference_mode():
-        calls = [int(head(features, edges=edges).logits.argmax()) for features, _ in bags[24:]]
+        calls = [
+            int(head(features, neighbours=neighbours).logits.argmax()) for features, _ in bags[24:]
+        ]
     assert calls == [label for _, label in bags[24:]]
 
 
@@ -198,18 +206,17 @@ def test_the_graph_agrees_in_every_engine() -> None:
     random = np.random.default_rng(0)
     head = heads.create("patchgcn", in_dim=12, n_classes=3).eval()
 
-    def bag(n: int, edges: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        return {"features": random.standard_normal((n, 12)).astype(np.float32), "edges": edges}
+    def bag(n: int, neighbours: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        features = random.standard_normal((n, 12)).astype(np.float32)
+        return {"features": features, "neighbours": neighbours}
 
-    graphs = engines(head, bag(9, grid_edges(grid(9))))
-    none = np.zeros((2, 0), np.int64)
-    nearest = np.stack([np.repeat(np.arange(1000), 8), random.integers(0, 1000, 8000) // 7])
+    graphs = engines(head, bag(9, grid_neighbours(grid(9))))
     agree_with_torch(
         head,
         graphs,
         [
-            *(bag(n, grid_edges(grid(n))) for n in (1, 2, 3, 17, 1000, 20_000)),
-            *(bag(n, none) for n in (1, 2, 17)),
-            bag(1000, nearest),
+            *(bag(n, grid_neighbours(grid(n))) for n in (1, 2, 3, 17, 1000, 20_000)),
+            *(bag(n, np.full((n, 8), n)) for n in (1, 2, 17)),
+            bag(1000, random.integers(0, 1001, (1000, 8))),
         ],
     )

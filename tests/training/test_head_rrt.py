@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, cross_entropy, pad
 
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export import upstream
+from pathgene_rt.export.check import open_graph
+from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.training import heads
 from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.heads.grid_side import grid_side
@@ -39,6 +41,30 @@ def agrees(head: Head, sizes: tuple[int, ...]) -> None:
 def test_the_side_is_the_smallest_that_holds_all_tiles(n: int, parts: int) -> None:
     side = grid_side(n, parts)
     assert (parts * (side - 1)) ** 2 < n <= (parts * side) ** 2
+
+
+class Side(nn.Module):
+    """How many tiles the square has that :func:`grid_side` gives, as a graph finds it."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        n, side = features.shape[0], grid_side(features.shape[0], 8)
+        return pad(features[:, 0], (0, (8 * side) ** 2 - n))
+
+
+def test_graphs_find_the_same_side_at_every_square() -> None:
+    graph = to_onnx(Side().eval(), {"features": torch.zeros(9, 1)}, ["padded"])
+    run, tiles = open_graph(graph), np.zeros((200_001, 1), np.float32)
+    squares = (8 * np.arange(1, 56)) ** 2
+    for n in {1, 2, 3, 200_000, *(squares - 1), *squares, *(squares + 1)}:
+        assert len(run({"features": tiles[:n]})["padded"]) == (8 * grid_side(int(n), 8)) ** 2
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8, 64])
+def test_the_root_in_float32_is_right_for_every_bag(parts: int) -> None:
+    n = np.arange(1, 2**20 + 1)
+    side = np.ceil(np.sqrt((n.astype(np.float32) - np.float32(0.5)) / np.float32(parts**2)))
+    side = side.astype(np.int64)
+    assert ((parts * (side - 1)) ** 2 < n).all() and (n <= (parts * side) ** 2).all()
 
 
 @pytest.mark.parametrize(("n", "regions"), [(1, 8), (37, 3), (64, 8), (65, 8), (100, 5)])

@@ -74,6 +74,12 @@ class AttentionHead(Head):
         """Bag vectors float32 [..., k, width] -> logits float32 [..., classes]."""
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         attention, bags = pool(*self.instances(features))
         return HeadOutput(self.classify(bags), attention)

@@ -70,19 +70,30 @@ class Head(nn.Module, ABC):
         self.options: dict[str, Any] = asdict(options)
 
     def forward(
-        self, features: Tensor, coords: Tensor | None = None, edges: Tensor | None = None
+        self,
+        features: Tensor,
+        coords: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> HeadOutput:
         """``features`` float32 [n, in_dim] of one bag, n >= 1; ``coords`` int64 [n, 2] (column,
-        row) in tiles and ``edges`` int64 [2, e] for heads that declare them.
+        row) in tiles, ``neighbours`` int64 [n, 8] and ``regions`` int64 [r, 256] as
+        :func:`~pathgene_rt.geometry.place_input` makes them, for heads that declare them.
 
         Raises ValueError if the bag is empty or of another width (not while being exported).
         """
         if not torch.compiler.is_compiling():
             self._check(features)
-        return self.score(features, coords, edges)
+        return self.score(features, coords, neighbours, regions)
 
     @abstractmethod
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         """:meth:`forward` for a bag that has been checked."""
 
     def objective(
@@ -91,7 +102,8 @@ class Head(nn.Module, ABC):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,  # noqa: ARG002 - for heads that override this
     ) -> Tensor:
         """What training minimises for one bag: a scalar.
@@ -99,7 +111,7 @@ class Head(nn.Module, ABC):
         ``label`` is as :data:`BagLoss` takes it. ``privileged`` float32 [k] is what is known of the
         slide in training only (pathway scores), None where it is missing.
         """
-        return bag_loss(self(features, coords, edges).logits, label)
+        return bag_loss(self(features, coords, neighbours, regions).logits, label)
 
     def prerequisite(self) -> Head | None:
         """A head that is to be trained first on the same bags, for :meth:`adopt`; None for none."""

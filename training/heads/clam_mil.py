@@ -39,10 +39,15 @@ class ClamMIL(Head):
 
     @override
     def score(
-        self, features: Tensor, coords: Tensor | None, edges: Tensor | None
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
     ) -> DetailedOutput:
         instance_logits = self.classifier(self.dropout(self.embedding(features).relu()))
-        top = self._evidence(instance_logits).argmax(dim=0, keepdim=True)
+        # As a column: TensorRT picks from no tensor of one axis.
+        top = self._evidence(instance_logits).unsqueeze(1).argmax(dim=0)
         logits = instance_logits.index_select(0, top)[0]
         return DetailedOutput(logits, None, instance_logits=instance_logits)
 

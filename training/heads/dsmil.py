@@ -87,7 +87,11 @@ class DSMIL(Head):
 
     @override
     def score(
-        self, features: Tensor, coords: Tensor | None, edges: Tensor | None
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
     ) -> DetailedOutput:
         instance_logits, attention, bags = self.streams(features)
         return DetailedOutput(self.classifier(bags)[0], attention, instance_logits=instance_logits)
@@ -99,11 +103,12 @@ class DSMIL(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
         """The mean of the losses of both streams; the instance stream's logits are its highest."""
-        output = self(features, coords, edges)
+        output = self(features, coords, neighbours, regions)
         assert isinstance(output, DetailedOutput) and output.instance_logits is not None
         highest = output.instance_logits.amax(dim=0)
         return (bag_loss(output.logits, label) + bag_loss(highest, label)) / 2

@@ -112,7 +112,8 @@ class DTFD(Head):
         self,
         features: Tensor,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         permutation: Tensor | None = None,
     ) -> HeadOutput:
         """``permutation`` int64 [n] is an order of the tiles which is cut into the pseudo-bags, the
@@ -121,12 +122,18 @@ class DTFD(Head):
         Raises ValueError if it is no permutation, and as :meth:`Head.forward` does.
         """
         if permutation is None:
-            return super().forward(features, coords, edges)
+            return super().forward(features, coords, neighbours, regions)
         self._check(features)
         return self._tiers(features, self._split(permutation, len(features)))
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         order = torch.arange(features.shape[0], device=features.device)
         return self._tiers(features, order % self.groups)
 
@@ -137,7 +144,8 @@ class DTFD(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
         """The mean loss of the pseudo-bags, which have the bag's label, plus the loss of the bag;

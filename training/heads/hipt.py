@@ -7,7 +7,7 @@ transformer and in its pooling. A full region gives what theirs gives. The paper
 region transformer that was trained without labels and keeps it fixed; here it is trained with the
 rest by the loss of the logits, and starts from theirs where a checkpoint is loaded.
 
-PathGene: ``form="none", regions="slide"`` (all tiles are one region; needs no coords).
+PathGene: ``form="none", regions="slide"`` (all tiles are one region; needs no ``regions``).
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from torch.nn.functional import pad
 from typing_extensions import override
 
 from pathgene_rt.bundle.spec import STRICT
+from pathgene_rt.geometry import REGION
 from pathgene_rt.training.heads import vit4k
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import Head, HeadOutput
 from pathgene_rt.training.heads.dropout import BagDropout
-from pathgene_rt.training.heads.hipt_regions import CELLS, REGION, form_regions
 from pathgene_rt.training.heads.vit4k import RegionTransformer, SelfAttention
+
+CELLS = REGION * REGION
 
 _LAYERS = 2
 _HEADS = 3
@@ -67,7 +69,7 @@ class Hipt(Head):
     def __init__(self, in_dim: int, n_classes: int, options: HiptOptions) -> None:
         super().__init__(in_dim, n_classes, options)
         self.on_grid = options.form != "gp" and options.regions == "grid"
-        self.inputs = ("features", "coords") if self.on_grid else ("features",)
+        self.inputs = ("features", "regions") if self.on_grid else ("features",)
         self.local: RegionTransformer | TilePooling | None = None
         if options.form == "lgp":
             self.local = RegionTransformer(in_dim, REGION, REGION)
@@ -86,23 +88,33 @@ class Hipt(Head):
         self.classifier = nn.Linear(width, n_classes)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
-        """:meth:`Head.forward` of a checked bag. Raises ValueError without ``coords``, or if they
-        are no grid."""
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
+        """:meth:`Head.forward` of a checked bag. Raises ValueError without ``regions``, or if they
+        are no table of the bag's tiles. A tile that is in no region counts nothing."""
         if self.local is None or not self.on_grid:
             return self.forward_regions(features if self.local is None else features.unsqueeze(0))
-        if coords is None:
+        if regions is None:
             raise ValueError(
-                "hipt needs coords int64 [n, 2], the column and row of each tile, to form regions"
+                "hipt needs regions int64 [r, 256], the tiles of each; "
+                "build them from coords with pathgene_rt.geometry.grid_regions"
             )
-        tiles, place = form_regions(coords)
+        n = features.shape[0]
+        if not torch.compiler.is_compiling():
+            _check_regions(regions, n)
         embeddings = pad(self.local.embed(features), (0, 0, 0, 1))
-        by_region = embeddings.index_select(0, tiles.reshape(-1)).reshape(
+        by_region = embeddings.index_select(0, regions.reshape(-1)).reshape(
             -1, CELLS, embeddings.shape[1]
         )
-        vectors, shares = self.local.pool(by_region, tiles < features.shape[0])
+        vectors, shares = self.local.pool(by_region, regions < n)
         logits, attention = self._slide(vectors)
-        return HeadOutput(logits, (shares * attention).reshape(-1, 1).index_select(0, place))
+        by_place = pad((shares * attention).reshape(-1), (0, 1))
+        return HeadOutput(logits, by_place.index_select(0, _places(regions, n))[:, None])
 
     def forward_regions(self, regions: Tensor) -> HeadOutput:
         """The same from regions float32 [regions, tiles, in_dim], all full, or, for the form "gp",
@@ -121,6 +133,27 @@ class Hipt(Head):
         attention, slide = pool(self.attention(regions), regions)
         logits: Tensor = self.classifier(self.dropout(self.rho(slide).relu()))[0]
         return logits, attention
+
+
+def _places(regions: Tensor, n: int) -> Tensor:
+    """Where in ``regions``, flattened, each of n tiles is, int64 [n]; behind all if it is not."""
+    cells = regions.reshape(-1)
+    numbers = torch.arange(cells.shape[0], device=cells.device)
+    # What is no tile writes into one place more, in whichever order, and is cut off.
+    places = torch.full((n + 1,), cells.shape[0], device=cells.device)
+    return places.scatter(0, cells, numbers)[:n]
+
+
+def _check_regions(regions: Tensor, n: int) -> None:
+    if regions.ndim != 2 or regions.shape[1] != CELLS or regions.dtype != torch.int64:
+        raise ValueError(
+            f"regions are {regions.dtype} {list(regions.shape)}, hipt takes int64 [r, {CELLS}]"
+        )
+    if int(regions.min()) < 0 or int(regions.max()) > n:
+        raise ValueError(
+            f"regions name tiles {int(regions.min())} to {int(regions.max())}, the bag has {n} "
+            f"(from 0; {n} stands for none)"
+        )
 
 
 class TilePooling(nn.Module):
@@ -154,7 +187,7 @@ class RegionLayer(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, _HEADS)
+        self.attention = SelfAttention(width, _HEADS, any_length=True)
         self.norm1 = nn.LayerNorm(width)
         self.linear1 = nn.Linear(width, width)
         self.linear2 = nn.Linear(width, width)

@@ -98,7 +98,11 @@ class HMIL(Head):
 
     @override
     def score(
-        self, features: Tensor, coords: Tensor | None, edges: Tensor | None
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
     ) -> DetailedOutput:
         (coarse, _, _), (fine, attention, _) = self.levels(features)
         return DetailedOutput(fine, attention, coarse_logits=coarse)
@@ -130,7 +134,8 @@ class HMIL(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
         self._check(features)

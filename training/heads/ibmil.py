@@ -79,20 +79,27 @@ class IBMIL(Head):
         self,
         features: Tensor,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         permutation: Tensor | None = None,
     ) -> HeadOutput:
         """``permutation`` int64 [n] is for the base dtfd, as :meth:`DTFD.forward` takes it; with
         another base it raises ValueError."""
         if permutation is None:
-            return super().forward(features, coords, edges)
+            return super().forward(features, coords, neighbours, regions)
         if not isinstance(self.base, DTFD):
             raise ValueError(f"the base {self.base.architecture} takes no permutation")
-        return self.base.forward(features, coords, edges, permutation)
+        return self.base.forward(features, coords, neighbours, regions, permutation)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
-        return self.base.score(features, coords, edges)
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
+        return self.base.score(features, coords, neighbours, regions)
 
     @override
     def objective(
@@ -101,10 +108,13 @@ class IBMIL(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
-        return self.base.objective(features, label, bag_loss, coords, edges, privileged)
+        return self.base.objective(
+            features, label, bag_loss, coords, neighbours, regions, privileged
+        )
 
     @override
     def prerequisite(self) -> Head:

@@ -124,7 +124,11 @@ class MHIM(Head):
 
     @override
     def score(
-        self, features: Tensor, coords: Tensor | None, edges: Tensor | None
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
     ) -> DetailedOutput:
         n = features.shape[0]
         output = self.base(self.tokens(features))
@@ -151,7 +155,8 @@ class MHIM(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
         """The loss of the student's logits and ``consistency`` times the cross entropy between the

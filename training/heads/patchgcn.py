@@ -2,9 +2,9 @@
 Prediction using Patch-based Graph Convolutional Networks", MICCAI 2021), as a classifier.
 
 Trained by the loss of its logits: the paper's survival loss is left out, PathGene trains this
-classifier too (with ``bias=False``, the layout of the torch_geometric it ran on). Messages flow
-along ``edges``, from row 0 to row 1; the authors link each tile to its eight nearest, this runtime
-to its neighbours on the grid. A bag without edges (n = 1) is a graph of isolated tiles.
+classifier too (with ``bias=False``, the layout of the torch_geometric it ran on). A tile takes
+messages from its ``neighbours``: the authors link each tile to its eight nearest, this runtime to
+those around it on the grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathgene_rt.bundle.spec import STRICT
 from pathgene_rt.training.heads.attention import AttentionScores, pool
 from pathgene_rt.training.heads.base import Head, HeadOutput
 from pathgene_rt.training.heads.dropout import BagDropout
-from pathgene_rt.training.heads.genconv import GENConv, Incoming, incoming
+from pathgene_rt.training.heads.genconv import GENConv
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,7 +37,7 @@ class PatchGCN(Head):
     """Graph convolutions over the tiles of a slide, then gated attention over what they gave."""
 
     architecture = "patchgcn"
-    inputs = ("features", "edges")
+    inputs = ("features", "neighbours")
     Options = PatchGCNOptions
 
     def __init__(self, in_dim: int, n_classes: int, options: PatchGCNOptions) -> None:
@@ -55,29 +55,34 @@ class PatchGCN(Head):
         self.classifier = nn.Linear(pooled, n_classes)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
-        """:meth:`Head.forward` of a checked bag. Raises ValueError without ``edges`` or if they
-        name tiles that the bag does not have."""
-        if edges is None:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
+        """:meth:`Head.forward` of a checked bag. Raises ValueError without ``neighbours``, of which
+        a table of any width will do, or if they name tiles that the bag does not have."""
+        if neighbours is None:
             raise ValueError(
-                "patchgcn needs edges int64 [2, e] between the tiles; "
-                "build them from coords with pathgene_rt.geometry.grid_edges"
+                "patchgcn needs neighbours int64 [n, 8] of the tiles; "
+                "build them from coords with pathgene_rt.geometry.grid_neighbours"
             )
         if not torch.compiler.is_compiling():
-            _check_edges(edges, len(features))
-        embeddings = self.phi(self.nodes(features, edges)).relu()
+            _check_neighbours(neighbours, len(features))
+        embeddings = self.phi(self.nodes(features, neighbours)).relu()
         embeddings = self.dropout(embeddings)
         attention, bag = pool(self.attention(embeddings), embeddings)
         slide = self.dropout(self.rho(bag).relu())
         return HeadOutput(self.classifier(slide)[0], attention)
 
-    def nodes(self, features: Tensor, edges: Tensor) -> Tensor:
+    def nodes(self, features: Tensor, neighbours: Tensor) -> Tensor:
         """Features [n, in_dim] -> float32 [n, width * (convolutions + 1)]: every stage's nodes."""
-        graph = incoming(edges, features.shape[0])
         stages = [self.dropout(self.embedding(features).relu())]
-        stages.append(self.first(stages[0], graph))
+        stages.append(self.first(stages[0], neighbours))
         for layer in self.layers:
-            stages.append(layer(stages[-1], graph))
+            stages.append(layer(stages[-1], neighbours))
         return torch.cat(stages, dim=1)
 
 
@@ -90,17 +95,20 @@ class ResidualConv(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     @override
-    def forward(self, nodes: Tensor, graph: Incoming) -> Tensor:
-        out: Tensor = nodes + self.norm(self.conv(nodes, graph)).relu()
+    def forward(self, nodes: Tensor, sources: Tensor) -> Tensor:
+        out: Tensor = nodes + self.norm(self.conv(nodes, sources)).relu()
         return out
 
 
-def _check_edges(edges: Tensor, n: int) -> None:
-    if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype != torch.int64:
+def _check_neighbours(neighbours: Tensor, n: int) -> None:
+    shape = neighbours.shape
+    if len(shape) != 2 or shape[0] != n or shape[1] == 0 or neighbours.dtype != torch.int64:
         raise ValueError(
-            f"edges are {edges.dtype} {list(edges.shape)}, patchgcn takes int64 [2, e]"
+            f"neighbours are {neighbours.dtype} {list(shape)}, patchgcn takes int64 [{n}, 8] of a "
+            f"bag of {n} tiles"
         )
-    if edges.numel() and (int(edges.min()) < 0 or int(edges.max()) >= n):
+    if int(neighbours.min()) < 0 or int(neighbours.max()) > n:
         raise ValueError(
-            f"edges name tiles {int(edges.min())} to {int(edges.max())}, the bag has {n} (from 0)"
+            f"neighbours name tiles {int(neighbours.min())} to {int(neighbours.max())}, the bag "
+            f"has {n} (from 0; {n} stands for none)"
         )

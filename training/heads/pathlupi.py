@@ -90,7 +90,13 @@ class PathLUPI(Head):
         self.classifier = nn.Linear(width + options.pathways, n_classes)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         tokens, attention = self._attend(features)
         return self._classify(tokens, attention, self._read(tokens))
 
@@ -109,7 +115,8 @@ class PathLUPI(Head):
         label: Tensor,
         bag_loss: BagLoss,
         coords: Tensor | None = None,
-        edges: Tensor | None = None,
+        neighbours: Tensor | None = None,
+        regions: Tensor | None = None,
         privileged: Tensor | None = None,
     ) -> Tensor:
         self._check(features)

@@ -106,7 +106,13 @@ class RRT(Head):
         self.apply(_initialise)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         tiles = self.reembed(features)
         attention, bags = pool(self.attention(tiles), tiles)
         return HeadOutput(self.classifier(bags)[0], attention)

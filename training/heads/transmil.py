@@ -55,7 +55,13 @@ class TransMIL(Head):
         self.classifier = nn.Linear(WIDTH, n_classes)
 
     @override
-    def score(self, features: Tensor, coords: Tensor | None, edges: Tensor | None) -> HeadOutput:
+    def score(
+        self,
+        features: Tensor,
+        coords: Tensor | None,
+        neighbours: Tensor | None,
+        regions: Tensor | None,
+    ) -> HeadOutput:
         bag, attention = self.pool(features)
         return HeadOutput(self.classifier(bag), attention)
 

@@ -97,11 +97,17 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Tokens float32 [batch, t, width] -> [batch, t, width], or the first ``queries`` of them."""
+    """Tokens float32 [batch, t, width] -> [batch, t, width], or the first ``queries`` of them.
 
-    def __init__(self, width: int, heads: int) -> None:
+    ``any_length`` says that t differs from call to call: a graph then multiplies as
+    :func:`~pathgene_rt.training.heads.dot_attention.weighted` does, which TensorRT for RTX has not
+    for the 257 tokens of a region.
+    """
+
+    def __init__(self, width: int, heads: int, *, any_length: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.any_length = any_length
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -119,8 +125,9 @@ class SelfAttention(nn.Module):
         scores = (query[:, :, :queries] * size**-0.5) @ key.transpose(-2, -1)
         if mask is not None:
             scores = scores + mask
-        mixed = weighted(scores.softmax(dim=-1), value).transpose(1, 2).flatten(2)
-        out: Tensor = self.proj(mixed)
+        attention = scores.softmax(dim=-1)
+        mixed = weighted(attention, value) if self.any_length else attention @ value
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
 
