@@ -5,6 +5,8 @@ tissue, most of it Huffman decoding), a fiftieth of its size, decodes at reduced
 domain, and takes libjpeg's warnings for errors (`strict`), without which truncated tiles come out
 half grey. PyTurboJPEG brings no library of its own. All release the GIL.
 
+What costs no pixel is no damage: a missing end marker, and a few stray bytes before a marker.
+
 As libjpeg's defaults, so as OpenSlide: slow integer DCT, smooth chroma upsampling. Pixels are those
 of OpenSlide to the bit.
 """
@@ -12,6 +14,8 @@ of OpenSlide to the bit.
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -26,7 +30,13 @@ _START, _END = b"\xff\xd8", b"\xff\xd9"
 _PADDING = 16
 """Bytes: TIFF writers fill up to even or aligned places after a stream's end."""
 
+_STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])")
+MOST_STRAY_BYTES = 16
+"""Before a marker: alignment. A scan that was overwritten leaves a hundred and more over."""
+
+_RESTART, _LAST_END = rb"\xff[\xd0-\xd7]", rb"\xff\xd9[\s\S]{0,15}\Z"
 _APP0, _APP15 = 0xE0, 0xEF
+_SCAN = 0xDA
 _COMPRESSION_SEGMENTS = {0xDB, 0xC0, 0xC1, 0xC2}
 """Quantisation tables and frame headers: baseline, extended, progressive."""
 
@@ -54,14 +64,10 @@ class JpegTiles:
         Nothing but ``out`` is allocated for pixels, whatever the stream claims. Raises ValueError
         where it is truncated, corrupt or of another size.
         """
-        import simplejpeg
-
-        height, width = out.shape[:2]
-        decoded = simplejpeg.decode_jpeg(
-            self._stream(stored), "RGB", min_height=height, min_width=width, buffer=out
-        )
-        if decoded.shape != out.shape:
-            raise ValueError(f"holds {decoded.shape[1]} x {decoded.shape[0]} px")
+        stream = self._stream(stored)
+        if _END not in stored[-_PADDING:]:
+            stream += _END
+        _decode_but_for_strays(stream, out)
 
     def complete(self, stored: bytes) -> bytes:
         """``stored`` as a JPEG stream that any decoder understands: with its tables, and saying
@@ -96,11 +102,73 @@ class JpegTiles:
         return f"jpeg {digest.hexdigest()[:16]}"
 
 
+def _decode(stream: bytes, out: UInt8Array) -> None:
+    """Decode into ``out``. Raises ValueError, for libjpeg's warnings too: then ``out`` is filled
+    in part.
+    """
+    import simplejpeg
+
+    height, width = out.shape[:2]
+    decoded = simplejpeg.decode_jpeg(stream, "RGB", min_height=height, min_width=width, buffer=out)
+    if decoded.shape != out.shape:
+        raise ValueError(f"holds {decoded.shape[1]} x {decoded.shape[0]} px")
+
+
+@dataclass(frozen=True)
+class _Stray:
+    """So many ``bytes`` too many before each restart marker, or before the end."""
+
+    bytes: int
+    before_restarts: bool
+
+
+def _strays(warning: str) -> list[_Stray]:
+    """What may have made libjpeg give ``warning``, in which it counts all stray bytes so far."""
+    found = _STRAY.match(warning)
+    if found is None:
+        return []
+    count, marker = int(found[1]), found[2]
+    if marker == "9":
+        return [_Stray(count, before_restarts=False)] if count <= MOST_STRAY_BYTES else []
+    # Restart markers go round in eights: this one is the first, ninth, ... of its number.
+    places = range(int(marker) + 1, count + 1, 8)
+    each = [count // place for place in places if count % place == 0]
+    return [_Stray(one, before_restarts=True) for one in each if one <= MOST_STRAY_BYTES]
+
+
+def _decode_but_for_strays(stream: bytes, out: UInt8Array, tries: int = 2) -> None:
+    """As :func:`_decode`, without the stray bytes of ``stream``: before the restart markers, then
+    before the end.
+    """
+    try:
+        _decode(stream, out)
+    except ValueError as error:
+        strays = _strays(str(error)) if tries else []
+        for stray in strays:
+            with suppress(ValueError):
+                _decode_but_for_strays(_without(stray, stream), out, tries - 1)
+                return
+        raise
+
+
+def _without(stray: _Stray, stream: bytes) -> bytes:
+    scan = stream.rindex(bytes([0xFF, _SCAN]))
+    before = _RESTART if stray.before_restarts else _LAST_END
+    cut = re.compile(rb"[\s\S]{%d}(?=%s)" % (stray.bytes, before))
+    return stream[:scan] + cut.sub(b"", stream[scan:])
+
+
 def _coded_from(stored: bytes) -> int:
     """Where the segments of ``stored`` begin that are not the application's (JFIF, Adobe)."""
     at = 2
-    while len(stored) >= at + 4 and stored[at] == 0xFF and _APP0 <= stored[at + 1] <= _APP15:
-        at += 2 + int.from_bytes(stored[at + 2 : at + 4], "big")
+    while len(stored) >= at + 4 and stored[at] == 0xFF:
+        marker = stored[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif _APP0 <= marker <= _APP15:
+            at += 2 + int.from_bytes(stored[at + 2 : at + 4], "big")
+        else:
+            break
     return at
 
 
@@ -108,7 +176,10 @@ def _segments(stream: bytes) -> list[tuple[int, bytes]]:
     """(marker, body) of each segment before the first scan."""
     segments = []
     at = 2
-    while len(stream) >= at + 4 and stream[at] == 0xFF and stream[at + 1] not in {0xDA, 0xD9}:
+    while len(stream) >= at + 4 and stream[at] == 0xFF and stream[at + 1] not in {_SCAN, 0xD9}:
+        if stream[at + 1] == 0xFF:  # a fill byte
+            at += 1
+            continue
         length = int.from_bytes(stream[at + 2 : at + 4], "big")
         segments.append((stream[at + 1], stream[at + 4 : at + 2 + length]))
         at += 2 + length
