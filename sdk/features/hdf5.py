@@ -24,6 +24,8 @@ from pathgene_rt.features.bag import (
     first_not_finite,
     tile_spacing_px,
 )
+from pathgene_rt.features.hdf5_worker import UnsafeFileError
+from pathgene_rt.features.safe_hdf5 import SafeHdf5File, open_hdf5
 from pathgene_rt.features.tile_attributes import TileAttributes, written_attributes
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Int32Array
@@ -154,11 +156,15 @@ def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
             attributes = _attributes(file, path, "coords")
             return (
                 attributes.ours
-                and len(file["features"]) == len(file["coords"]) > 0
+                and _rows_of(file, "features") == _rows_of(file, "coords") > 0
                 and encoder_sha256 in (None, attributes.encoder_sha256)
             )
     except FeatureFileError:
         return False
+
+
+def _rows_of(file: SafeHdf5File, name: str) -> int:
+    return (file.shape(name) or (0,))[0]
 
 
 def run_of(path: Path) -> str | None:
@@ -180,52 +186,41 @@ def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[Any]:
-    """The HDF5 file; whatever h5py raises about its content becomes FeatureFileError."""
-    import h5py
-
+def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[SafeHdf5File]:
+    """The HDF5 file; what cannot be read or is not safe to read becomes FeatureFileError."""
     if not path.is_file():
         missing = "run pathgene-rt extract first" if advice == _EXTRACT_AGAIN else advice
         raise FeatureFileError(f"{path}: there is no such file; {missing}")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, FeatureFileError):
-            raise
+    except FeatureFileError:
+        raise
+    except (OSError, UnsafeFileError) as error:
         raise FeatureFileError(
             f"{path}: cannot be read as HDF5 ({_one_line(error)}); {advice}"
         ) from error
 
 
-def _array(file: Any, name: str, path: Path, advice: str = _EXTRACT_AGAIN) -> NDArray[Any]:
+def _array(file: SafeHdf5File, name: str, path: Path, advice: str = _EXTRACT_AGAIN) -> NDArray[Any]:
     """Dataset ``name`` as [N, columns]. Its size is checked before memory is taken for it."""
-    import h5py
-
-    data = file.get(name)
-    if not isinstance(data, h5py.Dataset):
+    stated = file.shape(name)
+    if stated is None:
         raise FeatureFileError(f"{path}: has no dataset {name!r}; {advice}")
-    shape = data.shape[1:] if data.ndim == 3 and data.shape[0] == 1 else data.shape
+    shape = stated[1:] if len(stated) == 3 and stated[0] == 1 else stated
     if len(shape) != 2 or shape[0] > MAX_TILES or shape[1] > MAX_WIDTH:
         raise FeatureFileError(
-            f"{path}: dataset {name!r} has the shape {list(data.shape)}, not [tiles, columns]; "
-            f"{advice}"
+            f"{path}: dataset {name!r} has the shape {list(stated)}, not [tiles, columns]; {advice}"
         )
-    if data.dtype.kind not in "iuf":
-        raise FeatureFileError(f"{path}: dataset {name!r} holds {data.dtype}, not numbers")
     try:
-        array: NDArray[Any] = data[()].reshape(shape)
+        return file.rows(name).reshape(shape)
     except MemoryError as error:
         raise FeatureFileError(f"{path}: {name!r} {list(shape)} does not fit in memory") from error
-    return array
 
 
-def _attributes(file: Any, path: Path, *datasets: str) -> TileAttributes:
+def _attributes(file: SafeHdf5File, path: Path, *datasets: str) -> TileAttributes:
     """The attributes of the file and of ``datasets``; the last one's go before."""
-    holders = (file, *(file[name] for name in datasets))
-    return TileAttributes(
-        path, {key: value for holder in holders for key, value in holder.attrs.items()}
-    )
+    return TileAttributes(path, file.attributes(*datasets))
 
 
 def _corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:

@@ -21,6 +21,9 @@ from pathgene_rt.errors import FeatureFileError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import SlideInfo
 
+SENSIBLE = (1e-3, 1e9)
+"""Between these lies every size in pixels and every scale; others are damage."""
+
 MAX_LEVEL_MISMATCH = 0.02
 """Of a level's stated downsample from the slide's; it is rounded differently by each reader."""
 
@@ -133,7 +136,7 @@ class TileAttributes:
         if value.dtype.kind not in "iuf" or value.size == 0:
             return None
         number = float(value.mean())
-        return number if 0 < number < math.inf else None
+        return number if SENSIBLE[0] < number < SENSIBLE[1] else None
 
     def _text(self, name: str) -> str | None:
         value = self._values.get(name)

@@ -168,7 +168,7 @@ def group_instead(path: Path) -> None:
         (only("coords", XY), "'features'"),
         (only("features", np.ones((5, 4))), "'coords'"),
         (group_instead, "'features'"),
-        (claim_too_much, "shape"),
+        (claim_too_much, "claims"),
         (lambda path: write_foreign(path, np.ones((4, 4))), "do not belong together"),
         (lambda path: write_foreign(path, np.ones(5)), "shape"),
         (lambda path: write_foreign(path, np.ones((2, 5, 4))), "shape"),
