@@ -38,9 +38,9 @@ lint-gpu: link
 	    $(BIN)/mypy --cache-dir .mypy_cache/$$version -p pathgene_rt.engines || exit 1; \
 	done
 
-# Which native functions our source calls: for acceptance, and the list in docs/gpu.md.
+# The list in docs/gpu.md of native functions that our source calls.
 native-calls: link
-	$(BIN)/python -m tests.support.native_calls $(TYPINGS)
+	$(BIN)/python -m tests.support.native_calls
 
 format: link
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ from typing import cast
 from pathgene_rt.acceptance.checks import CHECKS
 from pathgene_rt.acceptance.golden_slide import write_golden_slide
 from pathgene_rt.acceptance.isolation import Outcome, run_isolated
-from pathgene_rt.acceptance.native_calls import load_table, summary
+from pathgene_rt.acceptance.native_calls import RECORDS
 from pathgene_rt.acceptance.report_html import write_html
 from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, Target
 from pathgene_rt.acceptance.workbench import Job, cpu_engine
@@ -84,7 +84,7 @@ def accept(
             gpus=tuple(_described(gpu) for gpu in cuda_devices()),
             problems=run.problems,
             results=tuple(run.results),
-            calls=summary(load_table(), run.calls),
+            calls=tuple(sorted(run.calls)) if RECORDS else None,
             seconds=time.monotonic() - began,
             versions={**software_versions(), **_installed()},
         )
@@ -110,7 +110,7 @@ class _Run:
         self._reference: Path | None = None
         self.problems: dict[str, str] = {}
         self.results: list[CheckResult] = []
-        self.calls: list[dict[str, list[str]]] = []
+        self.calls: set[str] = set()
 
     def all(self, engines: Sequence[str]) -> None:
         """Every engine that is here in every precision; the others' checks are not run."""
@@ -172,7 +172,7 @@ class _Run:
             job = self._job(target, names, self._reference, recorded=not timing)
             outcome = self._outcome(job)
             self.results += outcome.results
-            self.calls += outcome.calls
+            self.calls |= outcome.calls
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
 
     def _job(

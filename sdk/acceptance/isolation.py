@@ -29,7 +29,7 @@ class Outcome:
     """What the processes of one job said: a result for every check, and the native calls seen."""
 
     results: list[CheckResult] = field(default_factory=list)
-    calls: list[dict[str, list[str]]] = field(default_factory=list)
+    calls: set[str] = field(default_factory=set)
 
 
 def run_isolated(
@@ -108,7 +108,6 @@ def _follow(
     outcome: Outcome,
 ) -> _Ended:
     during, since, limit_s = "", time.monotonic(), START_S
-    calls: dict[str, list[str]] = {}
     with events_file.open(encoding="utf-8") as events:
         text = ""
         while True:
@@ -124,16 +123,15 @@ def _follow(
                     progress(during)
                 else:
                     outcome.results.append(CheckResult(**event["result"]))
-                    calls, during, limit_s = event["calls"], "", START_S
+                    outcome.calls.update(event["calls"])
+                    during, limit_s = "", START_S
             seconds = time.monotonic() - since
             if not alive:
                 break
             if seconds > limit_s:
                 why = f"it stood still for {seconds:.0f} s and was ended"
-                outcome.calls.append(calls)
                 return _Ended(during, why, seconds)
             time.sleep(_POLL_S)
-    outcome.calls.append(calls)
     lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     said = "; ".join(lines[-_LAST_LINES:])[:500] or "it said nothing"
     return _Ended(during, f"the process ended with code {process.returncode}: {said}", seconds)

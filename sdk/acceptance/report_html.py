@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from pathgene_rt.acceptance.checks import CHECKS
-from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult, NativeCall
+from pathgene_rt.acceptance.result import AcceptanceReport, CheckResult
 from pathgene_rt.files import write_bytes
 
 _STYLE = """
@@ -77,29 +77,15 @@ def _results(rows: Sequence[CheckResult], *, with_engine: bool = False) -> str:
     return _table(head, lines, number=len(head) - 2)
 
 
-def _calls(calls: Sequence[NativeCall]) -> Iterable[str]:
-    ran = [call for call in calls if call.executed]
+def _calls(calls: Sequence[str] | None) -> Iterable[str]:
+    if calls is None:
+        yield "<p>Which native functions were called is recorded with Python 3.12 and later.</p>"
+        return
     yield (
-        f"<p>Functions of NVIDIA's and ONNX Runtime's libraries that our source calls: "
-        f"{len(calls)}. Executed here: {len(ran)}. What a function raised may be what a check "
-        "wanted it to raise.</p>"
+        f"<p>{len(calls)} functions of NVIDIA's and ONNX Runtime's libraries were called by our "
+        "own source; docs/gpu.md lists all that it may call.</p>"
     )
-    rows = []
-    for call in calls:
-        state = '<span class="status passed">executed</span>'
-        if not call.executed:
-            state = '<span class="status not-run">not executed</span>'
-        elif len(call.executed) < len(call.places):
-            state = f"{state} in {len(call.executed)} of {len(call.places)} places"
-        rows.append(
-            (
-                f"<code>{escape(call.function)}</code>",
-                state,
-                escape("; ".join(call.raised)),
-                escape(", ".join(call.places)),
-            )
-        )
-    yield _table(("function", "", "raised", "called in"), rows)
+    yield f"<p>{', '.join(f'<code>{escape(name)}</code>' for name in calls)}</p>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, number: int = -1) -> str:

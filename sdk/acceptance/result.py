@@ -1,4 +1,4 @@
-"""What acceptance found: one result a check, one line a native function, one verdict."""
+"""What acceptance found: one result a check, the native functions called, one verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathgene_rt.errors import EngineUnavailableError, VerificationError
 from pathgene_rt.options import Precision
 from pathgene_rt.report.report import software_versions, utc_now
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["passed", "failed", "not run"]
 
@@ -43,23 +43,10 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class NativeCall:
-    """A function of a native library that our source calls.
-
-    ``places`` are where (file and function of ours), ``executed`` those of them that ran, and
-    ``raised`` what it raised there, in its own words; raising may be what a check wanted.
-    """
-
-    function: str
-    places: tuple[str, ...]
-    executed: tuple[str, ...] = ()
-    raised: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class AcceptanceReport:
     """Everything that was tried. ``gpus`` are the cards that the driver names; ``problems`` say why
-    engines could not be tried.
+    engines could not be tried; ``calls`` are the native functions that the engines' source called,
+    by the names that docs/gpu.md lists, None where this Python does not tell (before 3.12).
     """
 
     bundle: str
@@ -67,7 +54,7 @@ class AcceptanceReport:
     gpus: tuple[str, ...]
     problems: dict[str, str]
     results: tuple[CheckResult, ...]
-    calls: tuple[NativeCall, ...]
+    calls: tuple[str, ...] | None
     seconds: float
     created: str = field(default_factory=utc_now)
     system: str = field(default_factory=platform.platform)

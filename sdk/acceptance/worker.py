@@ -17,7 +17,7 @@ import numpy as np
 
 import pathgene_rt.engines
 from pathgene_rt.acceptance.checks import CHECKS
-from pathgene_rt.acceptance.native_calls import NativeCalls, load_table
+from pathgene_rt.acceptance.native_calls import NativeCalls
 from pathgene_rt.acceptance.result import CheckResult
 from pathgene_rt.acceptance.workbench import (
     Check,
@@ -46,7 +46,7 @@ def main(job_file: str, events_file: str) -> None:
             events.write(json.dumps(event) + "\n")
             events.flush()
 
-        calls = NativeCalls(load_table(), root)
+        calls = NativeCalls(root)
         if job.recorded:
             calls.start()
         for name in job.checks:
