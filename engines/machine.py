@@ -28,6 +28,8 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def fingerprint(devices: tuple[str, ...], precisions: tuple[str, ...]) -> str:
-    """What a measurement made with these devices holds for: them, the system and its cores."""
+    """What a measurement made with these devices holds for: them, the system, its cores and what
+    they compute with (virtual machines name very different processors alike)."""
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cpus"
-    return f"{system}, {', '.join(devices)} ({', '.join(precisions)})"
+    cores = " ".join((system, *cpu_features()))
+    return f"{cores}, {', '.join(devices)} ({', '.join(precisions)})"

@@ -10,18 +10,20 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import platform
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.cache.keys import EngineKey
+from pathgene_rt.engines.machine import cpu_features
 from pathgene_rt.engines.openvino.runner import core, native_errors
 from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.geometry import UInt8Array
@@ -36,16 +38,24 @@ weights. NNCF's default of 0.95 gave an error of 0.089 where this gave 0.065.
 """
 
 
+_SUMS_IN_32_BITS = ("AVX512_CLX", "AVX512_ICL", "AVX512_SPR")
+"""numpy's names of processors that add 8-bit products up in 32 bits (VNNI). Those before them, with
+AVX2 or AVX512 alone, add pairs up in 16 bits, which saturate.
+"""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Which matrices are quantised: those that make tokens four times as wide (``widening``), those
-    that make them narrow again (``narrowing``), where tokens are at least ``min_width`` wide.
+    that make them narrow again (``narrowing``), where tokens are at least ``min_width`` wide; and
+    whether their weights take 8 bits, or 7, of which no two products saturate 16 bits.
     """
 
     name: str
     widening: bool = True
     narrowing: bool = True
     min_width: int = 0
+    weight_bits: Literal[7, 8] = 8
 
     def takes(self, inputs: int, outputs: int) -> bool:
         """Whether a matrix [inputs, outputs] is quantised."""
@@ -64,8 +74,22 @@ RECIPES = (
 """The fastest first."""
 
 
+def saturates() -> bool:
+    """Whether sums of 8-bit products may saturate here; true as well where it is not known.
+
+    Processors with AVX-VNNI but no AVX512 are not known: they try more recipes than they need.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return not set(_SUMS_IN_32_BITS) & set(cpu_features())
+
+
 def int8_key(spec: ModelSpec, version: str, device: str) -> EngineKey:
-    """Under which key the quantised graph of an encoder is kept; it suits any thread and batch."""
+    """Under which key the quantised graph of an encoder is kept; it suits any thread and batch.
+
+    What processors compute with is in it: a graph that was judged on one kind gives other features
+    on another, even of the same name.
+    """
     return EngineKey(
         content="calibration",
         backend="openvino",
@@ -73,18 +97,32 @@ def int8_key(spec: ModelSpec, version: str, device: str) -> EngineKey:
         device=device,
         onnx_sha256=spec.onnx_sha256,
         precision="int8",
+        flags=(("processor", " ".join(cpu_features())),),
     )
 
 
 def recipes_for(model: bytes) -> tuple[Recipe, ...]:
-    """The recipes that quantise something of an encoder, each set of matrices once."""
+    """The recipes that quantise something of an encoder, each set of matrices once.
+
+    Where sums may saturate, each is followed by itself with 7-bit weights: those are less exact,
+    but for what saturates.
+    """
     with native_errors("read the encoder"):
         graph = core().read_model(model)
     found: dict[tuple[str, ...], Recipe] = {}
     for recipe in RECIPES:
         if taken := tuple(_taken(graph, recipe)):
             found.setdefault(taken, recipe)
-    return tuple(found.values())
+    if not saturates():
+        return tuple(found.values())
+    return tuple(
+        tried
+        for recipe in found.values()
+        for tried in (
+            recipe,
+            replace(recipe, name=f"{recipe.name}, weights in 7 bits", weight_bits=7),
+        )
+    )
 
 
 def quantise(model: bytes, tiles: UInt8Array, recipe: Recipe) -> bytes:
@@ -97,6 +135,7 @@ def quantise(model: bytes, tiles: UInt8Array, recipe: Recipe) -> bytes:
         raise MissingExtraError("INT8 needs NNCF: pip install 'pathgene-rt[int8]'")
     with native_errors("quantise the encoder"), _quiet():
         import nncf
+        from nncf.quantization.advanced_parameters import OverflowFix
 
         nncf.set_log_level(logging.ERROR)
         graph = core().read_model(model)
@@ -115,7 +154,10 @@ def quantise(model: bytes, tiles: UInt8Array, recipe: Recipe) -> bytes:
             subset_size=len(tiles),
             ignored_scope=nncf.IgnoredScope(names=left_alone, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=_SMOOTHING)
+                overflow_fix=(
+                    OverflowFix.ENABLE if recipe.weight_bits == 7 else OverflowFix.DISABLE
+                ),
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=_SMOOTHING),
             ),
         )
         return _packed(quantised)
