@@ -5,15 +5,16 @@ Its objects know their context themselves, but every thread must be told the dev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pathgene_rt.engines.cuda.device import Stream as AnyStream
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls
 from pathgene_rt.engines.cuda.errors import context_errors, native_errors
 
 if TYPE_CHECKING:
-    from cuda.core import Device, Event, Stream
+    from cuda.core import Device, Event, Kernel, Stream
     from cuda.core.graph import Graph
 
 
@@ -49,17 +50,17 @@ class CudaCoreStream:
         from cuda.core import StreamOptions
 
         self._device = device
-        self._stream = device.create_stream(options=StreamOptions(nonblocking=True))
+        self.native = device.create_stream(options=StreamOptions(nonblocking=True))
 
     @property
     def handle(self) -> int:
-        return int(self._stream.handle)
+        return int(self.native.handle)
 
     def event(self) -> CudaCoreEvent:
-        return CudaCoreEvent(self._device, self._stream)
+        return CudaCoreEvent(self._device, self.native)
 
     def synchronize(self) -> None:
-        self._stream.sync()
+        self.native.sync()
 
     def capture(self, enqueue: Callable[[int], None]) -> CudaCoreGraph:
         # On a stream of its own: what fails must leave this one as it was.
@@ -75,10 +76,33 @@ class CudaCoreStream:
                 builder.close()
             raise
         builder.close()
-        return CudaCoreGraph(graph, self._stream)
+        return CudaCoreGraph(graph, self.native)
 
     def close(self) -> None:
-        self._stream.close()
+        self.native.close()
+
+
+class CudaCoreKernel:
+    def __init__(self, ptx: bytes, name: str) -> None:
+        from cuda.core import ObjectCode
+
+        # Its code is unloaded when nothing holds it any more.
+        self._kernel: Kernel | None = ObjectCode.from_ptx(ptx).get_kernel(name)
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        addresses: Sequence[int],
+        stream: AnyStream,
+    ) -> None:
+        from cuda.core import LaunchConfig, launch
+
+        assert isinstance(stream, CudaCoreStream) and self._kernel is not None
+        launch(stream.native, LaunchConfig(grid=grid, block=block), self._kernel, *addresses)
+
+    def close(self) -> None:
+        self._kernel = None
 
 
 class CudaCoreDevice(MemoryCalls):
@@ -103,3 +127,6 @@ class CudaCoreDevice(MemoryCalls):
 
     def stream(self) -> CudaCoreStream:
         return CudaCoreStream(self._device)
+
+    def kernel(self, ptx: bytes, name: str) -> CudaCoreKernel:
+        return CudaCoreKernel(ptx, name)

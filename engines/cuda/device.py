@@ -1,15 +1,15 @@
 """One GPU behind one small interface, whichever package drives it.
 
 cuda.core where it is installed, because it captures CUDA graphs; else pycuda. Both use the GPU's
-primary context, which TensorRT, ONNX Runtime and torch share. Contexts, streams, events and graphs
-are the package's; memory and copies are the driver's own calls (:mod:`~pathgene_rt.engines.cuda.
-device_memory`), because the pool behind cuda.core keeps what is freed, where TensorRT cannot have
-it.
+primary context, which TensorRT, ONNX Runtime and torch share. Contexts, streams, events, graphs
+and kernels are the package's; memory and copies are the driver's own calls
+(:mod:`~pathgene_rt.engines.cuda.device_memory`), because the pool behind cuda.core keeps what is
+freed, where TensorRT cannot have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -56,6 +56,22 @@ class Stream(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+class Kernel(Protocol):
+    """A compiled kernel of ours, whose parameters are pointers to the device's memory."""
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        addresses: Sequence[int],
+        stream: Stream,
+    ) -> None:
+        """Enqueue it on ``stream``, which this device made; 0 among ``addresses`` is null."""
+
+    def close(self) -> None:
+        """Unload it; nothing of it may be running. Idempotent."""
 
 
 class DeviceMemory(Protocol):
@@ -116,6 +132,9 @@ class CudaDevice(Protocol):
         """(free, total) bytes, other processes counted."""
 
     def stream(self) -> Stream: ...
+
+    def kernel(self, ptx: bytes, name: str) -> Kernel:
+        """The kernel that ``ptx`` declares ``extern "C"`` as ``name``, compiled for this GPU."""
 
     def allocate(self, size: int) -> DeviceMemory:
         """``size`` > 0 bytes on the device. Raises DeviceMemoryError."""

@@ -7,11 +7,11 @@ die elsewhere are leaked (wrap_cudadrv.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from pathgene_rt.engines.cuda.device import Graph
+from pathgene_rt.engines.cuda.device import Graph, Stream
 from pathgene_rt.engines.cuda.device_memory import MemoryCalls
 from pathgene_rt.engines.cuda.errors import context_errors, native_errors
 from pathgene_rt.errors import EngineError
@@ -51,19 +51,46 @@ class PyCudaStream:
 
     @property
     def handle(self) -> int:
-        return int(_open(self._stream).handle)
+        return int(self.native.handle)
+
+    @property
+    def native(self) -> cuda.Stream:
+        return _open(self._stream)
 
     def event(self) -> PyCudaEvent:
-        return PyCudaEvent(_open(self._stream))
+        return PyCudaEvent(self.native)
 
     def synchronize(self) -> None:
-        _open(self._stream).synchronize()
+        self.native.synchronize()
 
     def capture(self, enqueue: Callable[[int], None]) -> Graph:  # noqa: ARG002 - see the module
         raise EngineError("pycuda captures no graphs; install cuda-core")
 
     def close(self) -> None:
         self._stream = None
+
+
+class PyCudaKernel:
+    def __init__(self, ptx: bytes, name: str) -> None:
+        import pycuda.driver as cuda
+
+        self._module: cuda.Module | None = cuda.module_from_buffer(ptx)
+        self._function: cuda.Function | None = self._module.get_function(name)
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        addresses: Sequence[int],
+        stream: Stream,
+    ) -> None:
+        assert isinstance(stream, PyCudaStream)
+        # Not called: pycuda keeps what it made of the arguments of each call, for ever.
+        function = _open(self._function).prepare("P" * len(addresses))
+        function.prepared_async_call(grid, block, stream.native, *addresses)
+
+    def close(self) -> None:
+        self._function = self._module = None
 
 
 class PyCudaDevice(MemoryCalls):
@@ -94,9 +121,12 @@ class PyCudaDevice(MemoryCalls):
     def stream(self) -> PyCudaStream:
         return PyCudaStream()
 
+    def kernel(self, ptx: bytes, name: str) -> PyCudaKernel:
+        return PyCudaKernel(ptx, name)
+
 
 def _open(thing: T | None) -> T:
     """``thing``, which :meth:`close` would have let go of."""
     if thing is None:
-        raise EngineError("a stream or an event was used after it was closed")
+        raise EngineError("a stream, an event or a kernel was used after it was closed")
     return thing

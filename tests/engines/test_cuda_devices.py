@@ -64,6 +64,21 @@ def pycuda(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Stac
         def synchronize(self) -> None:
             calls.append("event.synchronize")
 
+    class Function(Thing):
+        def prepare(self, types: str) -> Function:
+            self.types = types
+            return self
+
+        def prepared_async_call(
+            self, grid: Any, block: Any, stream: Stream, *addresses: int
+        ) -> None:
+            assert isinstance(stream, Stream) and self.types == "P" * len(addresses)
+            calls.append(("run", grid, block, addresses))
+
+    class Module(Thing):
+        def get_function(self, name: str) -> Function:
+            return Function(name)  # type: ignore[arg-type]
+
     class Device:
         def __init__(self, number: int) -> None:
             assert "init" in calls
@@ -79,6 +94,7 @@ def pycuda(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Stac
         Device=Device,
         Stream=Stream,
         Event=Event,
+        module_from_buffer=Module,
         event_flags=SimpleNamespace(BLOCKING_SYNC=1, DISABLE_TIMING=2),
     )
     package = ModuleType("pycuda")
@@ -191,6 +207,21 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
         def sync(self) -> None:
             calls.append("stream.sync")
 
+    class ObjectCode:
+        def __init__(self, ptx: bytes) -> None:
+            self.ptx = ptx
+
+        @classmethod
+        def from_ptx(cls, ptx: bytes) -> ObjectCode:
+            return cls(ptx)
+
+        def get_kernel(self, name: str) -> tuple[bytes, str]:
+            return self.ptx, name
+
+    def launch(stream: Stream, config: Any, kernel: tuple[bytes, str], *addresses: int) -> None:
+        assert isinstance(stream, Stream) and kernel == (b"the PTX", "add")
+        calls.append(("run", config.grid, config.block, addresses))
+
     of_thread = threading.local()
 
     class Device:
@@ -224,7 +255,15 @@ def cuda_core(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
             return Event()
 
     module, graph = ModuleType("cuda.core"), ModuleType("cuda.core.graph")
-    module.__dict__.update(Device=Device, Stream=Stream, Event=Event, StreamOptions=SimpleNamespace)
+    module.__dict__.update(
+        Device=Device,
+        Stream=Stream,
+        Event=Event,
+        StreamOptions=SimpleNamespace,
+        ObjectCode=ObjectCode,
+        LaunchConfig=SimpleNamespace,
+        launch=launch,
+    )
     graph.Graph = Graph  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", module)
@@ -293,6 +332,26 @@ def test_a_capture_that_fails_is_closed_and_says_why(cuda_core: Any, calls: list
         with pytest.raises(RuntimeError, match="not while capturing"):
             stream.capture(refuse)
     assert calls[1:] == [("begin", "thread_local"), "close GraphBuilder"]
+
+
+@pytest.mark.parametrize("name", ["pycuda", "cuda_core"])
+def test_kernels_are_given_addresses_on_a_stream(
+    name: str, calls: list[Any], request: pytest.FixtureRequest
+):
+    found = request.getfixturevalue(name)
+    device = found[0] if name == "pycuda" else found
+    with device.current("run a kernel"):
+        stream, kernel = device.stream(), device.kernel(b"the PTX", "add")
+        kernel.launch((2, 3, 1), (256, 1, 1), [1 << 40, 0], stream)
+        kernel.close()
+        kernel.close()
+        with pytest.raises((EngineError, AssertionError)):
+            kernel.launch((2, 3, 1), (256, 1, 1), [1 << 40, 0], stream)
+        stream.close()
+    run = [call for call in calls if call[0] == "run"]
+    assert run == [("run", (2, 3, 1), (256, 1, 1), (1 << 40, 0))]
+    # pycuda leaks what dies elsewhere: the stream, the kernel and its module.
+    assert calls.count(("died", 1)) == (3 if name == "pycuda" else 0)
 
 
 @pytest.mark.parametrize("name", ["pycuda", "cuda_core"])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from ctypes import CDLL, c_float, c_int32, c_uint64
+from ctypes import CDLL
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ from pathgene_rt.engines.cuda.errors import (
     context_errors,
     is_out_of_memory,
 )
-from pathgene_rt.engines.cuda.kernel import Module
 from pathgene_rt.engines.cuda.open_device import open_device
 from pathgene_rt.errors import EngineError, EngineUnavailableError
 from tests.support.paths import ROOT
@@ -201,26 +200,6 @@ def test_a_context_that_another_thread_captures_in_is_not_lost(cuda: CDLL):
 def test_out_of_memory_is_known_in_the_words_of_all_libraries(text: str):
     assert is_out_of_memory(text)
     assert not is_out_of_memory("CUDA failure 700: an illegal memory access was encountered")
-
-
-def test_kernels_get_their_arguments_as_they_declare_them(cuda: CDLL):
-    calls, stream = Calls(), Stream()
-    numbers = np.arange(64, dtype=np.int32)
-    memory = calls.allocate(numbers.nbytes)
-    calls.upload(memory.address, numbers, stream)
-    module = Module(b"the PTX")
-    arguments = (c_uint64(memory.address), c_int32(64), c_int32(-5), c_float(2.0))
-    module.kernel("add").launch((2, 1, 1), (32, 1, 1), arguments, stream)
-    found = np.empty_like(numbers)
-    calls.download(found, memory.address, stream)
-    assert np.array_equal(found, 2 * (numbers - 5))
-    with pytest.raises(driver.CudaCallError, match="cuModuleGetFunction"):
-        module.kernel("subtract")
-    module.close()
-    module.close()
-    memory.close()
-    with pytest.raises(driver.CudaCallError, match="cuModuleLoadData"):
-        Module(b"no PTX")
 
 
 @pytest.mark.parametrize(("answer", "release"), [("0", "580.65.06"), ("9", "")])

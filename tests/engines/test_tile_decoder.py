@@ -38,7 +38,7 @@ from pathgene_rt.slides.tiff.jpeg2000 import CHROMA, to_rgb
 from pathgene_rt.tiles.grid import read_tile, reduced_tile
 from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
-from tests.support.assembly_kernel import CompiledModule, ProcessorCodec, compile_kernel, compiler
+from tests.support.assembly_kernel import KernelDevice, ProcessorCodec, compile_kernel, compiler
 from tests.support.fake_cuda import FakeDevice, FakeGpu
 
 LAYOUTS = {
@@ -84,10 +84,9 @@ class Bench:
 
     def __init__(self, library: ctypes.CDLL, codec: type[ProcessorCodec] = ProcessorCodec) -> None:
         self.gpu = FakeGpu()
-        self.device = FakeDevice(self.gpu)
+        self.device = KernelDevice(self.gpu, library)
         self.codec = codec(0)
-        self.module = CompiledModule(self.gpu, library)
-        self.decoder = TileDecoder(self.device, lambda _: self.codec, lambda _: self.module)
+        self.decoder = TileDecoder(self.device, lambda _: self.codec)
 
     def close(self) -> None:
         with self.device.current("close"):

@@ -36,8 +36,8 @@ from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel, Encode
 from pathgene_rt.streaming.encoder_service import EncoderService
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
-from tests.support.assembly_kernel import CompiledModule, ProcessorCodec, compile_kernel, compiler
-from tests.support.fake_cuda import FakeDevice, FakeGpu
+from tests.support.assembly_kernel import KernelDevice, ProcessorCodec, compile_kernel, compiler
+from tests.support.fake_cuda import FakeGpu
 from tests.support.numpy_engine import NumpyEngine
 
 KEY = DecisionKey(product="1", bundle_sha256="b" * 64, machine="this", backend="numpy", version="1")
@@ -68,10 +68,7 @@ class EncodedTileEngine(NumpyEngine):
         self.buffers = 0
         self.fail_decode_at: int | None = None
         self.before_stored = threading.Event().is_set
-        gpu = FakeGpu()
-        self.decoder = TileDecoder(
-            FakeDevice(gpu), lambda _: codec, lambda _: CompiledModule(gpu, library)
-        )
+        self.decoder = TileDecoder(KernelDevice(FakeGpu(), library), lambda _: codec)
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         self.buffers += 1

@@ -19,7 +19,7 @@ import simplejpeg
 from pathgene_rt.engines.cuda.decode.compile_ptx import SOURCE
 from pathgene_rt.errors import EncodedTileError
 from pathgene_rt.slides.encoded_region import EncodedLevel
-from tests.support.fake_cuda import FakeGpu, FakeStream
+from tests.support.fake_cuda import FakeDevice, FakeGpu, FakeStream
 
 SHIM = """
 struct Dim { unsigned x, y, z; };
@@ -57,28 +57,37 @@ def compile_kernel(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-class CompiledModule:
-    """A :class:`~pathgene_rt.engines.cuda.kernel.Module` and its one kernel, on ``gpu``."""
+class KernelDevice(FakeDevice):
+    """A device whose one kernel is that of ``library``."""
+
+    def __init__(self, gpu: FakeGpu, library: ctypes.CDLL) -> None:
+        super().__init__(gpu)
+        self._library = library
+
+    def kernel(self, ptx: bytes, name: str) -> CompiledKernel:
+        assert b".visible .entry assemble_tiles(" in ptx and name == "assemble_tiles"
+        return CompiledKernel(self.gpu, self._library)
+
+
+class CompiledKernel:
+    """A :class:`~pathgene_rt.engines.cuda.device.Kernel` on ``gpu``."""
 
     def __init__(self, gpu: FakeGpu, library: ctypes.CDLL) -> None:
         self._gpu = gpu
         self._library = library
-        self.open = True
-
-    def kernel(self, name: str) -> CompiledModule:
-        assert name == "assemble_tiles" and self.open
-        return self
+        self._open = True
 
     def launch(
         self,
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
-        arguments: Sequence[Any],
+        addresses: Sequence[int],
         stream: FakeStream,
     ) -> None:
         self._gpu.step("launch")
-        addresses = [argument.value for argument in arguments]
-        stream.give(lambda: self._work(grid, block, addresses))
+        assert self._open
+        given = list(addresses)
+        stream.give(lambda: self._work(grid, block, given))
 
     def _work(
         self, grid: tuple[int, int, int], block: tuple[int, int, int], addresses: list[int]
@@ -101,7 +110,7 @@ class CompiledModule:
         self._library.run(grid[0], grid[1], block[0], places)
 
     def close(self) -> None:
-        self.open = False
+        self._open = False
 
 
 class ProcessorCodec:

@@ -77,28 +77,6 @@ int cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, void *stream) 
   return stream == NULL;
 }
 
-int cuModuleLoadData(void **module, const char *image) {
-  if (strcmp(image, "the PTX")) return CUDA_ERROR_INVALID_VALUE;
-  *module = (void *)0x123456789abcull;
-  return 0;
-}
-int cuModuleUnload(void *module) { return module != (void *)0x123456789abcull; }
-int cuModuleGetFunction(void **function, void *module, const char *name) {
-  *function = (void *)0xcba987654321ull;
-  return module != (void *)0x123456789abcull || strcmp(name, "add");
-}
-/* "add": int32 a[n] += b, of (a, n, b, scale float). */
-int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned shared, void *stream, void **arguments, void **extra) {
-  int32_t *numbers = (int32_t *)*(CUdeviceptr *)arguments[0];
-  int32_t count = *(int32_t *)arguments[1], addend = *(int32_t *)arguments[2];
-  float scale = *(float *)arguments[3];
-  if (function != (void *)0xcba987654321ull || shared || extra || !stream) return CUDA_ERROR_INVALID_VALUE;
-  if (gx * bx != (unsigned)count || gy * gz * by * bz != 1) return CUDA_ERROR_INVALID_VALUE;
-  for (int32_t i = 0; i < count; i++) numbers[i] = (int32_t)(scale * (float)(numbers[i] + addend));
-  return 0;
-}
-
 /* For the test, not of CUDA. */
 void fake_fail(int code) { failure = code; }
 int fake_registered(void) { return registered; }

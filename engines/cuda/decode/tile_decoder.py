@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from ctypes import c_uint64
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +12,8 @@ import numpy as np
 
 from pathgene_rt.engines.cuda.decode.codec import NvImageCodec, UInt64Array
 from pathgene_rt.engines.cuda.decode.plan import Chunk, chunks, geometry
-from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, PinnedMemory, Stream
+from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, Kernel, PinnedMemory, Stream
 from pathgene_rt.engines.cuda.errors import never_free
-from pathgene_rt.engines.cuda.kernel import Kernel, Module
 from pathgene_rt.engines.engine import Array
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import UInt8Array
@@ -61,15 +59,15 @@ class Workspace:
             self._pinned = self._device.pin(size)
             self._words = self._device.allocate(size)
 
-    def put(self, array: Array | None) -> c_uint64:
+    def put(self, array: Array | None) -> int:
         """Where on the device ``array`` will be; 0 for None."""
         if array is None:
-            return c_uint64(0)
+            return 0
         assert self._pinned is not None and self._words is not None
         start, end = self._used, self._used + array.nbytes
         self._pinned.bytes[start:end] = array.reshape(-1).view(np.uint8)
         self._used = _aligned(end)
-        return c_uint64(self._words.address + start)
+        return self._words.address + start
 
     def upload(self, stream: Stream) -> None:
         """Enqueue the copy of what was put since the last."""
@@ -107,14 +105,12 @@ class TileDecoder:
         self,
         device: CudaDevice,
         codec: Callable[[int], Codec] = NvImageCodec,
-        load: Callable[[bytes], Module] = Module,
     ) -> None:
         self._device = device
         self._make_codec = codec
-        self._load = load
         self._lock = threading.RLock()
         self._codec: Codec | None = None
-        self._module: Module | None = None
+        self._kernel: Kernel | None = None
         self._why_not = ""
         self._of_stream: dict[int, Workspace] = {}
 
@@ -170,14 +166,14 @@ class TileDecoder:
         """
         with self._lock, ExitStack() as stack:
             stack.callback(self._let_go)
-            if self._module is not None:
-                stack.callback(self._module.close)
+            if self._kernel is not None:
+                stack.callback(self._kernel.close)
             for workspace in self._of_stream.values():
                 stack.callback(workspace.close)
 
     def _let_go(self) -> None:
         self._of_stream.clear()
-        self._codec = self._module = None
+        self._codec = self._kernel = None
         self._why_not = "it was closed"
 
     def _forget(self, stream: Stream) -> None:
@@ -191,9 +187,9 @@ class TileDecoder:
             raise EngineError(f"encoded tiles cannot be decoded: {self._why_not}")
         if self._codec is None:
             self._codec = self._make_codec(self._device.index)
-        if self._module is None:
-            self._module = self._load(PTX.read_bytes())
-        return self._codec, self._module.kernel(KERNEL)
+        if self._kernel is None:
+            self._kernel = self._device.kernel(PTX.read_bytes(), KERNEL)
+        return self._codec, self._kernel
 
     def _decode(
         self,
@@ -212,13 +208,13 @@ class TileDecoder:
         pixels = batch.tile_px**2
         for part in parts:
             places = codec.decode(part.streams, level, workspace.images, stream.handle)
-            arguments = [
-                c_uint64(address + 3 * pixels * part.first),
+            addresses = [
+                address + 3 * pixels * part.first,
                 *map(workspace.put, (told, part.regions, places, level.chroma)),
             ]
             workspace.upload(stream)
             grid = -(-pixels // _BLOCK), part.count, 1
-            kernel.launch(grid, (_BLOCK, 1, 1), arguments, stream)
+            kernel.launch(grid, (_BLOCK, 1, 1), addresses, stream)
 
 
 def _told_bytes(part: Chunk, told: Array, level: EncodedLevel) -> int:

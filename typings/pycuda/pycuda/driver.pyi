@@ -1,8 +1,4 @@
 # What this package uses of pycuda.driver (2026.1), whose classes are made in C++ and have no types.
-from typing import Any
-
-import numpy as np
-
 def init(flags: int = 0) -> None: ...
 
 class event_flags:  # noqa: N801 - its name
@@ -30,13 +26,14 @@ class Event:
     def synchronize(self) -> Event: ...
 
 class Function:
-    def __call__(
+    def prepare(self, arg_types: str) -> Function: ...
+    def prepared_async_call(
         self,
-        *args: np.number[Any],
+        grid: tuple[int, ...],
         block: tuple[int, int, int],
-        grid: tuple[int, ...] = (1, 1),
-        stream: Stream | None = None,
-        shared: int = 0,
+        stream: Stream | None,
+        *args: int,
+        shared_size: int = 0,
     ) -> None: ...
 
 class Module:
