@@ -31,6 +31,10 @@ MppOption = Annotated[
     float | None,
     typer.Option(help="Micrometres per level-0 pixel, where the slide does not say it."),
 ]
+MppOverrideOption = Annotated[
+    float | None,
+    typer.Option(help="Micrometres per level-0 pixel, whatever the slide says; the report tells."),
+]
 CoordsOption = Annotated[
     Path | None, typer.Option(help="CLAM or TRIDENT coordinates (HDF5) instead of our own tiles.")
 ]

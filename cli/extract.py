@@ -16,6 +16,7 @@ from pathgene_rt.cli.choices import (
     ExactOption,
     IoTimeoutOption,
     MppOption,
+    MppOverrideOption,
     OverwriteOption,
     PrecisionOption,
     ReadersOption,
@@ -32,6 +33,7 @@ def extract(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the HDF5 files.")],
     bundle: BundleOption = None,
     mpp: MppOption = None,
+    mpp_override: MppOverrideOption = None,
     coords: CoordsOption = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
@@ -61,6 +63,7 @@ def extract(
     found = find_slides(slides)
     options = PredictOptions(
         mpp=mpp,
+        mpp_override=mpp_override,
         coords=coords,
         readers=readers,
         io_timeout_s=io_timeout,

@@ -18,6 +18,7 @@ from pathgene_rt.cli.choices import (
     ExactOption,
     IoTimeoutOption,
     MppOption,
+    MppOverrideOption,
     OverwriteOption,
     PrecisionOption,
     ReadersOption,
@@ -37,6 +38,7 @@ def predict(
         "predictions"
     ),
     mpp: MppOption = None,
+    mpp_override: MppOverrideOption = None,
     coords: CoordsOption = None,
     cases: Annotated[
         Path | None,
@@ -95,6 +97,7 @@ def predict(
         console.warn(note)
     options = PredictOptions(
         mpp=mpp,
+        mpp_override=mpp_override,
         coords=coords,
         readers=readers,
         io_timeout_s=io_timeout,

@@ -13,6 +13,7 @@ from pathgene_rt.cli.choices import (
     BundleOption,
     EngineOption,
     MppOption,
+    MppOverrideOption,
     PrecisionOption,
     ThreadsOption,
     find_bundle,
@@ -40,6 +41,7 @@ def simulate_scan(
     seed: Annotated[int, typer.Option(help="Of the random order and the repetitions.")] = 0,
     bundle: BundleOption = None,
     mpp: MppOption = None,
+    mpp_override: MppOverrideOption = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
@@ -74,7 +76,7 @@ def simulate_scan(
         opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with (
         opened as predictor,
-        open_slide(slide, mpp) as source,
+        open_slide(slide, mpp, mpp_override=mpp_override) as source,
     ):
         info = source.info
         scale = slide_mpp(info)

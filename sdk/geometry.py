@@ -23,10 +23,12 @@ BoolArray = NDArray[np.bool_]
 class SlideInfo:
     """What a slide says of itself.
 
-    ``mpp`` is micrometres per level-0 pixel (mean of x and y), None where the file does not say.
+    ``mpp`` is micrometres per level-0 pixel (mean of x and y), None where the file does not say, or
+    nothing that makes sense: ``scale_problem`` is what it says then.
     ``downsamples[k]`` is level-0 pixels per pixel of level k; ``downsamples[0] == 1``.
     ``bounds_xy_px`` is where the scanned part of the canvas begins, if the file says (MRXS): our
-    coordinates count from the canvas, those of viewers such as QuPath from there.
+    coordinates count from the canvas, those of viewers such as QuPath from there. ``warnings`` are
+    for reports: what about the file a reader of one should know.
     """
 
     slide_id: str
@@ -35,6 +37,8 @@ class SlideInfo:
     downsamples: tuple[float, ...]
     vendor: str
     bounds_xy_px: tuple[int, int] = (0, 0)
+    warnings: tuple[str, ...] = ()
+    scale_problem: str = ""
 
 
 @dataclass(frozen=True)

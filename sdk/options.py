@@ -23,6 +23,10 @@ HardwareCompatible = Literal["none", "ampere_plus"]
 MAX_BATCH = 4096
 """Tiles of one encoder call."""
 
+PLAUSIBLE_MPP = (0.1, 1.5)
+"""Micrometres per level-0 pixel of a microscope's scan: from finer than 60x to coarser than 10x.
+Outside it lie resolutions of printers (300 dpi: 84.7) and mistaken units."""
+
 IO_TIMEOUT_S = 60.0
 """Far longer than a sound disk takes, also one that must spin up."""
 
@@ -31,6 +35,16 @@ NO_CACHE_FOLDER = (
     "nothing is kept between runs: this user has no home folder for a cache; set PATHGENE_RT_CACHE"
 )
 """What to say where :func:`default_cache_dir` is None."""
+
+
+def checked_mpp(name: str, mpp: float | None) -> None:
+    """Raise UsageError if ``mpp``, the option ``name``, is no microscope's scale."""
+    low, high = PLAUSIBLE_MPP
+    if mpp is not None and not low <= mpp <= high:  # NaN too
+        raise UsageError(
+            f"{name} {mpp:g} is no microscope's scale; give {low:g} to {high:g} micrometres per "
+            "level-0 pixel, e.g. 0.25"
+        )
 
 
 def default_cache_dir() -> Path | None:
@@ -193,7 +207,8 @@ class Budget:
 class PredictOptions:
     """How a slide is read and what is written.
 
-    ``mpp`` overrides the slide's own scale (um per level-0 pixel). ``coords`` names a CLAM or
+    ``mpp`` (um per level-0 pixel) is for slides that do not say theirs; ``mpp_override`` takes the
+    place of what any says, and the report tells so. ``coords`` names a CLAM or
     TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
     how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
     fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels differ, which are
@@ -204,6 +219,7 @@ class PredictOptions:
     """
 
     mpp: float | None = None
+    mpp_override: float | None = None
     coords: Path | None = None
     tissue: TissueOptions = field(default_factory=TissueOptions)
     readers: int = 0
@@ -217,10 +233,10 @@ class PredictOptions:
     anonymize: bool = False
 
     def __post_init__(self) -> None:
-        if self.mpp is not None and not 0.01 <= self.mpp <= 100:
-            raise UsageError(
-                f"--mpp {self.mpp} is out of range; give micrometres per pixel, e.g. 0.25"
-            )
+        checked_mpp("--mpp", self.mpp)
+        checked_mpp("--mpp-override", self.mpp_override)
+        if self.mpp is not None and self.mpp_override is not None:
+            raise UsageError("--mpp and --mpp-override exclude each other; give one")
         if not 0 <= self.readers <= 256:
             raise UsageError(f"readers {self.readers} is out of range; choose 0 (auto) to 256")
         if not 0.1 <= self.io_timeout_s <= 86_400:

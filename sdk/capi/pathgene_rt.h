@@ -119,7 +119,7 @@ typedef struct pgrt_scan_options {
 typedef struct pgrt_predict_options {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
-    double mpp;        /* 0: what the file says */
+    double mpp;        /* for a file that does not say it; 0: it does */
     const char *out;   /* a folder for report.json, heatmaps and GeoJSON; NULL: no files */
     pgrt_progress_callback progress; /* in a thread of the library */
     void *progress_user;

@@ -69,7 +69,8 @@ def prepared(
 ) -> Iterator[PreparedSlide]:
     """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind."""
     began = time.perf_counter()
-    with open_watched(path, options.mpp, options.io_timeout_s) as slide:
+    slide = open_watched(path, options.mpp, options.io_timeout_s, mpp_override=options.mpp_override)
+    with slide:
         opened = time.perf_counter()
         work = _planned(path, slide, preprocess, options)
         work.seconds["open"] = opened - began

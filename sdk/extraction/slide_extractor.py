@@ -188,7 +188,8 @@ class SlideEncoder:
         if not growing.is_whole:
             done = growing.done
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
+        warnings = (*work.slide.info.warnings, *notes, *inspection.warnings)
         why = decode.why
         if decode.untried and growing.is_whole and self._engines.cache is not None:
             why = f"{decode.name}; from now on {trials.measure()}"
-        return EncodedSlide(bag, stats, why, flags, (*notes, *inspection.warnings), journal)
+        return EncodedSlide(bag, stats, why, flags, warnings, journal)

@@ -11,9 +11,8 @@ import numpy as np
 
 from pathgene_rt.errors import ScanInputError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.options import TissueOptions
+from pathgene_rt.options import PLAUSIBLE_MPP, TissueOptions
 from pathgene_rt.slides.limits import MAX_SIDE_PX, is_slide_size
-from pathgene_rt.slides.scale import SENSIBLE_MPP
 
 PixelFormat = Literal["RGB", "RGBA", "BGR", "BGRA"]
 """Order of the channels in memory. Alpha is not looked at: a stage camera has none."""
@@ -58,9 +57,9 @@ def scanned_slide(slide_id: str, mpp: float, size_px: tuple[int, int] | None) ->
 
     Raises ScanInputError.
     """
-    low, high = SENSIBLE_MPP
+    low, high = PLAUSIBLE_MPP
     if not low <= mpp <= high:  # NaN too
-        raise ScanInputError(f"mpp {mpp} is no scale; give {low:g} to {high:g} um per pixel")
+        raise ScanInputError(f"mpp {mpp} is no microscope's scale; give {low:g} to {high:g} um/px")
     width, height = size_px or (1, 1)
     if not is_slide_size((width, height)):
         raise ScanInputError(

@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from pathgene_rt.errors import PathGeneError, SlideOpenError, SlideScaleError
+from pathgene_rt.errors import PathGeneError, SlideOpenError
 from pathgene_rt.files import reason
+from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.options import checked_mpp
 from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     HEAD_BYTES,
     described,
     plug_ins,
 )
-from pathgene_rt.slides.scale import SENSIBLE_MPP
+from pathgene_rt.slides.scale import is_same_scale
 from pathgene_rt.slides.slide import Slide
+from pathgene_rt.slides.slide_wrapper import SlideWrapper
 from pathgene_rt.slides.tiff.reader import is_tiff
 
 
-def open_slide(path: Path, mpp: float | None = None) -> Slide:
+def open_slide(path: Path, mpp: float | None = None, *, mpp_override: float | None = None) -> Slide:
     """Open ``path`` with the first reader that knows its format.
 
-    ``mpp`` (um per level-0 pixel) replaces whatever the file declares. Pixels are not decoded yet:
-    a damaged file may fail only when it is read. Raises SlideOpenError; SlideScaleError for a scale
-    that differs between x and y, and for a senseless ``mpp``.
+    ``mpp`` (um per level-0 pixel) is for files that do not say it, or nothing that makes sense;
+    ``mpp_override`` takes the place of what any file says. ``info.warnings`` of the slide tell
+    where either is at odds with the file. Pixels are not decoded yet: a damaged file may fail only
+    when it is read.
+
+    Raises SlideOpenError; UsageError for an ``mpp`` that is no microscope's. Where nobody says a
+    scale that is one, it is missed by whoever needs it (:func:`slide_mpp`).
     """
-    path = Path(path)
-    low, high = SENSIBLE_MPP
-    if mpp is not None and not low <= mpp <= high:
-        raise SlideScaleError(
-            f"{path}: --mpp {mpp} is out of range; give {low:g} to {high:g} micrometres per pixel"
+    checked_mpp("--mpp", mpp)
+    checked_mpp("--mpp-override", mpp_override)
+    given = mpp if mpp_override is None else mpp_override
+    slide = _opened(Path(path), given)
+    try:
+        info = _with_scale(slide.info, mpp, mpp_override)
+    except BaseException:
+        slide.close()
+        raise
+    return slide if info == slide.info else SlideWrapper(slide, info)
+
+
+def _with_scale(info: SlideInfo, mpp: float | None, override: float | None) -> SlideInfo:
+    """``info`` with what the user says of the scale."""
+    declared = info.mpp
+    if declared is None:
+        given = mpp if override is None else override
+        return info if given is None else replace(info, mpp=given, scale_problem="")
+    if override is not None and declared != override:
+        told = f"the slide declares {declared:.4g} um/px; --mpp-override {override:g} was used"
+        return replace(info, mpp=override, warnings=(*info.warnings, told))
+    if mpp is not None and not is_same_scale(declared, mpp):
+        told = (
+            f"the slide declares {declared:.4g} um/px, which was used; --mpp {mpp:g} is for slides "
+            "that do not say it (--mpp-override for others)"
         )
+        return replace(info, warnings=(*info.warnings, told))
+    return info
+
+
+def _opened(path: Path, mpp: float | None) -> Slide:
     head = _head(path)
     for reader in BUILT_IN_READERS:
         slide = reader.open(path, mpp) if reader.matches(path, head) else None

@@ -6,8 +6,9 @@ A DICOM slide is named by any one of its files; OpenSlide finds the others in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.pixel_slide import PixelSlide
-from pathgene_rt.slides.scale import declared_mpp
+from pathgene_rt.slides.pyramid import is_larger, levels_of_slide
+from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 
 CACHE_BYTES = 64 << 20
@@ -27,11 +29,24 @@ that a grid that is not aligned with them decodes each about once."""
 WHITE = (255, 255, 255)
 
 
-def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None:
+def detected_vendor(path: Path) -> str | None:
+    """What OpenSlide calls the format of ``path``; None if it does not know it, or cannot tell."""
+    import openslide
+
+    try:
+        return openslide.OpenSlide.detect_format(path)
+    except (openslide.OpenSlideError, OSError):
+        return None
+
+
+def open_with_openslide(
+    path: Path, mpp: float | None, left_out: Mapping[str, Collection[int]] | None = None
+) -> OpenSlideReader | None:
     """The slide at ``path``, or None if OpenSlide does not know its format.
 
-    Raises SlideOpenError if it knows the format but refuses the file, SlideScaleError as
-    :func:`declared_mpp` does.
+    ``left_out`` are, by vendor, OpenSlide's levels that are none: beside those of another shape.
+
+    Raises SlideOpenError if it knows the format but refuses the file.
     """
     try:
         import openslide
@@ -55,7 +70,8 @@ def open_with_openslide(path: Path, mpp: float | None) -> OpenSlideReader | None
             f"{path}: OpenSlide refuses it ({error}); check the file or convert it"
         ) from error
     try:
-        return OpenSlideReader(handle, path, mpp, openslide.__library_version__, opened)
+        version = openslide.__library_version__
+        return OpenSlideReader(handle, path, mpp, version, opened, left_out or {})
     except BaseException:
         handle.close()
         raise
@@ -71,7 +87,13 @@ class OpenSlideReader(PixelSlide):
     """
 
     def __init__(
-        self, handle: Any, path: Path, mpp: float | None, version: str, opened: Callable[[], Any]
+        self,
+        handle: Any,
+        path: Path,
+        mpp: float | None,
+        version: str,
+        opened: Callable[[], Any],
+        left_out: Mapping[str, Collection[int]] = MappingProxyType({}),
     ) -> None:
         """``handle`` is an ``openslide.OpenSlide``, ``opened`` gives another of the same file; all
         are closed by :meth:`close`.
@@ -82,20 +104,35 @@ class OpenSlideReader(PixelSlide):
         self._closed = False
         self.reader = f"openslide {version}"
         self.properties = properties = dict(handle.properties)
-        if mpp is None:
-            mpp = declared_mpp(
-                path.stem, properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")
+        scale = settled_scale(
+            properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y"), mpp
+        )
+        vendor = properties.get("openslide.vendor", "unknown")
+        size_px = checked_size(path, handle.dimensions)
+        sizes = handle.level_dimensions
+        if any(is_larger(size, sizes[0]) for size in sizes):
+            raise SlideOpenError(
+                f"{path}: its first picture, {sizes[0][0]} x {sizes[0][1]} px, is smaller than "
+                "others, so it is not the slide; convert it to a file that begins with the slide"
             )
+        self.level_numbers = [
+            number for number in levels_of_slide(sizes) if number not in left_out.get(vendor, ())
+        ]
+        """OpenSlide's of our levels."""
         self.info = SlideInfo(
             slide_id=path.stem,
-            size_px=checked_size(path, handle.dimensions),
-            mpp=mpp,
-            downsamples=tuple(float(value) for value in handle.level_downsamples),
-            vendor=properties.get("openslide.vendor", "unknown"),
+            size_px=size_px,
+            mpp=scale.mpp,
+            downsamples=tuple(
+                float(handle.level_downsamples[number]) for number in self.level_numbers
+            ),
+            vendor=vendor,
             bounds_xy_px=(
                 int(properties.get("openslide.bounds-x", 0)),
                 int(properties.get("openslide.bounds-y", 0)),
             ),
+            warnings=scale.warnings,
+            scale_problem=scale.problem,
         )
         self.background = _background(properties.get("openslide.background-color"))
 
@@ -110,7 +147,7 @@ class OpenSlideReader(PixelSlide):
         approximate: bool = False,  # noqa: ARG002 - OpenSlide always decodes all
     ) -> UInt8Array:
         """See :meth:`Slide.read`."""
-        image = self._opaque(self._read_region(xy_px, level, size_px))
+        image = self._opaque(self._read_region(xy_px, self.level_numbers[level], size_px))
         if shrink > 1:
             rgb = np.asarray(image.convert("RGB").reduce(shrink))
         else:

@@ -31,8 +31,7 @@ class SlideReader:
 
     ``open`` is called with the file and the scale that the user gave, in micrometres per level-0
     pixel, or None: it stands in where the file does not say its own. It returns None if the file is
-    not of this kind after all; raises SlideOpenError for one that is but cannot be opened, and
-    SlideScaleError for one whose scale makes no sense, where the user gave none.
+    not of this kind after all; raises SlideOpenError for one that is but cannot be opened.
     """
 
     name: str

@@ -1,50 +1,80 @@
-"""What counts as a slide's scale. A scale is never guessed."""
+"""What counts as a slide's scale. It is stated, by the file or the user, and never guessed."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from pathgene_rt.errors import SlideScaleError
 from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.options import PLAUSIBLE_MPP
 
-SENSIBLE_MPP = (0.01, 100.0)
-"""Outside it a value is no microscope's: e.g. the 72 dpi (352 um/px) of an image editor's TIFF."""
+SAME_SCALE = 0.02
+"""Relative: what differs by more are two scales, of x and y or of two sources."""
 
-MAX_ANISOTROPY = 0.02
+PRINTER_DPI = (72, 96, 150, 200, 300, 600, 1200)
+"""Resolutions that image editors write, whatever was scanned."""
+
+_UM_AN_INCH = 25_400.0
 
 
-def declared_mpp(slide_id: str, mpp_x: str | None, mpp_y: str | None) -> float | None:
-    """Micrometres per pixel from what a file declares for x and y; None if that is no scale.
-
-    Raises SlideScaleError if x and y differ by more than ``MAX_ANISOTROPY``: tiles would be
-    distorted, and only the caller can say which of the two is right (``--mpp``).
+class Scale(NamedTuple):
+    """Um per level-0 pixel, None if nobody says it, and what a report should tell of it.
+    ``problem`` is what the file says, where that makes no sense and nobody says better.
     """
-    x, y = _sensible(mpp_x), _sensible(mpp_y)
+
+    mpp: float | None
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def settled_scale(mpp_x: str | None, mpp_y: str | None, given: float | None) -> Scale:
+    """The scale of a file that declares ``mpp_x`` and ``mpp_y``, um per level-0 pixel. The user's,
+    ``given``, stands in where it declares none, or none that makes sense.
+
+    What makes no sense lies outside ``PLAUSIBLE_MPP``, or x and y differ by more than
+    ``SAME_SCALE``: tiles would be distorted, and only the user can say which is right.
+    """
+    x, y = _number(mpp_x), _number(mpp_y)
     if x is None or y is None:
-        return None
-    mean = (x + y) / 2
-    if abs(x - y) > MAX_ANISOTROPY * mean:
-        raise SlideScaleError(
-            f"{slide_id}: declares {x:.4g} um/px across but {y:.4g} um/px down; "
-            "give the right one with --mpp"
-        )
-    return mean
+        return Scale(given)
+    low, high = PLAUSIBLE_MPP
+    if not (low <= x <= high and low <= y <= high):
+        stated = f"{(x + y) / 2:.4g} um/px{_of_printer((x + y) / 2)}"
+        odd = f"declares {stated}, which is no microscope's scale ({low:g} to {high:g})"
+    elif not is_same_scale(x, y):
+        odd = f"declares {x:.4g} um/px across but {y:.4g} um/px down"
+    else:
+        return Scale((x + y) / 2)
+    if given is None:
+        return Scale(None, problem=odd)
+    return Scale(given, (f"the slide {odd}; the scale that was given, {given:g}, was used",))
 
 
 def slide_mpp(info: SlideInfo) -> float:
-    """``info.mpp``, or SlideScaleError where the slide declares none."""
+    """``info.mpp``, or SlideScaleError where the slide declares none that makes sense."""
     if info.mpp is None:
+        problem = info.scale_problem or "the file does not say its micrometres per pixel"
         raise SlideScaleError(
-            f"{info.slide_id}: the file does not say its micrometres per pixel; "
-            "give them with --mpp, e.g. --mpp 0.25"
+            f"{info.slide_id}: {problem}; give the right ones with --mpp, e.g. --mpp 0.25"
         )
     return info.mpp
 
 
-def _sensible(text: str | None) -> float | None:
+def is_same_scale(one: float, other: float) -> bool:
+    """Whether two scales are one, as scanners and people round them."""
+    return abs(one - other) <= SAME_SCALE * max(one, other)
+
+
+def _of_printer(mpp: float) -> str:
+    dpi = _UM_AN_INCH / mpp
+    known = next((one for one in PRINTER_DPI if abs(dpi - one) <= 0.01 * one), None)
+    return "" if known is None else f" ({known} dpi, the resolution of a printer or screen)"
+
+
+def _number(text: str | None) -> float | None:
     try:
         value = float(text) if text is not None else math.nan
     except ValueError:
         return None
-    low, high = SENSIBLE_MPP
-    return value if low <= value <= high else None
+    return value if 0 < value < math.inf else None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
-from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.slides.opening import open_slide
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
-from pathgene_rt.slides.slide import EncodedSource, Overview, Slide
+from pathgene_rt.slides.slide import Overview, Slide
+from pathgene_rt.slides.slide_wrapper import SlideWrapper
 
 
-def open_watched(path: Path, mpp: float | None, io_timeout_s: float) -> WatchedSlide:
+def open_watched(
+    path: Path, mpp: float | None, io_timeout_s: float, *, mpp_override: float | None = None
+) -> WatchedSlide:
     """The slide at ``path``; raises as :func:`open_slide` does, and SlideReadError on a stall.
 
     Opening may take ``io_timeout_s`` in all. It is left behind on a thread of its own then, which
@@ -22,7 +24,7 @@ def open_watched(path: Path, mpp: float | None, io_timeout_s: float) -> WatchedS
 
     def opened() -> Slide:
         with watch.reading():
-            slide = open_slide(path, mpp)
+            slide = open_slide(path, mpp, mpp_override=mpp_override)
         if watch.given_up:
             slide.close()
         return slide
@@ -31,20 +33,12 @@ def open_watched(path: Path, mpp: float | None, io_timeout_s: float) -> WatchedS
     return WatchedSlide(slide, io_timeout_s)
 
 
-class WatchedSlide:
-    """A :class:`~pathgene_rt.slides.slide.Slide` read through another, which it closes."""
+class WatchedSlide(SlideWrapper):
+    """A slide whose overview gives up on a stalled disk."""
 
     def __init__(self, slide: Slide, io_timeout_s: float) -> None:
-        self._slide = slide
+        super().__init__(slide)
         self._watch = ReadWatch(io_timeout_s)
-
-    @property
-    def info(self) -> SlideInfo:
-        return self._slide.info
-
-    @property
-    def reader(self) -> str:
-        return self._slide.reader
 
     def read(
         self,
@@ -58,17 +52,7 @@ class WatchedSlide:
     ) -> UInt8Array:
         """See :meth:`Slide.read`; this waits as long as that does."""
         with self._watch.reading():
-            return self._slide.read(
-                xy_px, level, size_px, out, shrink=shrink, approximate=approximate
-            )
-
-    def encoding_signature(self, level: int) -> str:
-        """See :meth:`Slide.encoding_signature`."""
-        return self._slide.encoding_signature(level)
-
-    def encoded_source(self, level: int) -> EncodedSource | None:
-        """See :meth:`Slide.encoded_source`."""
-        return self._slide.encoded_source(level)
+            return super().read(xy_px, level, size_px, out, shrink=shrink, approximate=approximate)
 
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`. Raises SlideReadError also when a read of it stalls."""
@@ -76,13 +60,3 @@ class WatchedSlide:
         return run_watched(
             lambda: read_overview(part, mpp), part._watch, self.info.slide_id, "nothing was read"
         )
-
-    def close(self) -> None:
-        """See :meth:`Slide.close`."""
-        self._slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

@@ -6,6 +6,7 @@ number and bytes) is checked here, before anything of that size is allocated or 
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ _SLACK_BYTES = 1 << 16
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
 _RGB, _YCBCR = 2, 6
 
+_ASSOCIATED = re.compile(r"^(label|macro)\b", re.MULTILINE)
+_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
+_UM_A_UNIT = {2: 25_400.0, 3: 10_000.0}
+
 
 @dataclass(frozen=True)
 class TiledLevel:
@@ -59,12 +64,18 @@ class TiledLevel:
 
 @dataclass(frozen=True)
 class TiffDirectory:
-    """What one tiled directory of a TIFF says, checked against the file's size."""
+    """What one tiled directory of a TIFF says, checked against the file's size.
+
+    ``associated``: it calls itself a label or macro picture. ``declared_mpp`` are um per pixel, x
+    and y, in decimal digits.
+    """
 
     number: int
     size_px: tuple[int, int]
     tile_px: tuple[int, int]
     reduced: bool
+    associated: bool
+    declared_mpp: tuple[str | None, str | None]
     offsets: Int64Array
     byte_counts: Int64Array
     tiles: JpegTiles | Jpeg2000Tiles | None
@@ -202,11 +213,23 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
         size_px,
         tile_px,
         bool(int(page.subfiletype) & 1),
+        _ASSOCIATED.search(str(page.description)) is not None,
+        _declared_mpp(page),
         offsets.astype(np.int64),
         byte_counts.astype(np.int64),
         tiles,
         why_not,
     )
+
+
+def _declared_mpp(page: Any) -> tuple[str | None, str | None]:
+    """Aperio's MPP, or the scale by the resolution tags."""
+    stated = _APERIO_MPP.search(str(page.description))
+    if stated is not None:
+        return stated[1], stated[1]
+    um = _UM_A_UNIT.get(int(page.resolutionunit))
+    x, y = page.resolution
+    return (None, None) if um is None or not (x and y) else (f"{um / x:.10g}", f"{um / y:.10g}")
 
 
 def _storage(page: Any) -> tuple[JpegTiles | Jpeg2000Tiles | None, str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -18,21 +19,36 @@ from PIL import Image
 
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
-from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
-from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
+from pathgene_rt.slides.openslide_reader import (
+    WHITE,
+    OpenSlideReader,
+    detected_vendor,
+    open_with_openslide,
+)
 from pathgene_rt.slides.overview import read_overview
+from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
 from pathgene_rt.slides.tiff.encoded_tiles import EncodedTiles
 from pathgene_rt.slides.tiff.jpeg import JpegTiles
-from pathgene_rt.slides.tiff.layout import TiledLevel, pyramid_levels, read_directories
+from pathgene_rt.slides.tiff.layout import (
+    TiffDirectory,
+    TiledLevel,
+    pyramid_levels,
+    read_directories,
+)
+from pathgene_rt.slides.tiff.main_picture import behind_another, more_slides, pyramid_of
 from pathgene_rt.slides.tiff.positioned_file import PositionedFile
 
 CACHE_BYTES = 128 << 20
 """Three rows of encoded tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
 (of 1,024 px: two). Fewer tiles of larger ones are kept, and some are then decoded again."""
+
+FIRST_IS_SLIDE = frozenset({"generic-tiff", "aperio"})
+"""What OpenSlide calls files of which it takes the first picture for the slide."""
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -45,24 +61,64 @@ def is_tiff(head: bytes) -> bool:
 def open_tiff(path: Path, mpp: float | None) -> TiffReader | OpenSlideReader | None:
     """The slide in the TIFF ``path``, or None if it is one that OpenSlide does not know.
 
-    Raises SlideOpenError, also for sizes that no slide has, before they are allocated;
-    SlideScaleError as :func:`declared_mpp` does.
+    Raises SlideOpenError, also for sizes that no slide has, before they are allocated.
     """
     try:
         directories, description = read_directories(path)
     except ValueError:
         directories, description = [], ""
-    slide = open_with_openslide(path, mpp)
+    main = behind_another(directories)
+    if main is not None and detected_vendor(path) in FIRST_IS_SLIDE:
+        return _open_behind_another(path, main, directories, mpp)
+    left_out = frozenset(number for number, one in enumerate(directories) if one.associated)
+    slide = open_with_openslide(path, mpp, left_out={"aperio": left_out})
     if slide is None:
         return None
     try:
-        levels = pyramid_levels(directories, description, slide.properties)
+        if slide.info.vendor == "generic-tiff" and directories:
+            told = more_slides(directories[0], directories)
+            slide.info = replace(slide.info, warnings=(*slide.info.warnings, *told))
+        every_level = pyramid_levels(directories, description, slide.properties)
+        levels = [every_level[number] for number in slide.level_numbers]
         if not any(isinstance(level, TiledLevel) for level in levels):
             return slide
-        return TiffReader(path, levels, slide)
+        return TiffReader(path, levels, slide.info, slide.background, slide)
     except BaseException:
         slide.close()
         raise
+
+
+def _open_behind_another(
+    path: Path, main: TiffDirectory, directories: list[TiffDirectory], mpp: float | None
+) -> TiffReader:
+    """The slide of which ``main`` is level 0, which OpenSlide does not see. Raises SlideOpenError
+    where it is not stored in a way that is decoded here.
+    """
+    pyramid = pyramid_of(main, directories)
+    levels = []
+    for one in pyramid:
+        if one.tiles is None:
+            first, size = directories[0].size_px, main.size_px
+            raise SlideOpenError(
+                f"{path}: its first picture, {first[0]} x {first[1]} px, is not the slide, and the "
+                f"one that is, {size[0]} x {size[1]} px, cannot be decoded there ({one.why_not}); "
+                "convert it to a file that begins with the slide"
+            )
+        levels.append(TiledLevel(one.size_px, one.tile_px, one.offsets, one.byte_counts, one.tiles))
+    scale = settled_scale(*main.declared_mpp, mpp)
+    width, height = main.size_px
+    info = SlideInfo(
+        slide_id=path.stem,
+        size_px=main.size_px,
+        mpp=scale.mpp,
+        downsamples=tuple(
+            (width / one.size_px[0] + height / one.size_px[1]) / 2 for one in pyramid
+        ),
+        vendor="generic-tiff",
+        warnings=(*scale.warnings, *more_slides(main, directories)),
+        scale_problem=scale.problem,
+    )
+    return TiffReader(path, levels, info, WHITE, None)
 
 
 class TiffReader:
@@ -74,10 +130,15 @@ class TiffReader:
     """
 
     def __init__(
-        self, path: Path, levels: list[TiledLevel | str], openslide: OpenSlideReader
+        self,
+        path: Path,
+        levels: Sequence[TiledLevel | str],
+        info: SlideInfo,
+        background: tuple[int, int, int],
+        openslide: OpenSlideReader | None,
     ) -> None:
         """``levels`` that are not tiled say why ``openslide`` reads them; it is closed with us."""
-        self.info = openslide.info
+        self.info = info
         self._openslide = openslide
         try:
             file = PositionedFile(path)
@@ -86,7 +147,7 @@ class TiffReader:
         self._file = SharedHandle(file, file.close)
         cache = DecodeCache(CACHE_BYTES)
         self._levels = [
-            EncodedTiles(self.info.slide_id, number, level, self._file, cache, openslide.background)
+            EncodedTiles(info.slide_id, number, level, self._file, cache, background)
             if isinstance(level, TiledLevel)
             else level
             for number, level in enumerate(levels)
@@ -108,7 +169,7 @@ class TiffReader:
             for number, level in enumerate(self._levels)
             if isinstance(level, str)
         ]
-        if others:
+        if others and self._openslide is not None:
             names.append(f"{self._openslide.reader} ({'; '.join(others)})")
         return f"encoded tiles by {', '.join(names)}"
 
@@ -145,6 +206,7 @@ class TiffReader:
         """See :meth:`Slide.read`."""
         stored = self._levels[level]
         if isinstance(stored, str):
+            assert self._openslide is not None  # who reads such levels
             return self._openslide.read(
                 xy_px, level, size_px, out, shrink=shrink, approximate=approximate
             )
@@ -168,7 +230,8 @@ class TiffReader:
     def close(self) -> None:
         """See :meth:`Slide.close`."""
         self._file.close()
-        self._openslide.close()
+        if self._openslide is not None:
+            self._openslide.close()
 
     def __enter__(self) -> Self:
         return self
