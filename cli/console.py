@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from pathgene_rt.cli.terminal import shown, shown_lines
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -33,21 +35,26 @@ class Console:
     def say(self, text: str = "") -> None:
         """A result for a person, on stdout."""
         if not self.json and not self.quiet:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(shown_lines(text) + "\n")
 
     def note(self, text: str) -> None:
-        """What is being done, on stderr."""
+        """What is being done, on stderr, in one line."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(shown(text) + "\n")
 
     def warn(self, text: str) -> None:
         """What the user should know even when quiet, on stderr."""
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"warning: {shown(text)}\n")
 
     def emit(self, document: Any) -> None:
         """The machine-readable result, on stdout, if asked for."""
         if self.json:
-            sys.stdout.write(jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            text = jsonlib.dumps(document, indent=2, ensure_ascii=False)
+            try:
+                text.encode(sys.stdout.encoding or "utf-8")
+            except UnicodeEncodeError:
+                text = jsonlib.dumps(document, indent=2)
+            sys.stdout.write(text + "\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table for a person, on stdout."""
@@ -61,7 +68,7 @@ class Console:
         for column in columns:
             table.add_column(column)
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(shown(cell)) for cell in row))
         # A pipe or a file has no width; tables must not be cut there.
         RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(table)
 
@@ -97,7 +104,7 @@ class Console:
         from rich.progress import Progress as RichProgress
 
         with RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
             TextColumn("{task.fields[rate]}"),
@@ -117,7 +124,7 @@ class _Bar:
     def __init__(self, bars: RichProgress, description: str, total: int | None, unit: str) -> None:
         self._bars = bars
         self._unit = unit
-        self._task = bars.add_task(description, total=total, rate="", unit=unit)
+        self._task = bars.add_task(shown(description), total=total, rate="", unit=unit)
 
     def update(self, done: int, total: int | None = None) -> None:
         task = next(task for task in self._bars.tasks if task.id == self._task)

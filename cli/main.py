@@ -1,9 +1,8 @@
-"""``pathgene-rt``: registers the commands, and turns errors into one line and an exit code."""
+"""``pathgene-rt``: registers the commands. :mod:`~pathgene_rt.cli.entry` runs them."""
 
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Annotated
 
 import typer
@@ -20,14 +19,13 @@ from pathgene_rt.cli.predict import predict
 from pathgene_rt.cli.simulate_scan import simulate_scan
 from pathgene_rt.cli.train import train
 from pathgene_rt.cli.verify import verify
-from pathgene_rt.errors import CancelledError, OutputError, PathGeneError
 
 app = typer.Typer(
     name="pathgene-rt",
     help="Deploys whole-slide pathology models: train, export, build, verify, predict.",
-    epilog="Exit codes: 0 done, 2 usage or output folder, 3 bad input slide, 4 bad bundle or "
-    "checkpoint, 5 engine unavailable or failed, 6 verification failed, 7 some slides of a batch "
-    "failed, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 a fault of pathgene-rt itself, 2 usage or output folder, 3 bad "
+    "input slide, 4 bad bundle or checkpoint, 5 engine unavailable or failed, 6 verification "
+    "failed, 7 some slides of a batch failed, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -59,30 +57,3 @@ for command in (demo, train, extract, export, build, verify, predict, inspect, d
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)
 app.add_typer(capi)
-
-
-def main() -> None:
-    """The console script. Every failure leaves through one of the documented exit codes."""
-    try:
-        app()
-    except PathGeneError as error:
-        _fail(error, str(error), error.exit_code)
-    except SystemExit as stop:
-        if stop.code == CancelledError.exit_code:  # Typer's way of passing Ctrl-C on
-            _fail(stop, "interrupted; what was finished is kept", CancelledError.exit_code)
-        raise
-    except MemoryError as error:
-        _fail(error, "out of memory; use a smaller --batch or fewer --readers", 5)
-    except OSError as error:
-        _fail(error, f"{error.filename or 'file'}: {error.strerror}", OutputError.exit_code)
-
-
-def _fail(error: BaseException, message: str, exit_code: int) -> None:
-    if "--debug" in sys.argv:
-        traceback.print_exception(error)
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    sys.exit(exit_code)
-
-
-if __name__ == "__main__":
-    main()

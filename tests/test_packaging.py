@@ -53,7 +53,7 @@ def test_without_torch_export_says_which_extra(tmp_path: Path) -> None:
 import sys
 sys.modules["torch"] = None
 sys.argv = ["pathgene-rt", "export", "--encoder", "e.pth", "--out", "o.pgrt"]
-from pathgene_rt.cli.main import main
+from pathgene_rt.cli.entry import main
 main()
 """
     finished = run_isolated(code, tmp_path)

@@ -28,7 +28,9 @@ def read_toml(path: Path, config: type[Config]) -> Config:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {reason(error)}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply for a configuration") from error
+    except ValueError as error:  # of the encoding or the syntax
         raise UsageError(f"{path} is no valid TOML: {error}") from error
     try:
         return TypeAdapter(config).validate_python(document)

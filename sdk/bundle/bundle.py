@@ -7,18 +7,16 @@ names, sizes and hashes, before anything is parsed. Model files are data: no pic
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
@@ -155,13 +153,18 @@ class Bundle:
         return rewritten(self.read(name), f"{name} in {self.path}")
 
     def golden(self, name: str) -> dict[str, NDArray[Any]]:
-        """Golden arrays of "encoder" (tiles, features) or of a head (its inputs and outputs)."""
+        """Golden arrays of "encoder" (tiles, features) or of a head (its inputs and outputs).
+
+        Read-only. Raises :class:`BundleError`.
+        """
         file = ENCODER_GOLDEN if name == "encoder" else head_golden(name)
         try:
-            with np.load(io.BytesIO(self.read(file)), allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
-        except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
-            raise BundleError(f"{file} in {self.path} is no array file: {error}") from error
+            return read_arrays(self.read(file))
+        except (ValueError, MemoryError) as error:
+            raise BundleError(
+                f"{file} in {self.path} is no array file ({error or 'out of memory'}); "
+                "export it again"
+            ) from error
 
     def close(self) -> None:
         self._store.close()

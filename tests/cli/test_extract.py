@@ -35,7 +35,7 @@ def fsync(file):
     flush(file)
 
 os.fsync = fsync
-from pathgene_rt.cli.main import main
+from pathgene_rt.cli.entry import main
 main()
 """
 
