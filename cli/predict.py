@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -28,7 +28,7 @@ from pathgene_rt.cli.choices import (
 )
 from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
 from pathgene_rt.errors import UsageError
-from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.options import IO_TIMEOUT_S, Language
 
 
 def predict(
@@ -54,6 +54,10 @@ def predict(
     ] = False,
     heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
     geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
+    html: Annotated[bool, typer.Option(help="Write report.html, to read and print.")] = True,
+    language: Annotated[
+        str, typer.Option(help="In which report.html opens: en or zh; it holds both.")
+    ] = "en",
     budget: BudgetOption = None,
     until_stable: UntilStableOption = None,
     anonymize: Annotated[
@@ -104,6 +108,8 @@ def predict(
         exact=exact,
         heatmaps=heatmaps,
         geojson=geojson,
+        html=html,
+        language=cast(Language, language),
         features=features,
         resume=resume,
         budget=limits,

@@ -16,6 +16,9 @@ DEFAULT_IN_FLIGHT = 2
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8")
+Language = Literal["en", "zh"]
+"""Of pages: English, simplified Chinese."""
+
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 HardwareCompatible = Literal["none", "ampere_plus"]
@@ -212,9 +215,10 @@ class PredictOptions:
     TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
     how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
     fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels differ, which are
-    otherwise used where they pass their checks (``decode_trials.py``). ``features`` writes them to
-    a file, row by row as they come; ``resume`` takes over those that a killed run of the same kind
-    left. ``budget`` may end a slide before its last tile: its report is then partial. ``anonymize``
+    otherwise used where they pass their checks. ``html`` writes a page to read, which opens in
+    ``language`` and holds all. ``features`` writes them to a file, row by row as they come;
+    ``resume`` takes over those that a killed run of the same kind left. ``budget`` may end a slide
+    before its last tile: its report is then partial. ``anonymize``
     replaces the slide id in every output by a hash.
     """
 
@@ -227,6 +231,8 @@ class PredictOptions:
     exact: bool = False
     heatmaps: bool = True
     geojson: bool = True
+    html: bool = True
+    language: Language = "en"
     features: bool = False
     resume: bool = False
     budget: Budget = field(default_factory=Budget)
@@ -237,6 +243,8 @@ class PredictOptions:
         checked_mpp("--mpp-override", self.mpp_override)
         if self.mpp is not None and self.mpp_override is not None:
             raise UsageError("--mpp and --mpp-override exclude each other; give one")
+        if self.language not in ("en", "zh"):
+            raise UsageError(f"language {self.language!r} is unknown; choose en or zh")
         if not 0 <= self.readers <= 256:
             raise UsageError(f"readers {self.readers} is out of range; choose 0 (auto) to 256")
         if not 0.1 <= self.io_timeout_s <= 86_400:

@@ -22,6 +22,7 @@ from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
+from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import needs_overview, write_report
@@ -111,7 +112,15 @@ class Predictor:
                 predictions, attention = self.predict_bag(encoded.bag)
                 if run is not None and partial is not None:
                     predictions = run.with_intervals(predictions, encoded.bag)
-            report = assemble_report(self, _facts(work, encoded), predictions, attention, partial)
+            evidence = {}
+            if options.html:
+                with work.timed("evidence"):
+                    evidence = gather_evidence(
+                        self.bundle.heads, self.heads.run, encoded.bag, predictions, attention
+                    )
+            report = assemble_report(
+                self, _facts(work, encoded), predictions, attention, partial, evidence
+            )
             if out is None:
                 return report
             overview = work.overview() if needs_overview(report, options) else None
@@ -123,6 +132,9 @@ class Predictor:
                 encoded.bag,
                 options,
                 save_features=encoded.write_features,
+                read_tiles=lambda rows: work.read_tiles(
+                    encoded.bag.xy[rows], self.bundle.preprocess.reduction
+                ),
             )
             encoded.discard_journal()
             return written

@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pathgene_rt.bundle.spec import Preprocess
-from pathgene_rt.geometry import TileGrid, UInt8Array
+from pathgene_rt.bundle.spec import Preprocess, Reduction
+from pathgene_rt.errors import TileDecodeError
+from pathgene_rt.geometry import Int32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.slides import Slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.watched_slide import open_watched
 from pathgene_rt.tiles.external_coords import grid_from_coords
-from pathgene_rt.tiles.grid import plan_grid
+from pathgene_rt.tiles.grid import plan_grid, read_tile
 from pathgene_rt.tiles.tissue import find_tissue
 
 _HEATMAP_PX, _OVERVIEW_PX = 1200, 1600
@@ -53,6 +54,16 @@ class PreparedSlide:
         info = self.slide.info
         mpp = slide_mpp(info) * max(1.0, max(info.size_px) / _OVERVIEW_PX)
         return self.slide.overview(mpp).rgb
+
+    def read_tiles(self, xy: Int32Array, reduction: Reduction) -> UInt8Array:
+        """Pixels uint8 [n, p, p, 3] of the tiles at level-0 corners ``xy`` int32 [n, 2], as the
+        encoder saw them; white where they are damaged. Raises SlideReadError."""
+        side = self.grid.tile_px
+        tiles = np.full((len(xy), side, side, 3), 255, dtype=np.uint8)
+        for tile, (x, y) in zip(tiles, xy.tolist(), strict=True):
+            with suppress(TileDecodeError):
+                read_tile(self.slide, self.grid, (x, y), reduction, tile)
+        return tiles
 
 
 @contextmanager

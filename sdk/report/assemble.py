@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from pathgene_rt.bundle.bundle import Bundle
@@ -12,6 +13,7 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
+from pathgene_rt.report.evidence import HeadEvidence
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.encoder_service import EncodeStats
@@ -76,6 +78,7 @@ def assemble_report(
     predictions: tuple[Prediction, ...],
     attention: Mapping[str, Float32Array],
     partial: Partial | None = None,
+    evidence: Mapping[str, HeadEvidence] = MappingProxyType({}),
 ) -> Report:
     """The report of a slide that was predicted as :class:`Report` says."""
     grid, stats = slide.grid, slide.stats
@@ -107,4 +110,5 @@ def assemble_report(
             *model.engine_warnings,
         ),
         partial=partial,
+        evidence=evidence,
     )

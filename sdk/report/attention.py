@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pathgene_rt.errors import EngineError
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Prediction
-from pathgene_rt.report.report import Report
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,6 @@ class ShownAttention:
     attention: Float32Array
     ranks: Float32Array
     branches: int
-
-
-def shown_of(report: Report) -> tuple[ShownAttention, ...]:
-    """Of each head that gave attention, in the order of the predictions. Raises EngineError if a
-    value is not finite.
-    """
-    given = [one for one in report.predictions if one.head in report.attention]
-    shown = []
-    for prediction in given:
-        attention = report.attention[prediction.head]
-        values = shown_attention(attention, prediction)
-        ranks = percentile_ranks(values)
-        shown.append(ShownAttention(prediction, values, ranks, attention.shape[1]))
-    return tuple(shown)
 
 
 def shown_attention(attention: Float32Array, prediction: Prediction) -> Float32Array:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.options import PredictOptions
-from pathgene_rt.report.attention import ShownAttention
+from pathgene_rt.geometry import Int64Array, SlideInfo, UInt8Array
+from pathgene_rt.options import Language, PredictOptions
+from pathgene_rt.report.attention import ShownAttention, percentile_ranks, shown_attention
 from pathgene_rt.report.report import Report
+
+ReadTiles = Callable[[Int64Array], UInt8Array]
+"""Pixels uint8 [m, p, p, 3] of the tiles in rows int64 [m] of a bag. Raises SlideReadError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,9 @@ class ReportContents:
 
     ``shown`` has the attention of each head that gave some, in the order of the predictions.
     ``overview`` uint8 [h, w, 3] shows the whole slide, None: nothing is drawn on one.
-    ``save_features`` writes the bag's file where its rows are on the disk already.
+    ``save_features`` writes the bag's file where its rows are on the disk already. ``read_tiles``
+    gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
+    ``language`` is the one that pages open in.
     """
 
     report: Report
@@ -29,6 +34,8 @@ class ReportContents:
     overview: UInt8Array | None
     shown: tuple[ShownAttention, ...]
     save_features: Callable[[Path], None] | None = None
+    read_tiles: ReadTiles | None = None
+    language: Language = "en"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +70,17 @@ class ReportWriter(Protocol):
 
         Raises OutputError.
         """
+
+
+def shown_of(report: Report) -> tuple[ShownAttention, ...]:
+    """Of each head that gave attention, in the order of the predictions. Raises EngineError if a
+    value is not finite.
+    """
+    given = [one for one in report.predictions if one.head in report.attention]
+    shown = []
+    for prediction in given:
+        attention = report.attention[prediction.head]
+        values = shown_attention(attention, prediction)
+        ranks = percentile_ranks(values)
+        shown.append(ShownAttention(prediction, values, ranks, attention.shape[1]))
+    return tuple(shown)

@@ -6,6 +6,7 @@ other files, so a folder with a report is complete. No path of the slide is in i
 
 from __future__ import annotations
 
+import html
 import math
 import platform
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from typing import Any
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
+from pathgene_rt.options import Language
+from pathgene_rt.report.evidence import HeadEvidence
+from pathgene_rt.report.page import report_page
 
 __all__ = ["Prediction", "Provenance", "Report", "make_prediction", "software_versions"]
 
@@ -108,7 +112,8 @@ class Report:
     quality, units in their names. ``created`` is ISO 8601, UTC. ``files`` are the names of files
     beside ``report.json`` by what they are; empty as long as nothing was written. ``partial`` is
     None where every tile was seen; otherwise predictions have intervals, and attention, heatmaps
-    and features are of the tiles that were seen.
+    and features are of the tiles that were seen. ``evidence`` by head is what the answers of heads
+    with attention rest on.
     """
 
     slide_id: str
@@ -121,6 +126,7 @@ class Report:
     created: str = field(default_factory=utc_now)
     files: Mapping[str, str] = field(default_factory=dict)
     partial: Partial | None = None
+    evidence: Mapping[str, HeadEvidence] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,6 +139,7 @@ class Report:
                 "intended_use": self.intended_use,
                 "partial": None if self.partial is None else asdict(self.partial),
                 "predictions": [prediction.to_dict() for prediction in self.predictions],
+                "evidence": {head: found.to_dict() for head, found in self.evidence.items()},
                 "quality": dict(self.quality),
                 "provenance": self.provenance.to_dict(),
                 "warnings": list(self.warnings),
@@ -140,6 +147,16 @@ class Report:
             }
         )
         return document
+
+    def to_html(self, language: Language = "en") -> str:
+        """The page of the report's figures, without pictures: those need the slide and are in the
+        ``report.html`` that :func:`~pathgene_rt.report.writer.write_report` makes."""
+        return report_page(self.to_dict(), language=language)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page in a frame of its own, so that its style stays there."""
+        page = html.escape(self.to_html(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:40rem;border:0"></iframe>'
 
 
 def without_nan(value: Any) -> Any:

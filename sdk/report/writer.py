@@ -12,11 +12,11 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import reason, writable_folder
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.report.attention import shown_of
-from pathgene_rt.report.contents import ReportContents, ReportWriter
+from pathgene_rt.report.contents import ReadTiles, ReportContents, ReportWriter, shown_of
 from pathgene_rt.report.features_file import FeaturesWriter
 from pathgene_rt.report.geojson import GeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
+from pathgene_rt.report.html_file import HtmlWriter
 from pathgene_rt.report.json_file import JsonWriter
 from pathgene_rt.report.report import Report
 
@@ -24,6 +24,7 @@ WRITERS: tuple[ReportWriter, ...] = (
     FeaturesWriter(),
     HeatmapWriter(),
     GeoJsonWriter(),
+    HtmlWriter(),
     JsonWriter(),
 )
 """In the order in which they write. The report comes last: without it the folder is not done."""
@@ -42,6 +43,7 @@ def write_report(
     bag: FeatureBag,
     options: PredictOptions,
     save_features: Callable[[Path], None] | None = None,
+    read_tiles: ReadTiles | None = None,
 ) -> Report:
     """Write the files that ``options`` ask for, last of all ``report.json``.
 
@@ -58,6 +60,8 @@ def write_report(
         overview=overview,
         shown=shown_of(report),
         save_features=save_features,
+        read_tiles=read_tiles,
+        language=options.language,
     )
     writable_folder(folder)
     _remove_older(folder)

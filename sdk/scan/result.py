@@ -13,6 +13,7 @@ from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
+from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -62,6 +63,10 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
     """Run the heads; ``seconds`` are those of the stages before. Raises BagError, EngineError."""
     with timed(seconds, "heads"):
         predictions, attention = model.predict_bag(slide.bag)
+    with timed(seconds, "evidence"):
+        evidence = gather_evidence(
+            model.bundle.heads, model.heads.run, slide.bag, predictions, attention
+        )
     facts = EncodedFacts(
         slide_id=slide.info.slide_id,
         info=slide.info,
@@ -74,7 +79,9 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
         seconds=seconds,
         warnings=_missing(slide),
     )
-    return ScanResult(assemble_report(model, facts, predictions, attention), slide)
+    return ScanResult(
+        assemble_report(model, facts, predictions, attention, evidence=evidence), slide
+    )
 
 
 def _missing(slide: ScannedSlide) -> tuple[str, ...]:

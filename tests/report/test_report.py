@@ -21,8 +21,7 @@ from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report import geojson, heatmap_files, json_file, writer
-from pathgene_rt.report.attention import shown_of
-from pathgene_rt.report.contents import ReportContents, Written
+from pathgene_rt.report.contents import ReportContents, Written, shown_of
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.report.stored import is_complete_report
@@ -97,6 +96,7 @@ def test_the_layout_of_schema_version_2(tmp_path: Path) -> None:
         "intended_use",
         "partial",
         "predictions",
+        "evidence",
         "quality",
         "provenance",
         "warnings",
@@ -153,6 +153,7 @@ def test_files_and_what_is_in_them(tmp_path: Path) -> None:
         "heatmap egfr": "heatmap_egfr.png",
         "heatmap tp53": "heatmap_tp53.png",
         "geojson": "attention.geojson",
+        "html": "report.html",
     }
     assert read(tmp_path) == written.to_dict()
     assert {path.name for path in tmp_path.iterdir()} == {*written.files.values(), "report.json"}
@@ -175,13 +176,13 @@ def test_tiles_of_a_canvas_with_bounds_are_where_qupath_looks(tmp_path: Path) ->
 
 def test_options_leave_out_pictures_and_tiles(tmp_path: Path) -> None:
     written = write(tmp_path, options=PredictOptions(heatmaps=False, geojson=False))
-    assert dict(written.files) == {}
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert dict(written.files) == {"html": "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json"}
 
 
 def test_heads_without_attention_have_no_picture(tmp_path: Path) -> None:
     written = write(tmp_path, make_report(attention={}))
-    assert dict(written.files) == {}
+    assert dict(written.files) == {"html": "report.html"}
     assert len(read(tmp_path)["predictions"]) == 2
 
 
@@ -239,7 +240,7 @@ def test_nothing_of_an_older_run_is_left_beside_a_new_report(tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("a user's own")
     write(tmp_path, make_report("alk"), PredictOptions(geojson=False))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.json", "heatmap_alk.png", "notes.txt"}
+    assert names == {"report.json", "report.html", "heatmap_alk.png", "notes.txt"}
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_another_kind_of_file_is_a_class_and_an_entry_of_the_list(
 
     monkeypatch.setattr(writer, "WRITERS", (LineWriter(), *writer.WRITERS))
     (tmp_path / "line_0.txt").write_text("of an older run")
-    options = PredictOptions(heatmaps=False, geojson=False)
+    options = PredictOptions(heatmaps=False, geojson=False, html=False)
     assert writer.needs_overview(make_report(), options)
     written = write(tmp_path, options=options)
     assert {path.name for path in tmp_path.iterdir()} == {"line_1.txt", "report.json"}

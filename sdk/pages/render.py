@@ -1,0 +1,79 @@
+"""Pages from templates: Jinja2 with every value escaped, texts in every language at once.
+
+A page carries all languages and shows one, so that a reader can change it without the program that
+made it: :func:`both` writes a text once a language, and base.css hides those that are not chosen.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from pathgene_rt.pages.style import base_css
+from pathgene_rt.pages.texts import HTML_LANG, LANGUAGES, Texts
+
+
+def render(template: str, /, **values: Any) -> str:
+    """The page that ``template`` (a file name in ``templates/``) makes of ``values``. In it
+    ``both("table.name", ...)`` is a text in all languages, ``base_css`` the shared style.
+
+    A value that is missing raises: a page with a hole must fail in its tests.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def both(key: str, /, **values: object) -> Markup:
+    """The text of ``key`` in every language, each marked with its own; values are escaped. A value
+    that is a Texts-callable (see :func:`word`) is translated, too."""
+    parts = []
+    for language in LANGUAGES:
+        texts = Texts(language)
+        translated = {
+            name: texts.word(value.text) if isinstance(value, Word) else value
+            for name, value in values.items()
+        }
+        parts.append(_span(language, texts(key, **translated)))
+    return Markup("").join(parts)
+
+
+class Word:
+    """A word of a bundle (a class, a call), to be shown in each language's usual form."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def word(text: str) -> Markup:
+    """A class or call in every language."""
+    return Markup("").join(_span(language, Texts(language).word(text)) for language in LANGUAGES)
+
+
+def _span(language: str, text: str) -> Markup:
+    return Markup('<span lang="{}">{}</span>').format(HTML_LANG[language], text)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        both=both,
+        word=word,
+        Word=Word,
+        has_text=Texts(LANGUAGES[0]).__contains__,
+        base_css=Markup(base_css()),
+    )
+    return environment
+
+
+def _source(name: str) -> str:
+    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,169 @@
+"""``report.html``: one file that needs nothing else, to read on any screen and to print.
+
+Made of the document of ``report.json`` and of pictures, so that it can be made again from a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pathgene_rt.pages.render import render
+from pathgene_rt.report.heatmap import colour_table, scale_bar_um
+from pathgene_rt.report.page_pictures import AttentionLayer, PagePictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileFigure:
+    """A tile of the gallery, its place on the slide's picture in shares 0..1 of its sides."""
+
+    anchor: str
+    picture: str | None
+    xy: tuple[int, int]
+    alone: float
+    left: float
+    top: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSection:
+    """What the page shows of one head: ``stated`` is the class whose probability stands on the
+    scale, the one that a threshold is on."""
+
+    anchor: str
+    prediction: Mapping[str, Any]
+    stated: str
+    probability: float
+    interval: tuple[float, float] | None
+    about: str
+    layers: tuple[AttentionLayer, ...]
+    tiles_for: tuple[TileFigure, ...]
+    tiles_against: tuple[TileFigure, ...]
+    evidence: Mapping[str, Any] | None
+
+    @property
+    def plain(self) -> str:
+        """The key of the paragraph in plain words: it depends on what is predicted."""
+        kind = str(self.prediction["task"])
+        known = kind in ("mutation", "subtype", "exon", "tmb")
+        gene = "" if self.prediction["gene"] else "_no_gene"
+        return (
+            f"report.plain_{kind}{gene if kind == 'mutation' else ''}"
+            if known
+            else ("report.plain_other")
+        )
+
+
+def report_page(
+    document: Mapping[str, Any], *, pictures: PagePictures | None = None, language: str = "en"
+) -> str:
+    """The page for ``document``, that of :meth:`~pathgene_rt.report.report.Report.to_dict`.
+
+    It opens in ``language`` ("en" or "zh") and holds both; figures only without ``pictures``.
+    """
+    provenance = document["provenance"]
+    tile_um = provenance["tiles"]["tile_px"] * provenance["tiles"]["mpp"]
+    bar_um = scale_bar_um(tile_um / 2)
+    heads = [
+        _section(number, prediction, document, pictures)
+        for number, prediction in enumerate(document["predictions"], 1)
+    ]
+    return render(
+        "report.html.j2",
+        document=document,
+        provenance=provenance,
+        heads=heads,
+        mapped=[head for head in heads if head.layers],
+        pictures=pictures,
+        language=language,
+        tile_um=tile_um,
+        bar_um=bar_um,
+        bar_share=bar_um / tile_um,
+        slide_bar=_slide_bar(provenance["slide"]["mpp"], pictures),
+        gradient=_gradient(),
+        quality=_quality(document["quality"]),
+    )
+
+
+def _section(
+    number: int,
+    prediction: Mapping[str, Any],
+    document: Mapping[str, Any],
+    pictures: PagePictures | None,
+) -> HeadSection:
+    name, classes = prediction["head"], prediction["classes"]
+    evidence = document.get("evidence", {}).get(name)
+    likeliest = max(
+        prediction["called"] or range(len(classes)),
+        key=lambda place: prediction["probabilities"][place],
+    )
+    stated = len(classes) - 1 if len(classes) == 2 else likeliest
+    interval = prediction["interval"]
+    anchor = f"head{number}"
+    figures = _tiles(anchor, evidence, name, pictures)
+    count_for = len(evidence["tiles_for"]) if evidence else 0
+    return HeadSection(
+        anchor=anchor,
+        prediction=prediction,
+        stated=classes[stated],
+        probability=prediction["probabilities"][stated],
+        interval=tuple(interval[stated]) if interval else None,
+        about=classes[evidence["class"] if evidence else likeliest],
+        layers=pictures.layers.get(name, ()) if pictures else (),
+        tiles_for=figures[:count_for],
+        tiles_against=figures[count_for:],
+        evidence=evidence,
+    )
+
+
+def _tiles(
+    anchor: str, evidence: Mapping[str, Any] | None, name: str, pictures: PagePictures | None
+) -> tuple[TileFigure, ...]:
+    if evidence is None or pictures is None:
+        return ()
+    tiles = [*evidence["tiles_for"], *evidence["tiles_against"]]
+    shown = pictures.tiles.get(name) or (None,) * len(tiles)
+    width, height = pictures.size_px
+    return tuple(
+        TileFigure(
+            anchor=f"{anchor}-tile{number}",
+            picture=picture,
+            xy=(tile["xy"][0], tile["xy"][1]),
+            alone=tile["probability_alone"],
+            left=tile["xy"][0] / width,
+            top=tile["xy"][1] / height,
+        )
+        for number, (tile, picture) in enumerate(zip(tiles, shown, strict=True), 1)
+    )
+
+
+def _slide_bar(mpp: float, pictures: PagePictures | None) -> tuple[float, float] | None:
+    """(micrometres, share of the picture's width) of the scale bar on the slide's picture."""
+    if pictures is None:
+        return None
+    wide_um = pictures.size_px[0] * mpp
+    bar_um = scale_bar_um(wide_um / 4)
+    return bar_um, bar_um / wide_um
+
+
+def _gradient() -> str:
+    """The colours of attention as a CSS gradient."""
+    stops = colour_table()[:: 255 // 15]
+    return ", ".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in stops.tolist())
+
+
+_UNITS = {"_mm2": "area_mm2", "_share": "percent", "mpp": "per_pixel"}
+
+
+def _quality(quality: Mapping[str, float | None]) -> list[tuple[str, str, str]]:
+    """(name, key of the text with the unit, number) of each figure, in the report's order."""
+    rows = []
+    for name, value in quality.items():
+        unit = next((key for ending, key in _UNITS.items() if name.endswith(ending)), "plain")
+        if value is None:
+            rows.append((name, "common.unknown", ""))
+            continue
+        number = value * 100 if unit == "percent" else value
+        rows.append((name, f"common.{unit}", f"{number:.4g}"))
+    return rows

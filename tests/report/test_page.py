@@ -1,0 +1,180 @@
+"""``report.html``: what it says, that it needs nothing else, and is whole in both languages."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.heads.prediction import Partial
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.report.evidence import Faithfulness, HeadEvidence, Support, TileEvidence
+from pathgene_rt.report.heatmap import colour_table
+from pathgene_rt.report.html_file import HTML_FILE
+from pathgene_rt.report.page_pictures import attention_layers
+from pathgene_rt.report.writer import write_report
+from tests.report.test_report import BAG, INFO, OVERVIEW, TILES, make_report, predicted
+
+EVIDENCE = HeadEvidence(
+    shown_class=1,
+    tried=TILES,
+    tiles_for=(TileEvidence(row=5, xy=(1024, 512), alone=0.91),),
+    tiles_against=(TileEvidence(row=2, xy=(1024, 0), alone=0.12),),
+    faithfulness=Faithfulness(
+        removed=3,
+        whole=Support(probability=0.87, log_odds=1.9),
+        without_top=Support(probability=0.41, log_odds=-0.4),
+        without_random=Support(probability=0.86, log_odds=1.8),
+    ),
+)
+
+
+class Page(HTMLParser):
+    """The addresses a page names, its ids and the texts by language."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.lang: list[str | None] = []
+        self.texts: dict[str | None, list[str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs) -> None:
+        given = dict(attrs)
+        self.addresses += [given[name] for name in ("src", "href") if given.get(name)]
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "span":
+            self.lang.append(given.get("lang"))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self.lang.pop()
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.setdefault(self.lang[-1] if self.lang else None, []).append(data.strip())
+
+
+def grey_tiles(rows: np.ndarray) -> np.ndarray:
+    """As bright as their row says."""
+    return np.broadcast_to(
+        (20 * rows).astype(np.uint8)[:, None, None, None], (len(rows), 64, 64, 3)
+    )
+
+
+def written(folder: Path, report=None, **options) -> str:
+    report = report or make_report(evidence={"egfr": EVIDENCE})
+    write_report(
+        report,
+        folder,
+        OVERVIEW,
+        INFO,
+        BAG,
+        PredictOptions(**options),
+        read_tiles=grey_tiles,
+    )
+    return (folder / HTML_FILE).read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    page = Page(written(tmp_path))
+    assert page.addresses
+    assert all(re.match(r"data:image/(png|jpeg);base64,|#", address) for address in page.addresses)
+    assert len(page.ids) == len(set(page.ids))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+
+
+def test_it_says_what_the_report_says_in_both_languages(tmp_path: Path) -> None:
+    page = Page(written(tmp_path))
+    english, chinese = (" ".join(page.texts[lang]) for lang in ("en", "zh-Hans"))
+    assert len(page.texts["en"]) == len(page.texts["zh-Hans"])
+    for said in ("mutated", "0.87", "0.41", "0.86", "alone: 0.91", "alone: 0.12"):
+        assert said in english
+    assert "The attended tiles matter to this answer." in english
+    for said in ("突变型", "0.87", "0.41", "单独：0.91"):
+        assert said in chinese
+    assert "被关注的图块对该判读确有影响。" in chinese
+    assert not re.search(r"\{\w+\}", english + chinese)
+
+
+def test_tiles_are_those_of_the_evidence(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    tiles = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="x (\d+), y (\d+)"', text)
+    assert [(x, y) for _, x, y in tiles] == [("1024", "512"), ("1024", "0")]
+    for (data, _, _), row in zip(tiles, (5, 2), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert abs(int(pixels[32, 32, 0]) - 20 * row) <= 2
+
+
+def test_a_layer_has_the_colour_of_each_tiles_rank() -> None:
+    attention = np.arange(TILES, dtype=np.float32)[::-1, None]
+    (layer,) = attention_layers(BAG, predicted("egfr"), attention)
+    data = layer.picture.partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    assert picture.shape == (2, 3, 4)
+    ranks = (np.arange(TILES)[::-1] + 0.5) / TILES * 100
+    expected = colour_table()[np.rint(ranks * 2.55).astype(int)]
+    np.testing.assert_array_equal(picture[..., :3].reshape(-1, 3), expected)
+    per_class = attention_layers(BAG, predicted("egfr"), np.hstack([attention, attention]))
+    assert [one.about for one in per_class] == ["wild type", "mutated"]
+
+
+def test_warnings_and_what_is_partial_stand_before_the_results(tmp_path: Path) -> None:
+    partial = Partial(tiles_done=3, tiles_total=6, why="the budget of 3 tiles is used up")
+    interval = ((0.05, 0.30), (0.70, 0.95))
+    predictions = (replace(predicted("egfr"), interval=interval),)
+    report = make_report("egfr", warnings=("<b>blurred</b>",), partial=partial)
+    text = written(tmp_path, replace(report, predictions=predictions))
+    results = text.index('id="results"')
+    assert text.index("&lt;b&gt;blurred&lt;/b&gt;") < results
+    assert text.index("the budget of 3 tiles is used up") < results
+    assert "between 0.70 and 0.95" in text
+    assert "<b>blurred" not in text
+
+
+def test_a_map_that_explains_nothing_says_so(tmp_path: Path) -> None:
+    same = Support(probability=0.87, log_odds=1.9)
+    faithful = Faithfulness(removed=3, whole=same, without_top=same, without_random=same)
+    evidence = {"egfr": replace(EVIDENCE, faithfulness=faithful)}
+    text = written(tmp_path, make_report(evidence=evidence))
+    assert "The attention map does not explain this answer" in text
+    assert "The attended tiles matter" not in text
+
+
+def test_without_pictures_there_are_figures(tmp_path: Path) -> None:
+    report = make_report(evidence={"egfr": EVIDENCE})
+    page = Page(report.to_html("zh"))
+    assert not page.addresses
+    assert 'data-language="zh"' in report.to_html("zh")
+    assert "srcdoc=" in report._repr_html_()
+    write_report(report, tmp_path, None, INFO, BAG, PredictOptions())
+    assert (tmp_path / HTML_FILE).is_file()
+
+
+def test_language_and_whether_it_is_written_are_options(tmp_path: Path) -> None:
+    assert '<html lang="zh-Hans" data-language="zh">' in written(tmp_path / "zh", language="zh")
+    report = write_report(
+        make_report(), tmp_path / "none", OVERVIEW, INFO, BAG, PredictOptions(html=False)
+    )
+    assert not (tmp_path / "none" / HTML_FILE).exists()
+    assert "html" not in report.files
+    with pytest.raises(UsageError, match="language 'fr' is unknown; choose en or zh"):
+        PredictOptions(language="fr")  # type: ignore[arg-type]
+
+
+def test_several_classes_and_names_with_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    classes = ("<script>a</script>", "19del", "L858R")
+    report = replace(make_report("exon"), predictions=(predicted("exon", classes),))
+    text = written(tmp_path, replace(report, attention={}))
+    assert "<script>a" not in text
+    assert "&lt;script&gt;a&lt;/script&gt;" in text
+    assert "L858R" in text
