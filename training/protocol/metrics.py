@@ -3,6 +3,9 @@
 Every figure is computed with a weight a slide: ones for the figure itself, how often the slide's
 case was drawn for its bootstrap interval. Of two exclusive classes the figures are those of the
 last; of more, and where a slide may have several, they are the mean of each class against the rest.
+
+The areas are scikit-learn's to 1e-15, which tests hold; it takes one draw at a time, 200 times as
+long for a bootstrap of 300 slides.
 """
 
 from __future__ import annotations
