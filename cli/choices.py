@@ -46,7 +46,9 @@ PrecisionOption = Annotated[
     PrecisionChoice,
     typer.Option(help="auto is what `build` found fastest within the limits, else float32."),
 ]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of the engine; 0 means all cores.")]
+ThreadsOption = Annotated[
+    int, typer.Option(help="Threads of the engine; 0: all cores that this process may use.")
+]
 BatchOption = Annotated[
     int, typer.Option(help="Tiles an encoder call takes; 0: as `build` measured.")
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from packaging.requirements import Requirement
 from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.known_backends import BACKENDS
-from pathgene_rt.engines.machine import cpu_features, cpu_name
+from pathgene_rt.engines.machine import cpu_features, cpu_name, usable_cpus
 from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import EngineUnavailableError
 
@@ -92,7 +91,7 @@ def diagnose(cache_dir: Path | None) -> Diagnosis:
     return Diagnosis(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         cpu=cpu_name(),
-        cpus=os.cpu_count() or 1,
+        cpus=usable_cpus(),
         cpu_features=cpu_features(),
         bfloat16=any("bfloat16" in found.precisions for found in engines.values()),
         engines=engines,

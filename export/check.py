@@ -150,7 +150,8 @@ def difference(output: str, actual: Array, expected: Array) -> float:
 
 def open_graph(model: bytes | Path) -> Run:
     """``model``, or the file of one, in ONNX Runtime on the CPU in float32."""
-    import onnxruntime
+    import pathgene_rt.engines.onnxruntime  # noqa: F401 - first, it turns telemetry off
+    import onnxruntime  # isort: skip
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -125,11 +125,12 @@ class EngineOptions:
     """How graphs are run.
 
     ``backend`` is a registry name or "auto"; ``precision`` "auto" is what `build` found fastest
-    within the limits on this machine, else float32. ``threads`` 0 means all cores. ``batch`` is the
-    number of tiles an encoder call takes, ``in_flight`` the number of calls at once; 0 is what
-    `build` found fastest here, else what suits the engine. ``cache_dir`` None turns the engine
-    cache off; ``cache_limit_bytes`` is what engines kept there may take, older ones go.
-    ``tensorrt`` None: as `build` was told for this bundle, else the defaults.
+    within the limits on this machine, else float32. ``threads`` 0 means all cores that this
+    process may use (affinity, control group). ``batch`` is the number of tiles an encoder call
+    takes, ``in_flight`` the number of calls at once; 0 is what `build` found fastest here, else
+    what suits the engine. ``cache_dir`` None turns the engine cache off; ``cache_limit_bytes`` is
+    what engines kept there may take, older ones go. ``tensorrt`` None: as `build` was told for this
+    bundle, else the defaults.
     """
 
     backend: str = "auto"

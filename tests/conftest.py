@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import pathgene_rt.engines.onnxruntime  # noqa: F401 - before any test imports the library itself
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

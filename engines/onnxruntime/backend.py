@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import Availability, ProgressCallback, available
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.engine import Engine, EngineInfo
-from pathgene_rt.engines.machine import cpu_name
+from pathgene_rt.engines.machine import cpu_name, usable_cpus
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner, native_errors, open_session
 from pathgene_rt.errors import EngineError
 from pathgene_rt.options import EngineOptions, Precision
@@ -49,7 +48,7 @@ class OnnxRuntimeBackend:
         progress: ProgressCallback | None = None,  # noqa: ARG002 - compiles in a second
     ) -> Engine:
         found = available(self, precision)
-        threads = options.threads or os.cpu_count() or 1
+        threads = options.threads or usable_cpus()
         session = open_session(model, threads, keep_memory=spec.preprocess is not None)
         info = EngineInfo(NAME, found.version, found.devices[0], precision, threads)
         return OnnxRuntimeRunner(session, spec, info, options.in_flight)

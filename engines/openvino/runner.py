@@ -13,6 +13,7 @@ import numpy as np
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.engine import Array, EngineInfo
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.openvino.exact_pixels import keep_pixels_exact
 from pathgene_rt.engines.runner_base import BusySpan, RunnerBase
 from pathgene_rt.errors import EngineError, PathGeneError
@@ -89,9 +90,16 @@ def _settings(spec: ModelSpec, options: EngineOptions, computed_in: str) -> dict
     else:
         # Of 5,000 shapes by default, so of every bag: it is for shapes that come again.
         settings |= {"PERFORMANCE_HINT": "LATENCY", "CPU_RUNTIME_CACHE_CAPACITY": 0}
-    if options.threads:
-        settings["INFERENCE_NUM_THREADS"] = options.threads
+    if threads := options.threads or _fewer_than_all():
+        settings["INFERENCE_NUM_THREADS"] = threads
     return settings
+
+
+def _fewer_than_all() -> int:
+    """How many processors this process may use where it may not use all: OpenVINO looks at the
+    machine. Otherwise 0, for its own choice among the machine's kinds of cores."""
+    usable = usable_cpus()
+    return 0 if usable == os.cpu_count() else usable
 
 
 def threads_of(compiled: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.engine import Engine
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.registry import EngineFactory, choose
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.options import EngineOptions
@@ -84,7 +84,7 @@ def _in_flights(on_gpu: bool) -> Iterator[int]:
 
     A card computes one call after the other: more of them bridge delays of the computer.
     """
-    cores = os.cpu_count() or 2
+    cores = usable_cpus()
     yield from (
         (2, 4) if on_gpu else sorted({max(2, n) for n in (2, cores // 4, cores // 2, cores)})
     )

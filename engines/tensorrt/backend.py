@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB, batches_to_try, largest_batch
 from pathgene_rt.engines.cuda.open_device import device_package, open_device
 from pathgene_rt.engines.engine import Engine, EngineInfo
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE
@@ -137,7 +137,7 @@ def _wanted(
         profiles=profiles_for(spec, most),
         options=chosen,
         workspace=chosen.workspace_mb * MB or min(gpu.memory_total // 4, _MOST_WORKSPACE),
-        threads=options.threads or os.cpu_count() or 1,
+        threads=options.threads or usable_cpus(),
         current=partial(device.current, f"build {spec.name}"),
     )
 

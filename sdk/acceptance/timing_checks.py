@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from pathgene_rt.acceptance.workbench import Check, Finding, NotRunError, Workbench
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.qualify.tuning import measure_rate
 from pathgene_rt.extraction.prepare import PreparedSlide, prepared
 from pathgene_rt.heads.panel import HeadPanel
@@ -31,7 +31,7 @@ def decode_on_cpu(bench: Workbench) -> Finding:
         side = work.grid.tile_px
         read_tile(work.slide, work.grid, xy, reduction, np.empty((side, side, 3), np.uint8))
 
-    for threads in sorted({1, os.cpu_count() or 1}):
+    for threads in sorted({1, usable_cpus()}):
         # Opened each time, and no pass before: what was decoded is kept for a while.
         with _opened(bench) as work, ThreadPoolExecutor(threads) as pool:
             corners = [(int(x), int(y)) for x, y in work.grid.xy]

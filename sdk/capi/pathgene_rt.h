@@ -92,7 +92,7 @@ typedef void (*pgrt_progress_callback)(void *user, uint64_t encoded, uint64_t kn
 
 typedef struct pgrt_open_options {
     uint32_t struct_size;
-    uint32_t threads;      /* of the encoder; 0: all cores */
+    uint32_t threads;      /* of the encoder; 0: all cores it may use */
     uint32_t batch;        /* tiles an encoder call takes; 0: the library's choice */
     uint32_t reserved;     /* 0 */
     const char *engine;    /* "openvino", "onnxruntime"; NULL: the best that is there */

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import Protocol, Self
 
 from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
@@ -149,4 +149,4 @@ class TileReader:
 
 def default_readers() -> int:
     """Two, so that one decodes while another waits for the disk; more where there are cores."""
-    return max(2, min(8, (os.cpu_count() or 2) // 2))
+    return max(2, min(8, usable_cpus() // 2))
