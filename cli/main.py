@@ -19,6 +19,7 @@ from pathgene_rt.cli.predict import predict
 from pathgene_rt.cli.simulate_scan import simulate_scan
 from pathgene_rt.cli.train import train
 from pathgene_rt.cli.verify import verify
+from pathgene_rt.cli.view import view
 
 app = typer.Typer(
     name="pathgene-rt",
@@ -52,7 +53,7 @@ def _options(
     """Deploys whole-slide pathology models: train, export, build, verify, predict."""
 
 
-for command in (demo, train, extract, export, build, verify, predict, inspect, doctor):
+for command in (demo, train, extract, export, build, verify, predict, view, inspect, doctor):
     app.command()(command)
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)

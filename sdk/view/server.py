@@ -1,0 +1,155 @@
+"""Listening on this machine."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.files import reason
+from pathgene_rt.pages.texts import LANGUAGES
+from pathgene_rt.view.requirements import require_view
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 8765
+MAX_CONNECTIONS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """How :func:`serve` serves.
+
+    ``port`` 0 takes one that is free. ``host`` other than loopback needs a ``token`` of at least
+    16 characters, which every request must bring; "new" makes one. ``language`` is what the page
+    starts in, "en" or "zh"; empty: what the browser prefers.
+    """
+
+    port: int = DEFAULT_PORT
+    host: str = LOOPBACK
+    token: str | None = None
+    language: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if not 0 <= self.port <= 65_535:
+            raise UsageError(f"--port {self.port} is no port; give 0 to 65535")
+        if self.language not in ("", *LANGUAGES):
+            raise UsageError(
+                f"--language {self.language} is unknown; give {' or '.join(LANGUAGES)}"
+            )
+        if self.token is not None and len(self.token) < 16 and self.token != "new":
+            raise UsageError("--token is too short; give at least 16 characters, or: --token new")
+        if not is_loopback(self.host) and self.token is None:
+            raise UsageError(
+                f"--host {self.host} lets other machines in, so it needs --token; --token new "
+                "makes one"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine for itself alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(
+    predictions: Path,
+    slides: Sequence[Path] = (),
+    options: ViewOptions | None = None,
+    *,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Show the results in ``predictions``, with their slides from the folders ``slides``, to a
+    browser of this machine; returns when it is interrupted (Ctrl-C).
+
+    ``ready`` is called with the address once it can be opened. Nothing outside these folders is
+    read, nothing is written, and no connection is opened to anywhere. Raises UsageError for a port
+    that is in use, OutputError for a folder that cannot be listed, MissingExtraError without the
+    extra "view".
+    """
+    require_view()
+    import uvicorn
+
+    chosen = options or ViewOptions()
+    token = secrets.token_urlsafe(24) if chosen.token == "new" else chosen.token
+    app, listening = _prepared(Path(predictions), slides, chosen, token)
+    port = int(listening.getsockname()[1])
+    shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+    address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=2,
+        ws="none",
+    )
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if ready is not None and self.started:
+                ready(address)
+
+    with listening:
+        Server(config).run(sockets=[listening])
+
+
+def _prepared(
+    predictions: Path, slides: Sequence[Path], options: ViewOptions, token: str | None
+) -> tuple[ASGIApp, socket.socket]:
+    """The application and the socket that it will listen on."""
+    from pathgene_rt.view.app import View, make_app
+    from pathgene_rt.view.guard import Guard
+    from pathgene_rt.view.results import ResultFolder
+    from pathgene_rt.view.slide_files import SlideFolders
+    from pathgene_rt.view.slide_workers import SlideWorkers
+
+    results, folders = ResultFolder(predictions), SlideFolders(slides)
+    listening = listen(options.host, options.port)
+    app = make_app(View(results, folders, SlideWorkers(), options.language))
+    everywhere = options.host in ("0.0.0.0", "::")
+    hosts = {"localhost", LOOPBACK, "[::1]", options.host, f"[{options.host}]"}
+    if not is_loopback(options.host):
+        hosts.add(socket.gethostname())
+    port = int(listening.getsockname()[1])
+    return Guard(app, hosts=hosts, port=port, token=token, any_address=everywhere), listening
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on ``host`` and ``port``. Raises UsageError if that cannot be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"--host {host} is no address of this machine: {error}") from error
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        if error.errno in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", -1)):
+            raise UsageError(
+                f"port {port} is in use, perhaps by another viewer; give another with --port, or "
+                "--port 0 for one that is free"
+            ) from error
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {reason(error)}; choose others with --host "
+            "and --port"
+        ) from error
+    return listening

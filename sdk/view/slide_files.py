@@ -1,0 +1,124 @@
+"""The slides of the folders given, by the ids that reports name them by."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.slides.find import SUFFIXES
+
+MAX_FILES = 200_000
+MAX_DEPTH = 6
+
+_FRESH_S = 3.0
+
+
+@dataclass(frozen=True)
+class SlideIdentity:
+    """What tells that a file is still the same: bytes and time of last change in ns."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> SlideIdentity:
+        """Raises OSError."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
+
+    def __str__(self) -> str:
+        return f"{self.size:x}-{self.mtime_ns:x}"
+
+
+class SlideFolders:
+    """The slides below ``roots``. Links that lead out of their root are not followed. Thread-safe.
+
+    A slide's id is its file's stem, in any case. Pseudonymised results find no slide: what would
+    find it would undo the pseudonym.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        """Raises UsageError for a root that is no folder."""
+        for root in roots:
+            if not root.is_dir():
+                raise UsageError(f"--slides {root} is no folder; give the folder of the slides")
+        self._roots = [root.resolve() for root in roots]
+        self._lock = threading.Lock()
+        self._by_id: dict[str, list[Path]] = {}
+        self._listed_s = -float("inf")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any folder to look in."""
+        return bool(self._roots)
+
+    def find(self, slide_id: str) -> tuple[Path, ...]:
+        """Files of that id, the first to be shown; none if there is none."""
+        with self._lock:
+            found = [path for path in self._by_id.get(slide_id.casefold(), ()) if path.is_file()]
+            if not found and time.monotonic() - self._listed_s > _FRESH_S:
+                self._by_id = self._list()
+                self._listed_s = time.monotonic()
+                found = self._by_id.get(slide_id.casefold(), [])
+            return tuple(found)
+
+    def _list(self) -> dict[str, list[Path]]:
+        by_id: dict[str, list[Path]] = {}
+        seen = 0
+        for root in self._roots:
+            for path in _walk(root):
+                seen += 1
+                if seen > MAX_FILES:
+                    return by_id
+                if path.suffix.lower() in SUFFIXES and path.resolve().is_relative_to(root):
+                    by_id.setdefault(path.stem.casefold(), []).append(path.resolve())
+        return by_id
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Files below ``root`` in order, not deeper than MAX_DEPTH folders, no linked folder."""
+    for folder, folders, files in os.walk(root):
+        depth = len(Path(folder).relative_to(root).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if depth >= MAX_DEPTH:
+            folders.clear()
+        for name in sorted(files):
+            yield Path(folder) / name
+
+
+def differences(
+    document: dict[str, Any], info: dict[str, Any], identity: SlideIdentity
+) -> list[dict[str, str]]:
+    """What speaks against the file being the slide that the report is about: keys of texts, each
+    with its values. Compared are size in pixels and bytes where the report has them, the scale, and
+    whether the file is newer than the report.
+    """
+    said = document.get("provenance", {}).get("slide", {})
+    found = []
+
+    def differs(what: str, report: object, slide: object) -> None:
+        found.append({"key": what, "report": str(report), "slide": str(slide)})
+
+    size = said.get("size_px")
+    if isinstance(size, list) and size != info["size_px"]:
+        differs("changed_size", "×".join(map(str, size)), "×".join(map(str, info["size_px"])))
+    if isinstance(said.get("bytes"), int) and said["bytes"] != identity.size:
+        differs("changed_bytes", said["bytes"], identity.size)
+    mpp, own = said.get("mpp"), info["mpp"]
+    if isinstance(mpp, float) and own is not None and abs(mpp - own) > 0.01 * own:
+        differs("changed_mpp", f"{mpp:.4g}", f"{own:.4g}")
+    try:
+        made = datetime.fromisoformat(str(document.get("created"))).timestamp()
+    except ValueError:
+        return found
+    if identity.mtime_ns / 1e9 > made + 1:
+        changed = datetime.fromtimestamp(identity.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
+        differs("changed_newer", document["created"], changed)
+    return found

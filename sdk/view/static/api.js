@@ -1,0 +1,22 @@
+/** Asking the server that this page came from; nothing else is ever asked. */
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { credentials: "same-origin" });
+  if (!answer.ok) throw new ApiError(answer.status, (await answer.text()).slice(0, 500));
+  return answer;
+}
+
+export const getJson = async (path) => (await ask(path)).json();
+export const getBuffer = async (path) => (await ask(path)).arrayBuffer();
+
+/** The address of what belongs to a result. */
+export function resultPath(name, ...parts) {
+  return ["/api/results", encodeURIComponent(name), ...parts].join("/");
+}

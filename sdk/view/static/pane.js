@@ -1,0 +1,391 @@
+/** One slide with one head's answer on it. */
+import { getBuffer, getJson, resultPath } from "./api.js";
+import { el } from "./dom.js";
+import { onKey } from "./keys.js";
+import { Layer } from "./layer.js";
+import { Overlay } from "./overlay.js";
+import { callText, statedClass } from "./predictions.js";
+import { ScaleBar } from "./scale_bar.js";
+import { makeViewer, pictureSource, slideSource } from "./slide_source.js";
+import { number, probability, t, when, word } from "./texts.js";
+
+export class Pane {
+  /** `page` is asked for what keys and clicks do, `settings` is how all panes draw. */
+  constructor(page, host, notices, settings) {
+    this.page = page;
+    this.settings = settings;
+    this.listeners = new Set();
+    this.failed = 0;
+    this.slide = null;
+    this.layer = null;
+    this.overlay = null;
+    this.head = null;
+    this.title = el("div", { class: "pane-title" });
+    this.notices = el("div");
+    notices.append(this.notices);
+    this.stage = el("div", { class: "stage" });
+    this.legend = el("div", { class: "legend" });
+    this.readout = el("output", { class: "readout" });
+    this.element = el("section", { class: "pane" }, this.title, this.stage);
+    host.append(this.element);
+    this.stage.append(this.legend, this.readout);
+    this.scaleBar = new ScaleBar(this.stage);
+  }
+
+  /** Load the result `name` and show `head`, or the first head there is. Raises ApiError. */
+  async load(name, head) {
+    this.name = name;
+    const result = await getJson(resultPath(name));
+    this.report = result.report;
+    this.pictures = result.pictures;
+    this.predictions = this.report.predictions;
+    this.head = this.predictions.some((one) => one.head === head) ? head
+      : (this.predictions.find((one) => one.has_attention) ?? this.predictions[0])?.head ?? null;
+    const layer = result.layer ? this.loadLayer() : null;
+    await this.loadSlide();
+    if (this.closed) return;
+    await this.open();
+    layer?.then(() => this.closed || this.drawHead());
+    await layer;
+  }
+
+  async loadLayer() {
+    try {
+      this.layer = new Layer(await getBuffer(resultPath(this.name, "layer")));
+    } catch (error) {
+      this.notice(error.message, "warning");
+    }
+  }
+
+  async loadSlide() {
+    try {
+      this.slide = await getJson(resultPath(this.name, "slide"));
+    } catch (error) {
+      const missing = error.status === 404;
+      this.notice(missing ? t("no_slide", { slide: this.report.slide })
+        : t("slide_failed", { why: error.message }), missing ? "" : "danger");
+      return;
+    }
+    if (this.page.panes.some((one) => one !== this && one.name === this.name)) return;
+    for (const { key, report, slide } of this.slide.differences) {
+      const shown = key === "changed_newer" ? when : String;
+      this.notice(t(key, { report: shown(report), slide: shown(slide) }), "warning");
+    }
+    if (this.slide.files > 1) {
+      this.notice(t("several_files", { count: this.slide.files }), "warning");
+    }
+  }
+
+  /** Say something that concerns this pane's result, with `more` elements, above the panes. */
+  notice(text, kind = "", ...more) {
+    const whose = this.page.panes.length > 1 && this.report ? `${this.report.slide}: ` : "";
+    this.notices.append(el("p", { class: `notice ${kind}` }, whose, text, " ", more));
+  }
+
+  open() {
+    const source = this.slide ? slideSource(this.name, this.slide) : this.picture();
+    if (source === null) {
+      this.notice(t("no_picture"), "");
+      return Promise.resolve();
+    }
+    this.viewer = makeViewer(this.stage);
+    const { viewer } = this;
+    this.describe();
+    viewer.addHandler("canvas-key", (event) => {
+      event.preventDefaultAction = true;
+      if (onKey(event.originalEvent, this)) event.originalEvent.preventDefault();
+    });
+    for (const kind of ["canvas-press", "canvas-scroll", "canvas-drag", "canvas-pinch"]) {
+      viewer.addHandler(kind, () => this.page.activate(this));
+    }
+    viewer.canvas.addEventListener("focus", () => this.page.activate(this));
+    viewer.canvas.addEventListener("pointermove", (event) => this.read(event));
+    viewer.canvas.addEventListener("pointerleave", () => this.readTile(this.overlay?.focus ?? -1));
+    viewer.addHandler("viewport-change", () => this.moved());
+    viewer.addHandler("after-resize", () => {
+      this.moved();
+      this.page.follow();
+    });
+    viewer.addHandler("tile-load-failed", () => this.tileFailed());
+    return new Promise((done) => {
+      viewer.addHandler("open", () => {
+        if (this.slide) this.addOverlay();
+        this.drawHead();
+        this.moved();
+        done();
+      });
+      viewer.addHandler("open-failed", (event) => {
+        this.notice(t("slide_failed", { why: event.message }), "danger");
+        done();
+      });
+      viewer.open(source);
+    });
+  }
+
+  describe() {
+    const { canvas, navigator } = this.viewer;
+    canvas.setAttribute("role", "application");
+    canvas.setAttribute("aria-label", t("pane_label", { slide: this.report.slide }));
+    canvas.setAttribute("aria-keyshortcuts", "?");
+    navigator.element.setAttribute("aria-hidden", "true");
+    for (const part of [navigator.element, ...navigator.element.querySelectorAll("[tabindex]")]) {
+      part.tabIndex = -1;
+    }
+  }
+
+  picture() {
+    const picture = this.pictures.indexOf(this.head);
+    const found = picture >= 0 ? picture : this.pictures.length > 0 ? 0 : -1;
+    return found < 0 ? null : pictureSource(this.name, found);
+  }
+
+  addOverlay() {
+    this.overlay = new Overlay(this.viewer);
+    this.overlay.size = this.slide.size_px;
+    this.overlay.origin = this.slide.origin_px;
+    this.applySettings();
+  }
+
+  async tileFailed() {
+    this.failed += 1;
+    if (this.failed > 1) return;
+    let now = null;
+    try {
+      now = await getJson(resultPath(this.name, "slide"));
+    } catch (error) {
+      if (error.status === 404) {
+        this.notice(t("slide_gone"), "danger");
+        return;
+      }
+    }
+    if (now && now.identity !== this.slide?.identity) this.notice(t("slide_changed_now"), "danger");
+    else this.notice(t("tiles_failed"), "warning");
+  }
+
+  prediction() {
+    return this.predictions.find((one) => one.head === this.head);
+  }
+
+  setHead(head) {
+    const before = this.head;
+    this.head = head;
+    if (!this.slide && this.viewer && before !== head && this.pictures.includes(head)) {
+      this.viewer.open(this.picture());
+    }
+    this.drawHead();
+  }
+
+  /** Colour the tiles by the head and value chosen, and say what the colours are. */
+  drawHead() {
+    const { overlay, layer } = this;
+    const { value, colours } = this.settings;
+    this.values = layer?.column(this.head, value) ?? null;
+    if (overlay) {
+      overlay.layer = layer;
+      overlay.raster = null;
+      if (this.values) {
+        let most = 100;
+        if (value === "weight") most = this.values.reduce((a, b) => Math.max(a, b), 0) || 1;
+        this.most = most;
+        overlay.raster = layer.raster(this.values, (one) => Math.min(1, Math.max(0, one / most)),
+          colours);
+        const beyond = layer.size.some((side, axis) =>
+          side + overlay.origin[axis] > this.slide.size_px[axis] + 1);
+        if (beyond && !this.beyond) {
+          this.beyond = true;
+          this.notice(t("tiles_outside"), "danger");
+        }
+      }
+      overlay.refresh();
+    }
+    this.drawLegend();
+    this.readTile(overlay?.focus ?? -1);
+  }
+
+  drawLegend() {
+    const shown = this.values && this.overlay;
+    this.legend.hidden = !this.slide;
+    const line = el("canvas", { width: 256, height: 1, class: "colours", "aria-hidden": "true" });
+    const context = line.getContext("2d");
+    this.settings.colours.forEach(([r, g, b], at) => {
+      context.fillStyle = `rgb(${r} ${g} ${b})`;
+      context.fillRect(at, 0, 1, 1);
+    });
+    const most = this.settings.value === "weight" && shown ? this.most.toPrecision(2) : "100";
+    this.legend.replaceChildren(el("span", {}, shown ? this.legendText() : t("no_attention")),
+      ...(shown ? [el("span", { class: "legend-line" }, "0", line, most)] : []));
+  }
+
+  legendText() {
+    if (!this.values) return t("no_attention");
+    return t(this.settings.value === "weight" ? "legend_weight" : "legend_percentile",
+      { head: this.head });
+  }
+
+  caption() {
+    const prediction = this.prediction();
+    const stated = statedClass(prediction);
+    return `${this.report.slide} · ${prediction.gene ?? prediction.head}: ${callText(prediction)} (${
+      t("probability_of", { name: word(prediction.classes[stated]) })} ${
+      probability(prediction.probabilities[stated])})`;
+  }
+
+  applySettings() {
+    if (!this.overlay) return;
+    this.overlay.opacity = this.settings.opacity;
+    this.overlay.outlines = this.settings.outlines;
+    this.overlay.refresh();
+  }
+
+  async setTissue(on) {
+    if (!this.overlay) return;
+    if (on && !this.tissue) {
+      try {
+        const path = `${resultPath(this.name, "tissue")}?v=${encodeURIComponent(this.slide.identity)}`;
+        const answer = await fetch(path);
+        if (!answer.ok) throw new Error(await answer.text());
+        const picture = await createImageBitmap(await answer.blob());
+        const downsample = Number(answer.headers.get("X-Downsample"));
+        this.tissue = { picture, width: picture.width * downsample,
+          height: picture.height * downsample };
+      } catch (error) {
+        this.notice(t("tissue_failed", { why: error.message }), "warning");
+        return;
+      }
+    }
+    this.overlay.tissue = on ? this.tissue : null;
+    this.overlay.refresh();
+  }
+
+  read(event) {
+    if (!this.overlay || !this.values) return;
+    const box = this.viewer.canvas.getBoundingClientRect();
+    const point = new OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
+    const place = this.viewer.world.getItemAt(0)?.viewerElementToImageCoordinates(point);
+    if (!place) return;
+    const [x, y] = this.overlay.origin;
+    this.readTile(this.layer.at(place.x - x, place.y - y, this.values));
+  }
+
+  readTile(tile) {
+    if (tile < 0 || !this.layer || !this.values) {
+      this.readout.textContent = "";
+      return;
+    }
+    const rank = this.layer.column(this.head, "percentile");
+    const weight = this.layer.column(this.head, "weight");
+    this.readout.textContent = t("readout", { rank: rank ? number(rank[tile], 1, 1) : "–",
+      weight: weight ? weight[tile].toPrecision(3) : "–", x: number(this.layer.xy[2 * tile]),
+      y: number(this.layer.xy[2 * tile + 1]) });
+  }
+
+  /** The address of a picture of the tile as the model saw it; null without a slide. */
+  tileAddress(tile, px) {
+    if (!this.slide) return null;
+    const [x, y] = this.slide.origin_px;
+    const query = new URLSearchParams({ x: this.layer.xy[2 * tile] + x,
+      y: this.layer.xy[2 * tile + 1] + y, span: Math.round(this.layer.span), px,
+      v: this.slide.identity });
+    return `${resultPath(this.name, "region")}?${query}`;
+  }
+
+  /** Move to a tile, three tiles wide, and mark it. */
+  fly(tile) {
+    if (!this.overlay) return;
+    this.page.activate(this);
+    const { span, xy } = this.layer;
+    const [x, y] = this.slide.origin_px;
+    const item = this.viewer.world.getItemAt(0);
+    const bounds = item.imageToViewportRectangle(xy[2 * tile] + x - span, xy[2 * tile + 1] + y - span,
+      3 * span, 3 * span);
+    this.overlay.focus = tile;
+    this.viewer.viewport.setRotation(this.viewer.viewport.getRotation(), true);
+    this.viewer.viewport.fitBounds(bounds);
+    this.readTile(tile);
+    this.overlay.refresh();
+  }
+
+  moved() {
+    this.scaleBar.update(this.umPerPx());
+    for (const listener of this.listeners) listener();
+  }
+
+  /** Call `listener` whenever the view moves; returns what stops that. */
+  onMove(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** Micrometres of a page's pixel; null without slide or scale. */
+  umPerPx() {
+    const scale = this.pxPerPx();
+    return scale === null || !this.slide?.mpp ? null : scale * this.slide.mpp;
+  }
+
+  /** Level-0 pixels of a page's pixel; null while there is no slide. */
+  pxPerPx() {
+    if (!this.slide || !this.viewer?.world.getItemCount()) return null;
+    const { viewport } = this.viewer;
+    return this.slide.size_px[0] / (viewport.getZoom(true) * viewport.getContainerSize().x);
+  }
+
+  /** {px, um, umPerPx, rotation} of the middle of the view; a slide without scale counts pixels. */
+  place() {
+    const scale = this.pxPerPx();
+    if (scale === null) return null;
+    const { viewport } = this.viewer;
+    const centre = this.viewer.world.getItemAt(0).viewportToImageCoordinates(viewport.getCenter(true));
+    const mpp = this.slide.mpp ?? 1;
+    return { px: [centre.x, centre.y], um: [centre.x * mpp, centre.y * mpp], umPerPx: scale * mpp,
+      rotation: viewport.getRotation(true) };
+  }
+
+  /** At once: to `um`, or `px`, with `umPerPx`, turned by `rotation`. */
+  moveTo({ um = null, px = null, umPerPx, rotation }) {
+    if (!this.slide || !this.viewer) return;
+    const mpp = this.slide.mpp ?? 1;
+    const { viewport } = this.viewer;
+    const [x, y] = px ?? um.map((value) => value / mpp);
+    const width = this.slide.size_px[0] * mpp;
+    viewport.setRotation(rotation, true);
+    viewport.zoomTo(width / (umPerPx * viewport.getContainerSize().x), null, true);
+    viewport.panTo(this.viewer.world.getItemAt(0).imageToViewportCoordinates(x, y), true);
+  }
+
+  pan(right, down) {
+    this.page.activate(this);
+    const { viewport } = this.viewer;
+    const step = viewport.deltaPointsFromPixels(new OpenSeadragon.Point(90 * right, 90 * down));
+    viewport.panBy(step);
+    viewport.applyConstraints();
+  }
+
+  zoom(factor) {
+    this.page.activate(this);
+    this.viewer.viewport.zoomBy(factor);
+    this.viewer.viewport.applyConstraints();
+  }
+
+  home() {
+    this.page.activate(this);
+    this.viewer.viewport.goHome();
+  }
+
+  turn(degrees) {
+    this.page.activate(this);
+    const { viewport } = this.viewer;
+    viewport.setRotation(viewport.getRotation() + degrees);
+  }
+
+  focus() {
+    this.viewer?.canvas.focus({ preventScroll: true });
+  }
+
+  close() {
+    this.closed = true;
+    this.overlay?.close();
+    this.viewer?.destroy();
+    this.element.remove();
+    this.notices.remove();
+  }
+}
