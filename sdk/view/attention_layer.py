@@ -59,11 +59,14 @@ def read_layer(path: Path) -> bytes:
         ) from error
     xy = np.frombuffer(corners, dtype=np.float64).reshape(-1, 2)
     columns = np.frombuffer(values, dtype=np.float32).reshape(len(xy), len(names or [])).T
-    if not (np.isfinite(columns).all() and (np.abs(xy) < 2**31).all()):
+    possible = (
+        np.isfinite(columns).all() and (np.abs(xy) < 2**31).all() and max(reach_x, reach_y) < 2**31
+    )
+    if not possible or (len(xy) and not 0 < span < 2**21):
         raise OutputError(f"{path.name} holds numbers that cannot be; predict its slide again")
     header = {
         "tiles": len(xy),
-        "span_px": span,
+        "span_px": span or 1.0,
         "size_px": [reach_x, reach_y],
         "columns": names or [],
     }

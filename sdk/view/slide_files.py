@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.slides.find import SUFFIXES
+from pathgene_rt.slides.registry import known_suffixes
 
 MAX_FILES = 200_000
 MAX_DEPTH = 6
@@ -72,12 +72,13 @@ class SlideFolders:
     def _list(self) -> dict[str, list[Path]]:
         by_id: dict[str, list[Path]] = {}
         seen = 0
+        suffixes = known_suffixes()
         for root in self._roots:
             for path in _walk(root):
                 seen += 1
                 if seen > MAX_FILES:
                     return by_id
-                if path.suffix.lower() in SUFFIXES and path.resolve().is_relative_to(root):
+                if path.suffix.lower() in suffixes and path.resolve().is_relative_to(root):
                     by_id.setdefault(path.stem.casefold(), []).append(path.resolve())
         return by_id
 

@@ -47,7 +47,8 @@ export class Layer {
   }
 
   cell(x, y) {
-    return Math.floor(y / this.span) * this.wide + Math.floor(x / this.span);
+    const [row, column] = [y, x].map((place) => Math.max(0, Math.floor(place / this.span)));
+    return row * this.wide + column;
   }
 
   /** The tiles whose corner lies in the rectangle of level-0 pixels. */
@@ -100,8 +101,8 @@ export class Layer {
       const column = Math.round(this.xy[2 * tile] / step);
       const row = Math.round(this.xy[2 * tile + 1] / step);
       const value = position(values[tile]);
-      for (let y = row; y < Math.min(row + parts, high); y += 1) {
-        for (let x = column; x < Math.min(column + parts, wide); x += 1) {
+      for (let y = Math.max(0, row); y < Math.min(row + parts, high); y += 1) {
+        for (let x = Math.max(0, column); x < Math.min(column + parts, wide); x += 1) {
           if (value > highest[y * wide + x]) highest[y * wide + x] = value;
         }
       }

@@ -1,0 +1,88 @@
+"""Slides are found by the ids of reports, inside the folders given and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pathgene_rt.errors import UsageError
+from pathgene_rt.view import slide_files
+from pathgene_rt.view.slide_files import SlideFolders, SlideIdentity, differences
+
+REPORT = {
+    "created": "2026-01-02T10:00:00+00:00",
+    "provenance": {"slide": {"mpp": 0.5, "size_px": [100, 200], "bytes": 10}},
+}
+INFO = {"mpp": 0.5, "size_px": [100, 200]}
+BEFORE = 1_700_000_000 * 10**9
+
+
+def test_slides_are_found_in_subfolders_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    slide = tmp_path / "a" / "b" / "Case-1.SVS"
+    slide.write_bytes(b"x")
+    (tmp_path / "case-1.txt").write_bytes(b"x")
+    folders = SlideFolders([tmp_path])
+    assert folders.find("case-1") == (slide,)
+    assert folders.find("case-2") == ()
+
+
+def test_slides_that_come_later_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slide_files, "_FRESH_S", 0.0)
+    folders = SlideFolders([tmp_path])
+    assert folders.find("case-1") == ()
+    (tmp_path / "case-1.svs").write_bytes(b"x")
+    assert folders.find("case-1") == (tmp_path / "case-1.svs",)
+    (tmp_path / "case-1.svs").unlink()
+    assert folders.find("case-1") == ()
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "case-1.svs").write_bytes(b"x")
+    (inside / "case-1.svs").symlink_to(outside / "case-1.svs")
+    (inside / "linked").symlink_to(outside)
+    assert SlideFolders([inside]).find("case-1") == ()
+    (inside / "real.svs").write_bytes(b"x")
+    (inside / "case-2.svs").symlink_to(inside / "real.svs")
+    assert SlideFolders([inside]).find("case-2") == (inside / "real.svs",)
+
+
+def test_a_folder_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--slides .* is no folder"):
+        SlideFolders([tmp_path / "nothing"])
+
+
+def test_the_same_slide_differs_in_nothing() -> None:
+    assert differences(REPORT, INFO, SlideIdentity(10, BEFORE)) == []
+
+
+@pytest.mark.parametrize(
+    ("info", "identity", "key"),
+    [
+        ({**INFO, "size_px": [100, 201]}, SlideIdentity(10, BEFORE), "changed_size"),
+        (INFO, SlideIdentity(11, BEFORE), "changed_bytes"),
+        ({**INFO, "mpp": 0.25}, SlideIdentity(10, BEFORE), "changed_mpp"),
+        (INFO, SlideIdentity(10, time.time_ns()), "changed_newer"),
+    ],
+)
+def test_another_slide_is_told_from_the_reports(info: dict, identity: object, key: str) -> None:
+    assert [one["key"] for one in differences(REPORT, info, identity)] == [key]
+
+
+def test_reports_that_say_less_are_compared_by_what_they_say() -> None:
+    report = {"created": "never", "provenance": {"slide": {"mpp": 0.5}}}
+    assert differences(report, INFO, SlideIdentity(1, BEFORE)) == []
+
+
+def test_an_identity_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    path.write_bytes(b"one")
+    first = SlideIdentity.of(path)
+    os.utime(path, ns=(0, first.mtime_ns + 1))
+    assert SlideIdentity.of(path) != first
