@@ -69,6 +69,15 @@ def export(
             show_default=False,
         ),
     ] = None,
+    check_tensorrt: Annotated[
+        bool | None,
+        typer.Option(
+            "--check-tensorrt/--no-check-tensorrt",
+            help="Build every graph with TensorRT for RTX (no GPU needed) and say for which cards "
+            "it builds; by default, where that is installed.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -100,6 +109,7 @@ def export(
         golden=tuple(golden or panel.golden),
         directory=directory or panel.directory,
         float16=panel.float16 if float16 is None else float16,
+        check_tensorrt=panel.check_tensorrt if check_tensorrt is None else check_tensorrt,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)
@@ -147,11 +157,28 @@ def _print(report: ExportReport, console: Console) -> None:
     columns = ("graph", "output", "tiles", "largest difference of", "is", "limit")
     console.table("Graphs against the originals in float32", columns, rows)
     _print_float16(report, console)
+    _print_compiled(report, console)
     console.say(
         f"{report.path}: {report.size / 1e6:.1f} MB, encoder {report.encoder_sha256[:12]}, "
         f"heads: {', '.join(report.heads) or 'none'}; {report.seconds:.0f} s"
     )
     console.emit({**asdict(report), "path": str(report.path)})
+
+
+def _print_compiled(report: ExportReport, console: Console) -> None:
+    rows = [
+        [
+            graph.model,
+            ", ".join(graph.spec.builds) or "none",
+            f"{graph.engine_bytes / 1e6:.1f} MB" if graph.engine_bytes else "-",
+            f"{graph.cpu_s:.0f} s",
+        ]
+        for graph in report.compiled
+    ]
+    if rows:
+        compiler = report.compiled[0].spec.compiler
+        columns = ("graph", "builds for compute capability", "engine", "CPU time")
+        console.table(f"Graphs in {compiler}", columns, rows)
 
 
 def _print_float16(report: ExportReport, console: Console) -> None:

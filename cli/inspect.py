@@ -76,6 +76,19 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
             )
         else:
             console.say("no graphs in float16: GPUs run this bundle in float32")
+        if encoder.compiled is not None:
+            console.table(
+                f"NVIDIA cards that {encoder.compiled.compiler} builds engines for",
+                ("graph", "float32", "float16"),
+                [[name, *_cards(model)] for name, model in models],
+            )
+
+
+def _cards(model: ModelSpec) -> tuple[str, str]:
+    """The compute capabilities that the graph builds for, and its float16 graph."""
+    found = (model.compiled, model.float16.compiled if model.float16 else None)
+    whole, half = (", ".join(compiled.builds) or "none" if compiled else "-" for compiled in found)
+    return whole, half
 
 
 def _threshold(head: HeadSpec) -> str:

@@ -54,6 +54,7 @@ class ExportConfig:
     golden: tuple[Path, ...] = ()
     directory: bool = False
     float16: bool = True
+    check_tensorrt: bool | None = None
 
 
 def load_config(path: Path) -> ExportConfig:

@@ -21,7 +21,7 @@ from pathgene_rt.bundle.bundle import (
     head_file,
     head_golden,
 )
-from pathgene_rt.bundle.spec import ModelSpec, Preprocess
+from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
 from pathgene_rt.export.requirements import require_export
@@ -29,6 +29,7 @@ from pathgene_rt.files import is_safe_name
 
 if TYPE_CHECKING:
     from pathgene_rt.export.check import Comparison
+    from pathgene_rt.export.compiled import Compiled
     from pathgene_rt.export.encoder import ExportedEncoder
     from pathgene_rt.export.float16.gate import HalfPrecision, Reduced
     from pathgene_rt.export.head import ExportedHead
@@ -52,6 +53,7 @@ class ExportReport:
     comparisons: tuple[Comparison, ...]
     float16: tuple[HalfPrecision, ...]
     warnings: tuple[str, ...]
+    compiled: tuple[Compiled, ...]
     seconds: float
 
 
@@ -64,17 +66,20 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
     graph does not agree with its original. In every case nothing is left at ``out``.
     """
     require_export()
+    from pathgene_rt.export.compiled import wanted
     from pathgene_rt.export.write_bundle import require_free_target
 
     began = time.monotonic()
     _require_sensible(request)
     require_free_target(request.out, overwrite=request.overwrite)
+    compiling = wanted(request.check_tensorrt)
     announce = stage or (lambda _: None)
     encoder = _encoder(request, announce)
     heads = _heads(request.heads, encoder, announce)
     reduced = _in_float16(encoder, heads, announce) if request.float16 else {}
+    compiled = _compiled(encoder, heads, reduced, announce) if compiling else {}
     announce("writing the bundle")
-    digest, size = _write(request, encoder, heads, reduced)
+    digest, size = _write(request, encoder, heads, reduced, compiled)
     halves = tuple(half for half, _ in reduced.values())
     return ExportReport(
         path=request.out,
@@ -89,7 +94,9 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
             *encoder.warnings,
             *(warning for head in heads for warning in head.warnings),
             *(half.warning for half in halves if half.warning),
+            *(graph.warning for graph in compiled.values() if graph.warning),
         ),
+        compiled=tuple(compiled.values()),
         seconds=time.monotonic() - began,
     )
 
@@ -175,6 +182,32 @@ def _in_float16(
     return reduced
 
 
+def _compiled(
+    encoder: ExportedEncoder,
+    heads: Sequence[ExportedHead],
+    reduced: Mapping[str, Reduced],
+    announce: Stage,
+) -> dict[str, Compiled]:
+    """By file of each graph, for which cards NVIDIA's compiler builds it."""
+    from pathgene_rt.export.compiled import compile_graph
+
+    graphs = [("the encoder", ENCODER_FILE, encoder.graph, encoder.spec)]
+    for head in heads:
+        graphs.append((f"head {head.spec.name}", head.spec.file, head.graph, head.spec.model))
+        pooling = head.spec.pooling
+        if pooling is not None and head.pooling_graph is not None:
+            name = f"the pooling graph of head {head.spec.name}"
+            graphs.append((name, pooling.file, head.pooling_graph, pooling.model))
+    found = {}
+    for name, file, graph, spec in graphs:
+        announce(f"building {name} with TensorRT for RTX")
+        found[file] = compile_graph(name, graph, spec)
+        half = reduced.get(file, (None, None))[1]
+        if half is not None:
+            found[float16_file(file)] = compile_graph(f"{name} in float16", half, spec)
+    return found
+
+
 def _comparisons(encoder: ExportedEncoder, heads: Sequence[ExportedHead]) -> tuple[Comparison, ...]:
     return (*encoder.comparisons, *(item for head in heads for item in head.comparisons))
 
@@ -184,6 +217,7 @@ def _write(
     encoder: ExportedEncoder,
     heads: Sequence[ExportedHead],
     reduced: Mapping[str, Reduced],
+    compiled: Mapping[str, Compiled],
 ) -> tuple[str, int]:
     from pathgene_rt.export.model_card import model_card
     from pathgene_rt.export.write_bundle import array_file, write_bundle
@@ -195,11 +229,8 @@ def _write(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         intended_use=request.intended_use,
         licence=request.licence or encoder.licence,
-        encoder=_with_float16(encoder.spec, ENCODER_FILE, reduced),
-        heads=tuple(
-            replace(head.spec, model=_with_float16(head.spec.model, head.spec.file, reduced))
-            for head in heads
-        ),
+        encoder=_stated(encoder.spec, ENCODER_FILE, reduced, compiled),
+        heads=tuple(_stated_head(head.spec, reduced, compiled) for head in heads),
         files={},
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
@@ -207,6 +238,7 @@ def _write(
         manifest,
         _comparisons(encoder, heads),
         [half for half, _ in reduced.values()],
+        list(compiled.values()),
         encoder.golden_source,
         versions,
     )
@@ -229,8 +261,25 @@ def _write(
     return digest, sum(len(data) for data in files.values())
 
 
-def _with_float16(model: ModelSpec, file: str, reduced: Mapping[str, Reduced]) -> ModelSpec:
-    """``model``, whose graph is ``file``, with what was exported of it in float16."""
+def _stated_head(
+    head: HeadSpec, reduced: Mapping[str, Reduced], compiled: Mapping[str, Compiled]
+) -> HeadSpec:
+    """``head`` with all that was found of its graphs."""
+    pooling = head.pooling
+    if pooling is not None:
+        model = _stated(pooling.model, pooling.file, {}, compiled)
+        pooling = replace(pooling, model=model)
+    return replace(head, model=_stated(head.model, head.file, reduced, compiled), pooling=pooling)
+
+
+def _stated(
+    model: ModelSpec, file: str, reduced: Mapping[str, Reduced], compiled: Mapping[str, Compiled]
+) -> ModelSpec:
+    """``model``, whose graph is ``file``, with what was exported of it in float16 and for which
+    cards its graphs build."""
     half, graph = reduced.get(file, (None, None))
+    whole, reduced_too = (compiled.get(name) for name in (file, float16_file(file)))
     float16 = None if half is None or graph is None else half.spec(file, graph)
-    return replace(model, float16=float16)
+    if float16 is not None and reduced_too is not None:
+        float16 = replace(float16, compiled=reduced_too.spec)
+    return replace(model, float16=float16, compiled=whole.spec if whole else None)

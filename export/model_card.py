@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathgene_rt.bundle.bundle import BundleManifest
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess
 from pathgene_rt.export.check import Comparison
+from pathgene_rt.export.compiled import Compiled, in_table
 from pathgene_rt.export.float16.gate import ERROR_LIMITS, HalfPrecision
 
 Figure = float | int | str | list[float]
@@ -21,6 +22,7 @@ def model_card(
     manifest: BundleManifest,
     comparisons: Sequence[Comparison],
     halves: Sequence[HalfPrecision],
+    compiled: Sequence[Compiled],
     golden_source: str,
     versions: Mapping[str, str],
 ) -> str:
@@ -78,6 +80,7 @@ def model_card(
         ),
         "",
         *_float16_section(halves),
+        *_cards_section(compiled),
         "## Versions",
         "",
         *(f"- {package} {version}" for package, version in versions.items()),
@@ -132,6 +135,22 @@ def _float16_section(halves: Sequence[HalfPrecision]) -> list[str]:
         ]
     refused = [f"- {half.warning}" for half in halves if half.warning]
     return [*lines, "", *refused, *([""] if refused else [])]
+
+
+def _cards_section(compiled: Sequence[Compiled]) -> list[str]:
+    """For which NVIDIA cards engines build, as the exporting machine found."""
+    lines = ["## NVIDIA cards", ""]
+    if not compiled:
+        return [*lines, "Not tried: TensorRT for RTX was not installed, or was left out.", ""]
+    lines += [
+        f"For which compute capabilities {compiled[0].spec.compiler} builds an engine. Elsewhere a "
+        "graph runs on another engine. No card has run them for this table.",
+        "",
+        *in_table(compiled),
+        "",
+    ]
+    refused = [f"- {graph.warning}" for graph in compiled if graph.warning]
+    return [*lines, *refused, *([""] if refused else [])]
 
 
 def _figures_table(metrics: Mapping[str, Figure]) -> list[str]:

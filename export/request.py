@@ -66,8 +66,9 @@ class ExportRequest:
     or a bundle whose encoder and golden tiles are taken over as they are (then without
     ``preprocess`` and ``golden``). ``golden`` are slides to take golden tiles from; without any,
     tissue is generated. ``directory`` writes a folder instead of one file. ``float16`` adds graphs
-    in half precision for GPUs. ``name`` is None for the stem of ``out``, ``licence`` None for that
-    of the encoder.
+    in half precision for GPUs. ``check_tensorrt`` builds all graphs with NVIDIA's compiler for each
+    generation of cards, and the bundle says for which it did; None does so where it is installed.
+    ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder.
     """
 
     encoder: Path | OnnxEncoder
@@ -81,6 +82,7 @@ class ExportRequest:
     golden: tuple[Path, ...] = ()
     directory: bool = False
     float16: bool = True
+    check_tensorrt: bool | None = None
     overwrite: bool = False
 
     @property

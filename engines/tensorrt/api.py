@@ -7,14 +7,13 @@ JetPack 6 has), 10.13 and 11.4; types are checked against the bindings of all th
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import TYPE_CHECKING
-
-from packaging.specifiers import SpecifierSet
+from typing import TYPE_CHECKING, Any
 
 from pathgene_rt.engines.tensorrt.errors import LOG, failure, native_errors
+from pathgene_rt.engines.tensorrt.library import TENSORRT, Library
 from pathgene_rt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -26,12 +25,11 @@ else:
         if name != "trt":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         with native_errors("be loaded"):
-            import tensorrt
-
-            return tensorrt
+            return _library.load()
 
 
 __all__ = [
+    "build_for",
     "install",
     "installed",
     "logger",
@@ -39,27 +37,33 @@ __all__ = [
     "tell_memory_by_shape",
     "trt",
     "unusable",
+    "use",
     "version",
 ]
 
-VERSIONS, _IN_WORDS = SpecifierSet(">=10.3,<12", prereleases=True), "10.3 to 11.x"
-"""Those that were looked at: 12 may rename anything."""
+_library = TENSORRT
+"""The process's library."""
 
 _CUDA_WHEELS = {13: "tensorrt-cu13", 12: "tensorrt-cu12"}
 """Distributions by the CUDA they are made for; the driver's CUDA must be as new."""
 
 
+def use(library: Library) -> None:
+    """Make ``library`` the process's own, before anything of it is used: it has one, since each
+    brings a logger and a CUDA runtime of its own that stay until the process ends."""
+    global _library  # noqa: PLW0603
+    _library = library
+
+
 def installed() -> bool:
-    """Whether TensorRT is installed, without loading it."""
-    return importlib.util.find_spec("tensorrt") is not None
+    """Whether the library is installed, without loading it."""
+    return _library.installed()
 
 
 def version() -> str:
-    """TensorRT's version, e.g. "10.13.3.9". Loads it; raises EngineError."""
+    """The library's version, e.g. "10.13.3.9". Loads it; raises EngineError."""
     with native_errors("be loaded"):
-        import tensorrt
-
-        return str(tensorrt.__version__)
+        return str(_library.load().__version__)
 
 
 def install(cuda_driver: tuple[int, int]) -> str:
@@ -77,8 +81,11 @@ def unusable(cuda_driver: tuple[int, int]) -> str:
         found = version()
     except EngineError as error:
         return str(error)
-    if not VERSIONS.contains(found):
-        return f"TensorRT {found} is installed, this pathgene-rt runs {_IN_WORDS}; {command}"
+    if not _library.versions.contains(found):
+        return (
+            f"{_library.title} {found} is installed, this pathgene-rt runs {_library.in_words}; "
+            f"{command}"
+        )
     made_for = next((cuda for cuda, wheel in _CUDA_WHEELS.items() if _has_distribution(wheel)), 0)
     if made_for > cuda_driver[0]:
         return (
@@ -97,7 +104,10 @@ def logger() -> trt.ILogger:
     :func:`~pathgene_rt.engines.tensorrt.errors.native_errors` hears it. Raises EngineError.
     """
     with native_errors("register its plugins") as said:
-        import tensorrt
+        if TYPE_CHECKING:
+            import tensorrt
+        else:
+            tensorrt = _library.load()
 
         class Listening(tensorrt.ILogger):
             def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
@@ -117,8 +127,7 @@ def strongly_typed() -> int:
 
     By name: the flag's bit is 1 in TensorRT 10 and 0 in 11, which makes no other networks.
     """
-    import tensorrt
-
+    tensorrt = _library.load()
     return 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
@@ -128,11 +137,22 @@ def tell_memory_by_shape(config: trt.IBuilderConfig) -> None:
     Otherwise it may tell what the largest shapes of the profile need: a call of fewer tiles would
     save nothing. A preview feature from TensorRT 10.10 on; before there is no choice.
     """
-    import tensorrt
-
+    tensorrt = _library.load()
     feature = getattr(tensorrt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
     if feature is not None:
         config.set_preview_feature(feature, True)
+
+
+def build_for(config: Any, cards: Sequence[tuple[int, int]]) -> None:
+    """Build for cards of these compute capabilities, which TensorRT for RTX alone can; for those of
+    its own choice if there are none. Raises EngineError for one that it does not know."""
+    kinds: Any = _library.load().ComputeCapability
+    config.num_compute_capabilities = len(cards)
+    for place, (major, minor) in enumerate(cards):
+        kind = getattr(kinds, f"SM{major}{minor}", None)
+        if kind is None:
+            raise EngineError(f"{_library.title} does not build for cards of {major}.{minor}")
+        config.set_compute_capability(kind, place)
 
 
 def _has_distribution(name: str) -> bool:

@@ -29,19 +29,23 @@ _LOOK_S = 0.2
 class Build:
     """One engine to be built: ``model`` is ONNX, its inputs are those of ``spec``.
 
-    ``workspace`` bounds a layer's scratch memory, in bytes. ``threads`` may build at once.
-    ``current`` makes the GPU current in the thread that builds. ``timings`` holds what was measured
-    of kernels on it, None to measure all anew.
+    ``workspace`` bounds a layer's scratch memory, in bytes; None as the library has it. ``threads``
+    may build at once. ``current`` makes the GPU current in the thread that builds. ``timings``
+    holds what was measured of kernels on it, None to measure all anew. ``cards`` are the compute
+    capabilities to build for where there is no GPU to build on. ``every_profile`` refuses what
+    builds for smaller bags only.
     """
 
     model: bytes
     spec: ModelSpec
     profiles: tuple[Profile, ...]
     options: TensorRtOptions
-    workspace: int
+    workspace: int | None
     threads: int
     current: Callable[[], AbstractContextManager[None]]
     timings: TimingCache | None = None
+    cards: tuple[tuple[int, int], ...] = ()
+    every_profile: bool = False
 
 
 def build_plan(build: Build, progress: ProgressCallback | None = None) -> bytes:
@@ -73,7 +77,8 @@ def _build(build: Build, progress: BuildProgress) -> bytes:
             # Holds the weights that the network points to.
             parser = _parse(build, network)
         refused: EngineError | None = None
-        for count in range(len(build.profiles), 0, -1):
+        fewest = len(build.profiles) if build.every_profile else 1
+        for count in range(len(build.profiles), fewest - 1, -1):
             progress.restart()
             try:
                 return _attempt(build, build.profiles[:count], builder, network, parser, progress)
@@ -144,7 +149,10 @@ def _attempt(
 
 def _configure(config: trt.IBuilderConfig, parser: trt.OnnxParser, build: Build) -> None:
     flags, options = api.trt.BuilderFlag, build.options
-    config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, build.workspace)
+    if build.workspace is not None:
+        config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, build.workspace)
+    if build.cards:
+        api.build_for(config, build.cards)
     # One stream an execution context: ours overlap, and a captured graph holds one.
     config.max_aux_streams = 0
     # What the graph has in float32 needs all its bits: the resize of pixels is exact in it.

@@ -116,6 +116,17 @@ class Preprocess:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompiledFor:
+    """For which NVIDIA cards ``compiler``, with its version, built engines of a graph when it was
+    exported: ``builds`` are compute capabilities ("8.6"), ``refused`` those for which it did not,
+    with what it said."""
+
+    compiler: str
+    builds: tuple[str, ...]
+    refused: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Float16Graph:
     """The same model with half-precision arithmetic inside, for devices that compute in it.
 
@@ -130,6 +141,7 @@ class Float16Graph:
     nodes: int = Field(ge=1)
     kept_float32: int = Field(ge=0)
     errors: dict[str, float] = Field(default_factory=dict)
+    compiled: CompiledFor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -139,7 +151,7 @@ class ModelSpec:
     ``onnx_sha256`` is the file's hash. ``weights_sha256`` names the weights themselves (and, for an
     encoder, the preprocessing), independent of how and when they were exported: it is the
     ``encoder_sha256`` of feature files and head checkpoints. ``float16`` is None where half
-    precision was not exported or moves the outputs too far.
+    precision was not exported or moves the outputs too far, ``compiled`` where it was not tried.
     """
 
     name: str = Field(min_length=1, max_length=120)
@@ -152,6 +164,7 @@ class ModelSpec:
     classes: tuple[str, ...] = ()
     activation: Activation | None = None
     float16: Float16Graph | None = None
+    compiled: CompiledFor | None = None
 
     @property
     def feature_dim(self) -> int | None:

@@ -59,20 +59,27 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder_bundle(checkpoints: Path) -> Path:
     """An encoder exported once, for the tests that are about writing."""
     out = checkpoints / "encoder.pgrt"
-    export_bundle(ExportRequest(encoder=checkpoints / "encoder.pth", out=out, preprocess=SMALL))
+    export_bundle(
+        ExportRequest(
+            check_tensorrt=False, encoder=checkpoints / "encoder.pth", out=out, preprocess=SMALL
+        )
+    )
     return out
 
 
 @pytest.fixture
 def quick(encoder_bundle: Path, tmp_path: Path) -> ExportRequest:
     """A request that exports nothing anew, into a folder that holds nothing else."""
-    return ExportRequest(encoder=encoder_bundle, out=tmp_path / "out" / "lung.pgrt")
+    return ExportRequest(
+        check_tensorrt=False, encoder=encoder_bundle, out=tmp_path / "out" / "lung.pgrt"
+    )
 
 
 @pytest.fixture
 def request_(checkpoints: Path, tmp_path: Path) -> ExportRequest:
     """A request for a bundle with one head in a folder that holds nothing else."""
     return ExportRequest(
+        check_tensorrt=False,
         encoder=checkpoints / "encoder.pth",
         out=tmp_path / "out" / "lung.pgrt",
         heads=(HeadRequest(path=checkpoints / "egfr.pt"),),
@@ -97,6 +104,7 @@ def panel(checkpoints: Path) -> Iterator[Bundle]:
         temperature=2.0,
     )
     request = ExportRequest(
+        check_tensorrt=False,
         encoder=checkpoints / "encoder.pth",
         out=checkpoints / "lung.pgrt",
         heads=(HeadRequest(path=checkpoints / "egfr.pt"), said_anew),

@@ -167,6 +167,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(encoder_module, "FoldedCTransPath", lambda encoder: encoder)
         patch.setattr(encoder_module, "IMAGE_PX", 48)
         request = ExportRequest(
+            check_tensorrt=False,
             encoder=folder / "encoder.pth",
             out=folder / "lung.pgrt",
             heads=tuple(HeadRequest(path=folder / name) for name in ("egfr.pt", "least.pt")),

@@ -57,6 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = train(TrainConfig(data=data, training=loop, head=HEADS), folder / "run").heads
     export_bundle(
         ExportRequest(
+            check_tensorrt=False,
             encoder=tiny_bundle(folder / "encoder.pgrt", heads=()),
             out=folder / "panel.pgrt",
             heads=tuple(HeadRequest(path=head.file) for head in heads),

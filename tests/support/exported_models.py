@@ -92,7 +92,10 @@ def ctranspath_bundle(folder: Path) -> Path:
         ]
         export_bundle(
             ExportRequest(
-                encoder=encoder, out=bundle, heads=tuple(HeadRequest(path=path) for path in paths)
+                check_tensorrt=False,
+                encoder=encoder,
+                out=bundle,
+                heads=tuple(HeadRequest(path=path) for path in paths),
             )
         )
         encoder.unlink()
