@@ -1,7 +1,9 @@
-"""The operators of a graph, and which of them TensorRT's ONNX parser cannot take.
+"""The operators of a graph, and which of them TensorRT's ONNX parsers cannot take.
 
-The facts are those of onnx-tensorrt's list of operators and importers at release 10.1; the
-oldest parser that we meet, JetPack 6's, is 10.3.
+The facts are those of onnx-tensorrt's ``docs/operators.md`` and importers at release 10.1 (the
+oldest parser that we meet, JetPack 6's, is 10.3), and what the parser of TensorRT for RTX 1.7.1
+answered when it was given each. Where that compiler is installed it is asked about whole graphs
+(:mod:`pathgene_rt.export.compiled`); this is for where it is not.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """TensorRT has them with restrictions and never fuses across them; our heads do without."""
 
 _LACKING_NAMES = """
-AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow
-CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger DFT Det DynamicQuantizeLinear
+AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow
+CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger CumProd DFT Det DynamicQuantizeLinear
 HammingWindow HannWindow ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix
 Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement
 QLinearConv QLinearMatMul RegexFullMatch STFT SequenceAt SequenceConstruct SequenceEmpty
@@ -24,6 +26,11 @@ SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss
 SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer Unique
 """
 _LACKING = frozenset(_LACKING_NAMES.split())
+
+_PLUGINS = frozenset({"DeformConv", "NonZero", "RoiAlign"})
+"""Plug-ins in TensorRT, which TensorRT for RTX comes without."""
+
+_PICKS = frozenset({"ArgMax", "ArgMin"})
 
 
 def operators(model: bytes) -> Counter[str]:
@@ -35,10 +42,16 @@ def tensorrt_warnings(name: str, model: bytes) -> tuple[str, ...]:
     """One line if the graph holds what TensorRT cannot take: it will run on the other engines."""
     parsed = onnx.load_from_string(model)
     found = {_refusal(node) for node in _nodes(parsed)} | set(_misused_bytes(parsed.graph))
-    refused = sorted(found - {""})
-    if not refused:
-        return ()
-    return (f"{name} uses {', '.join(refused)}, which TensorRT does not take; it runs elsewhere",)
+    found |= set(_flat_picks(parsed))
+    lacking = {
+        "TensorRT does not take; it runs": found,
+        "TensorRT for RTX does not take; there it runs": set(map(_plugin, _nodes(parsed))),
+    }
+    return tuple(
+        f"{name} uses {', '.join(sorted(refused - {''}))}, which {who} elsewhere"
+        for who, refused in lacking.items()
+        if refused - {""}
+    )
 
 
 def _refusal(node: onnx.NodeProto) -> str:
@@ -46,9 +59,32 @@ def _refusal(node: onnx.NodeProto) -> str:
         return str(node.op_type)
     if node.domain not in ("", "ai.onnx"):
         return f"{node.domain}.{node.op_type}"
-    if node.op_type == "ScatterND" and any(item.name == "reduction" for item in node.attribute):
-        return "ScatterND with a reduction"
-    return ""
+    return "ScatterND with a reduction" if node.op_type == "ScatterND" and _reduces(node) else ""
+
+
+def _plugin(node: onnx.NodeProto) -> str:
+    """What of ``node`` TensorRT has as a plug-in, or an empty string."""
+    if node.op_type == "ScatterElements" and _reduces(node):
+        return "ScatterElements with a reduction"
+    return str(node.op_type) if node.op_type in _PLUGINS else ""
+
+
+def _reduces(node: onnx.NodeProto) -> bool:
+    return any(item.name == "reduction" and item.s != b"none" for item in node.attribute)
+
+
+def _flat_picks(model: onnx.ModelProto) -> Iterator[str]:
+    """Picks from a tensor of one axis, for which both want two."""
+    picks = [node for node in model.graph.node if node.op_type in _PICKS]
+    if not picks:
+        return
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    yield from (f"{node.op_type} of one axis" for node in picks if ranks.get(node.input[0]) == 1)
 
 
 def _misused_bytes(graph: onnx.GraphProto) -> Iterator[str]:

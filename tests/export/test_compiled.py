@@ -15,6 +15,7 @@ from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, Limits, build_ahea
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
 from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.export.compiled import TURING, compile_graph, wanted
+from pathgene_rt.export.operators import tensorrt_warnings
 from tests.support.compiled_graphs import SHA256, Graph, encoder_graph, graphs_of_head
 
 NEWER = tuple(card for card in CARDS if card != TURING)
@@ -124,6 +125,44 @@ def test_what_the_parser_lacks_is_named_with_its_node() -> None:
     assert set(found.spec.refused) == {"7.5", "8.0", "8.6", "8.9", "12.0"}
     assert "(ArgMax)" in found.spec.refused["8.6"]
     assert "head it does not build with TensorRT for RTX" in found.warning
+
+
+TAKEN = {
+    "ArgMax of one axis": """
+        zero = Constant <value = int64 {0}> ()
+        column = Gather <axis = 1> (features, zero)
+        best = ArgMax <axis = 0, keepdims = 1> (column)
+        found = Gather <axis = 0> (features, best)
+    """,
+    "ScatterElements with a reduction": """
+        where = Constant <value = int64[1, 4] {0, 0, 0, 0}> ()
+        row = Constant <value = float[1, 4] {1., 1., 1., 1.}> ()
+        found = ScatterElements <axis = 0, reduction = "add"> (features, where, row)
+    """,
+    "NonZero": """
+        where = NonZero (features)
+        found = Cast <to = 1> (where)
+    """,
+}
+
+
+@pytest.mark.parametrize("operator", TAKEN)
+def test_the_list_of_operators_and_the_compiler_agree(operator: str) -> None:
+    graph = a_graph(
+        TAKEN[operator]
+        + """
+        all = Constant <value = int64[1] {-1}> ()
+        first = Constant <value = int64[1] {0}> ()
+        two = Constant <value = int64[1] {2}> ()
+        flat = Reshape (found, all)
+        logits = Slice (flat, first, two)
+        """
+    )
+    (warning,) = tensorrt_warnings("head it", graph.model)
+    assert f"uses {operator}, which TensorRT" in warning
+    built = build_ahead(graph.model, graph.spec, NEWER, limits=LIMITS, profiles=1)
+    assert built.plan is None
+    assert built.error.startswith("tensorrt cannot read it")
 
 
 def test_a_build_that_takes_too_long_or_too_much_is_an_error() -> None:
