@@ -36,7 +36,11 @@ MppOverrideOption = Annotated[
     typer.Option(help="Micrometres per level-0 pixel, whatever the slide says; the report tells."),
 ]
 CoordsOption = Annotated[
-    Path | None, typer.Option(help="CLAM or TRIDENT coordinates (HDF5) instead of our own tiles.")
+    Path | None,
+    typer.Option(
+        help="CLAM or TRIDENT coordinates instead of our own tiles: one slide's file, or the "
+        "folder that has each slide's."
+    ),
 ]
 EngineOption = Annotated[
     str,

@@ -58,9 +58,11 @@ def extract(
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.slides.find import find_slides
+    from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
     found = find_slides(slides)
+    check_coords(coords, len(found))
     options = PredictOptions(
         mpp=mpp,
         mpp_override=mpp_override,

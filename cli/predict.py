@@ -90,12 +90,14 @@ def predict(
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report.stored import is_complete_report
     from pathgene_rt.slides.find import find_slides
+    from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
     limits = read_budget(budget, until_stable)
     if limits.limited and cases is not None:
         raise UsageError("--cases needs whole slides; leave out --budget and --until-stable")
     found = find_slides(slides)
+    check_coords(coords, len(found))
     table = read_cases(cases, found) if cases is not None else CaseTable((), ())
     for note in table.notes:
         console.warn(note)

@@ -212,15 +212,15 @@ class PredictOptions:
     """How a slide is read and what is written.
 
     ``mpp`` (um per level-0 pixel) is for slides that do not say theirs; ``mpp_override`` takes the
-    place of what any says, and the report tells so. ``coords`` names a CLAM or
-    TRIDENT coordinates file that replaces tissue detection. ``readers`` 0 lets the machine decide
-    how many threads decode. ``io_timeout_s`` is how long reading may stand still before the slide
-    fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels differ, which are
-    otherwise used where they pass their checks. ``html`` writes a page to read, which opens in
-    ``language`` and holds all. ``features`` writes them to a file, row by row as they come;
-    ``resume`` takes over those that a killed run of the same kind left. ``budget`` may end a slide
-    before its last tile: its report is then partial. ``anonymize``
-    replaces the slide id in every output by a hash.
+    place of what any says, and the report tells so. ``coords`` names a CLAM or TRIDENT coordinates
+    file, or a folder with one for each slide, that replaces tissue detection. ``readers`` 0 lets
+    the machine decide how many threads decode. ``io_timeout_s`` is how long reading may stand still
+    before the slide fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels
+    differ, which are otherwise used where they pass their checks. ``html`` writes a page to read,
+    which opens in ``language`` and holds all. ``features`` writes them to a file, row by row as
+    they come; ``resume`` takes over those that a killed run of the same kind left. ``budget`` may
+    end a slide before its last tile: its report is then partial. ``anonymize`` replaces the slide
+    id in every output by a hash.
     """
 
     mpp: float | None = None

@@ -19,7 +19,7 @@ from pathgene_rt.options import PredictOptions
 from pathgene_rt.slides import Slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.watched_slide import open_watched
-from pathgene_rt.tiles.external_coords import grid_from_coords
+from pathgene_rt.tiles.external_coords import coords_of_slide, grid_from_coords
 from pathgene_rt.tiles.grid import plan_grid, read_tile
 from pathgene_rt.tiles.tissue import find_tissue
 
@@ -101,7 +101,8 @@ def _planned(
 ) -> PreparedSlide:
     slide_id = pseudonym(slide.info.slide_id, anonymize=options.anonymize)
     if options.coords is not None:
-        grid = grid_from_coords(slide.info, preprocess, options.coords)
+        coords = coords_of_slide(options.coords, path)
+        grid = grid_from_coords(slide.info, preprocess, coords, {path.stem, path.name, slide_id})
         return PreparedSlide(path, slide, slide_id, grid)
     mask, overview = find_tissue(slide, options.tissue)
     grid = plan_grid(slide.info, preprocess, mask, options.tissue)

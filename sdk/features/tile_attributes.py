@@ -2,15 +2,17 @@
 
 CLAM gives ``patch_size`` in pixels of ``patch_level``, with the level's ``downsample`` (a number or
 one each for x and y); TRIDENT gives ``patch_size`` in pixels of the tile, ``patch_size_level0`` and
-the slide's ``level0_width`` and ``level0_height``. We write CLAM's in level-0 pixels (``name`` too)
-and beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``, ``run_sha256``
-and ``pathgene_rt_version``.
+the slide's ``level0_width`` and ``level0_height``. Both say whose tiles they are: ``name``, and
+CLAM the size of its level, ``level_dim``. We write CLAM's in level-0 pixels (``name`` too) and
+beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``, ``run_sha256`` and
+``pathgene_rt_version``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,13 +97,36 @@ class TileAttributes:
             downsample = 1.0
         return size * downsample if size is not None and downsample is not None else None
 
+    def require_slide(self, info: SlideInfo, names: Collection[str]) -> None:
+        """Raise FeatureFileError if the file states that its tiles are of another slide than
+        ``info``, which is called any of ``names``.
+        """
+        stated = self._text("name")
+        if stated is not None:
+            given = re.split(r"[/\\]", stated)[-1]
+            if given.casefold() not in {name.casefold() for name in names}:
+                raise self._of_another_slide(f"its tiles are of {stated!r}, not {info.slide_id!r}")
+        for level, stated_px in self._stated_sizes():
+            if not 0 <= level < len(info.downsamples):
+                continue  # :meth:`span_on` says more of it
+            size = tuple(round(side / info.downsamples[level]) for side in info.size_px)
+            slack = MAX_LEVEL_MISMATCH if level else 0.0
+            if any(
+                abs(one - other) > slack * other + 2 * bool(level)
+                for one, other in zip(stated_px, size, strict=True)
+            ):
+                raise self._of_another_slide(
+                    f"its level {level} has {stated_px[0]:g} x {stated_px[1]:g} px, that of "
+                    f"{info.slide_id} {size[0]} x {size[1]}"
+                )
+
     def span_on(self, info: SlideInfo) -> float:
         """Level-0 pixels a tile spans on the slide ``info``.
 
-        Raises FeatureFileError if the file does not say it, or was made of another slide.
+        Raises FeatureFileError if the file does not say it, or speaks of levels that the slide has
+        not.
         """
         if "patch_size_level0" in self._values:
-            self._require_size(info)
             return self._require_positive("patch_size_level0")
         if self.ours:
             return self._require_positive("span_px")
@@ -120,12 +145,16 @@ class TileAttributes:
                 )
         return self._require_positive("patch_size") * downsample
 
-    def _require_size(self, info: SlideInfo) -> None:
-        for name, size in zip(("level0_width", "level0_height"), info.size_px, strict=True):
-            if name in self._values and self._require_number(name) != size:
-                raise self._of_another_slide(
-                    f"{name} is {self._values[name]}, but {info.slide_id} has {size}"
-                )
+    def _stated_sizes(self) -> list[tuple[int, tuple[float, float]]]:
+        """(level, (w, h)) of what is said of the slide's levels."""
+        sizes = []
+        tridents = self._positive("level0_width"), self._positive("level0_height")
+        if tridents[0] is not None and tridents[1] is not None:
+            sizes.append((0, (tridents[0], tridents[1])))
+        clams = np.asarray(self._values.get("level_dim", ()))
+        if clams.shape == (2,) and clams.dtype.kind in "iuf" and "patch_level" in self._values:
+            sizes.append((int(self._require_number("patch_level")), (clams[0], clams[1])))
+        return sizes
 
     def _of_another_slide(self, why: str) -> FeatureFileError:
         return FeatureFileError(f"{self._path}: {why}; the coordinates belong to another slide")

@@ -6,6 +6,8 @@ corners, and state how large a tile is.
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathgene_rt.bundle.spec import Preprocess
-from pathgene_rt.errors import FeatureFileError, NoTissueError
+from pathgene_rt.errors import FeatureFileError, NoTissueError, UsageError
 from pathgene_rt.features.hdf5 import read_coords
 from pathgene_rt.geometry import Int32Array, SlideInfo, TileGrid
 from pathgene_rt.tiles.grid import make_grid, scale_of_span
 
+COORDS_FOLDERS = (".", "patches", "*/patches")
+"""Where in a folder coordinates lie: CLAM's and TRIDENT's own, of their results, and TRIDENT's of a
+job, which has a folder for each scale."""
 
-def grid_from_coords(info: SlideInfo, preprocess: Preprocess, path: Path) -> TileGrid:
+COORDS_NAMES = ("{}.h5", "{}_patches.h5")
+"""CLAM's and TRIDENT's files of a slide."""
+
+
+def grid_from_coords(
+    info: SlideInfo, preprocess: Preprocess, path: Path, names: Collection[str] = ()
+) -> TileGrid:
     """The tiles that the coordinates file ``path`` lists, in reading order; all count as tissue.
 
-    Raises FeatureFileError if it is no such file or belongs to another slide, NoTissueError if it
-    lists no tile, SlideScaleError if its tiles are not of the bundle's scale.
+    ``names`` are what else the slide may be called beside its id. Raises FeatureFileError if it is
+    no such file or belongs to another slide, NoTissueError if it lists no tile, SlideScaleError if
+    its tiles are not of the bundle's scale.
     """
     coords, attributes = read_coords(path)
     if len(coords) == 0:
         raise NoTissueError(f"{path}: lists no tile; make the coordinates again")
+    attributes.require_slide(info, {info.slide_id, *names})
     scale = scale_of_span(info, preprocess, attributes.span_on(info))
     xy = _checked_corners(path, coords, info)
     order = np.lexsort((xy[:, 0], xy[:, 1]))
     return make_grid(info, preprocess, scale, xy[order], np.ones(len(xy), dtype=np.float32))
+
+
+def coords_of_slide(coords: Path, slide: Path) -> Path:
+    """The coordinates file of ``slide``: ``coords`` itself, or the one in that folder that has the
+    slide's name. Raises FeatureFileError if there is none, or more than one.
+    """
+    if not coords.is_dir():
+        return coords
+    found = [
+        path
+        for folder in COORDS_FOLDERS
+        for name in COORDS_NAMES
+        for path in sorted(coords.glob(f"{folder}/{glob.escape(name.format(slide.stem))}"))
+    ]
+    if len(found) > 1:
+        raise FeatureFileError(
+            f"{slide.name}: {len(found)} files in {coords} are its coordinates "
+            f"({', '.join(str(path.relative_to(coords)) for path in found[:3])}); give the folder "
+            "of one of them"
+        )
+    if not found:
+        names = " or ".join(name.format(slide.stem) for name in COORDS_NAMES)
+        raise FeatureFileError(
+            f"{slide.name}: no coordinates in {coords}; it is to hold {names}, itself or in "
+            "patches, as CLAM and TRIDENT write them"
+        )
+    return found[0]
+
+
+def check_coords(coords: Path | None, slides: int) -> None:
+    """Raise UsageError if one file is to serve several ``slides``."""
+    if coords is not None and slides > 1 and not coords.is_dir():
+        raise UsageError(
+            f"--coords {coords} is one file for {slides} slides; give the folder that holds one "
+            "for each"
+        )
 
 
 def _checked_corners(path: Path, coords: NDArray[Any], info: SlideInfo) -> Int32Array:

@@ -1,10 +1,9 @@
-"""Grids: scale, coverage, shares of tissue, other tools' coordinates, and how a tile is read."""
+"""Grids: scale, coverage, shares of tissue, and how a tile is read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -12,13 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pathgene_rt.bundle.spec import Preprocess
-from pathgene_rt.errors import FeatureFileError, NoTissueError, SlideScaleError
-from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.features.hdf5 import write_features
+from pathgene_rt.errors import NoTissueError, SlideScaleError
 from pathgene_rt.geometry import SlideInfo, TileGrid
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
-from pathgene_rt.tiles.external_coords import grid_from_coords
 from pathgene_rt.tiles.grid import plan_grid, plan_scale, read_tile, scale_of_span, tissue_shares
 from pathgene_rt.tiles.tissue import TissueMask, tissue_mask
 from tests.support.work import count_calls
@@ -240,6 +236,7 @@ def test_a_huge_grid_takes_as_many_calls_as_a_small_one() -> None:
         mask = mask_of(np.random.default_rng(0).random((side // 32, side // 32)) < 0.7)
         return plan_grid(info_of(0.25, (side, side)), Preprocess(mpp=0.25), mask, TissueOptions())
 
+    plan(6_000)  # what is set up once
     small, huge = (count_calls(lambda side=side: plan(side)) for side in (6_000, 60_000))
     assert huge == small
     assert len(plan(60_000)) > 54_000
@@ -280,104 +277,3 @@ def test_a_tile_is_what_pil_makes_of_the_pixels(cmu_slide: Path, reduction) -> N
                 name = Image.Resampling.BOX if reduction == "box" else Image.Resampling.BILINEAR
                 expected = np.asarray(Image.fromarray(pixels).resize((256, 256), name), np.float64)
             np.testing.assert_allclose(out, expected, atol=0.51)
-
-
-def write_coords(path: Path, coords: object, **attributes: object) -> Path:
-    with h5py.File(path, "w") as file:
-        data = file.create_dataset("coords", data=coords)
-        for name, value in attributes.items():
-            data.attrs[name] = value
-    return path
-
-
-CORNERS = np.array([[512, 0], [0, 512], [0, 0], [7168, 5120]], dtype=np.int64)
-SORTED = [[0, 0], [512, 0], [0, 512], [7168, 5120]]
-
-
-def test_coordinates_of_clam(tmp_path: Path) -> None:
-    info = info_of(0.25, downsamples=(1.0, 2.0))
-    path = write_coords(
-        tmp_path / "c.h5", CORNERS, patch_size=256, patch_level=1, downsample=(2.0, 2.0), name="s"
-    )
-    grid = grid_from_coords(info, Preprocess(), path)
-    np.testing.assert_array_equal(grid.xy, SORTED)
-    assert (grid.level, grid.read_px, grid.span_px, grid.mpp) == (1, 256, 512.0, 0.5)
-    assert (grid.tissue == 1).all()
-    at_level_0 = write_coords(tmp_path / "0.h5", CORNERS, patch_size=512, patch_level=0)
-    grid = grid_from_coords(info_of(0.25), Preprocess(), at_level_0)
-    assert (grid.level, grid.read_px) == (0, 512)
-
-
-def test_coordinates_of_trident(tmp_path: Path) -> None:
-    info = info_of(0.2527, downsamples=APERIO_40X)
-    path = write_coords(
-        tmp_path / "t.h5",
-        CORNERS,
-        patch_size=256,
-        patch_size_level0=507,
-        level0_magnification=40,
-        target_magnification=20,
-        overlap=0,
-        level0_width=10_000,
-        level0_height=8_000,
-    )
-    grid = grid_from_coords(info, Preprocess(), path)
-    assert (grid.level, grid.read_px, grid.span_px) == (0, 507, 507.0)
-    assert grid.mpp == pytest.approx(0.2527 * 507 / 256)
-    np.testing.assert_array_equal(grid.xy, SORTED)
-    with pytest.raises(SlideScaleError, match="refuses to resample"):
-        grid_from_coords(info, Preprocess(scale_policy="refuse"), path)
-    with pytest.raises(FeatureFileError, match="another slide"):
-        grid_from_coords(info_of(0.2527, (9_000, 8_000)), Preprocess(), path)
-
-
-def test_coordinates_of_our_own_features(tmp_path: Path) -> None:
-    info = info_of(0.25, downsamples=(1.0, 2.001))
-    features = np.ones((4, 3), np.float32)
-    bag = FeatureBag("s", features, np.array(SORTED, np.int32), 256, 0.5, 512.256, "0" * 64)
-    write_features(tmp_path / "s.h5", bag)
-    grid = grid_from_coords(info, Preprocess(), tmp_path / "s.h5")
-    assert grid.span_px == 512.256  # not CLAM's patch_size, which is a whole number
-    np.testing.assert_array_equal(grid.xy, SORTED)
-
-
-def test_coordinates_of_another_scale(tmp_path: Path) -> None:
-    path = write_coords(tmp_path / "c.h5", CORNERS, patch_size=256, patch_level=0, downsample=1.0)
-    with pytest.raises(SlideScaleError, match=r"0\.25 um/px at 256 px.*needs 0\.5.*128 um"):
-        grid_from_coords(info_of(0.25), Preprocess(), path)
-    with pytest.raises(SlideScaleError, match="--mpp"):
-        grid_from_coords(info_of(None), Preprocess(), path)
-
-
-def test_coordinates_files_that_are_none(tmp_path: Path) -> None:
-    info = info_of()
-    sized = {"patch_size": 256, "patch_level": 0}
-    text = tmp_path / "x.h5"
-    text.write_text("text")
-    no_coords = tmp_path / "y.h5"
-    with h5py.File(no_coords, "w") as file:
-        file["other"] = 1
-    cases = {
-        tmp_path / "none.h5": "no such file",
-        text: "cannot be read",
-        no_coords: "no dataset 'coords'",
-        write_coords(tmp_path / "1.h5", CORNERS[:, 0], **sized): r"\[4\]",
-        write_coords(tmp_path / "2.h5", np.array([[b"a", b"b"]]), **sized): "not numbers",
-        write_coords(tmp_path / "3.h5", CORNERS): "patch_level",
-        write_coords(tmp_path / "4.h5", CORNERS, patch_level=0): "'patch_size'",
-        write_coords(tmp_path / "5.h5", CORNERS, patch_size=0, patch_level=0): "not above 0",
-        write_coords(tmp_path / "6.h5", CORNERS, patch_size="large", patch_level=0): "no number",
-        write_coords(tmp_path / "7.h5", CORNERS, patch_size=256, patch_level=3): "another slide",
-        write_coords(tmp_path / "8.h5", CORNERS * 2, **sized): r"\(14336, 10240\) lies outside",
-        write_coords(tmp_path / "9.h5", -CORNERS, **sized): "lies outside",
-        write_coords(tmp_path / "a.h5", CORNERS, **sized, downsample=4.0): "another slide",
-        write_coords(tmp_path / "b.h5", CORNERS * np.nan, **sized): "lies outside",
-    }
-    for path, words in cases.items():
-        with pytest.raises(FeatureFileError, match=words) as caught:
-            grid_from_coords(info, Preprocess(), path)
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-    nothing = write_coords(tmp_path / "n.h5", np.zeros((0, 2), dtype=int), **sized)
-    with pytest.raises(NoTissueError, match="no tile"):
-        grid_from_coords(info, Preprocess(), nothing)
