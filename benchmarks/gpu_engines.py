@@ -19,7 +19,7 @@ from pathgene_rt.engines.qualify.tuning import measure_rate
 from pathgene_rt.engines.registry import EngineFactory, load_backend
 from pathgene_rt.errors import EngineError
 from pathgene_rt.extraction.extract import TileOrder, encode_slide
-from pathgene_rt.extraction.prepare import prepared
+from pathgene_rt.extraction.prepare import prepare_slide
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.options import Precision
@@ -111,24 +111,24 @@ def decoding(bench: Bench) -> Iterator[Row]:
         with (
             factory.encoder() as engine,
             EncoderService(engine) as service,
-            prepared(Path(bench.settings.slide), preprocess, PredictOptions()) as work,
+            prepare_slide(Path(bench.settings.slide), preprocess, PredictOptions()) as prepared,
         ):
-            source = work.slide.encoded_source(work.grid.level)
+            source = prepared.slide.encoded_source(prepared.grid.level)
             why = "the engine or the slide's reader gives and takes pixels only"
             if engine.decoder is not None and source is not None:
                 why = engine.decoder.refusal(source.level)
-            order = TileOrder(locality_order(work.grid), factory.options.batch)
+            order = TileOrder(locality_order(prepared.grid), factory.options.batch)
             for how, on_card in (("by the processor", False), ("on the GPU", True)):
                 side = f"slide to features, {name} {precision}, decoded {how}"
                 if on_card and why:
                     yield {"side": side, "failed": why}
                     continue
                 stats = encode_slide(
-                    work.slide,
-                    work.grid,
+                    prepared.slide,
+                    prepared.grid,
                     service,
                     preprocess.reduction,
-                    GrowingBag(bundle.feature_dim, len(work.grid)),
+                    GrowingBag(bundle.feature_dim, len(prepared.grid)),
                     order,
                     source=source if on_card else None,
                 )

@@ -165,24 +165,24 @@ class ItemProgress:
         self._console = console
         self._bars = bars
         self._done, self._total = 0, total
-        self._items = None
+        self._items: _Bar | None = None
+        self._tiles: _Bar | None = None
         if bars is not None and total > 1:
             self._items = _Bar(bars, f"all {unit}", total, unit)
 
-    @contextmanager
-    def item(self, name: str) -> Iterator[Progress]:
-        """The tiles of the item that is begun."""
+    def tiles(self, name: str, done: int, total: int | None) -> None:
+        """Of the item ``name`` that is under way, ``done`` tiles of ``total`` are."""
         if self._bars is None:
-            yield _NoProgress()
             return
-        tiles = _Bar(self._bars, name, None, "tiles")
-        try:
-            yield tiles
-        finally:
-            tiles.remove()
+        if self._tiles is None:
+            self._tiles = _Bar(self._bars, name, None, "tiles")
+        self._tiles.update(done, total)
 
     def ended(self, name: str, status: str) -> None:
         """Count an item, begun or passed over."""
+        if self._tiles is not None:
+            self._tiles.remove()
+            self._tiles = None
         self._done += 1
         if self._items is not None:
             self._items.update(self._done)

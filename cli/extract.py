@@ -24,7 +24,8 @@ from pathgene_rt.cli.choices import (
     ThreadsOption,
     find_bundle,
 )
-from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.errors import PathGeneError
 from pathgene_rt.options import IO_TIMEOUT_S
 
 
@@ -52,7 +53,8 @@ def extract(
     slide that was begun goes on at the tile it had come to: a run that was stopped or killed is
     continued by the same command. A bad slide does not stop the others.
     """
-    from pathgene_rt.cli.slide_batch import run_batch
+    from pathgene_rt.batch import attempt
+    from pathgene_rt.cli.slide_batch import Batch, Ended, Row
     from pathgene_rt.features.hdf5 import is_complete_features
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
@@ -84,13 +86,16 @@ def extract(
         def done(slide: Path) -> bool:
             return not overwrite and is_complete_features(folder / f"{slide.stem}.h5", encoder)
 
-        def one(slide: Path, progress: Progress) -> dict[str, object]:
+        printed = Batch(console)
+
+        def extracted(slide: Path) -> Row:
             features = folder / f"{slide.stem}.h5"
+            printed.tiles(slide.name, 0, None)
             bag, stats = predictor.extract(
                 slide,
                 options,
                 out=features,
-                progress=progress.update,
+                progress=lambda done, total: printed.tiles(slide.name, done, total),
                 warn=lambda text: console.warn(f"{slide.name}: {text}"),
             )
             return {
@@ -99,7 +104,18 @@ def extract(
                 "features": str(features),
             }
 
-        run_batch(found, one, done, console, columns=("tiles", "tiles_per_second", "features"))
+        def ended(slide: Path) -> Ended:
+            if done(slide):
+                return Ended(slide.name, "skipped")
+            row = attempt(lambda: extracted(slide), slide.name)
+            if isinstance(row, PathGeneError):
+                return Ended(slide.name, "failed", error=row)
+            return Ended(slide.name, "done", row)
+
+        with printed:
+            columns = ("tiles", "tiles_per_second", "features")
+            printed.follow("slide", len(found), map(ended, found), columns=columns)
+        printed.raise_failures()
 
 
 def _refuse_foreign(files: Sequence[Path], encoder_sha256: str) -> None:

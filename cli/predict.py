@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -26,9 +24,11 @@ from pathgene_rt.cli.choices import (
     ThreadsOption,
     find_bundle,
 )
-from pathgene_rt.cli.console import Console, JsonOption, Progress, QuietOption
+from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.pseudonymize import choose_pseudonyms, find_unnamed
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import IO_TIMEOUT_S, Language
+from pathgene_rt.pseudonyms import KEY_VARIABLE
 
 
 def predict(
@@ -60,9 +60,19 @@ def predict(
     ] = "en",
     budget: BudgetOption = None,
     until_stable: UntilStableOption = None,
-    anonymize: Annotated[
-        bool, typer.Option("--anonymize", help="Replace slide names in all results by hashes.")
+    pseudonymize: Annotated[
+        bool,
+        typer.Option("--pseudonymize", help="No output names a slide or case: pseudonyms instead."),
     ] = False,
+    pseudonym_key: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File of 32 or more random bytes, the site's key for --pseudonymize; else "
+            f"${KEY_VARIABLE}, else pseudonyms are random in each run.",
+            show_default=False,
+        ),
+    ] = None,
+    anonymize: Annotated[bool, typer.Option("--anonymize", hidden=True)] = False,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
@@ -79,26 +89,25 @@ def predict(
     Slides that have a report of this bundle are skipped unless --overwrite. A bad slide does not
     stop the others (exit code 7 then), but its case gets no prediction.
     """
-    from pathgene_rt.cases.table import Case, CaseTable, read_cases
-    from pathgene_rt.cli.case_batch import COLUMNS as CASE_COLUMNS
-    from pathgene_rt.cli.case_batch import CaseBatch
-    from pathgene_rt.cli.prediction_table import show_report
-    from pathgene_rt.cli.slide_batch import Batch
-    from pathgene_rt.extraction.prepare import pseudonym
+    from pathgene_rt.cases.table import CaseTable, read_cases
+    from pathgene_rt.cli.predict_batch import predict_batch
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.report.stored import is_complete_report
-    from pathgene_rt.slides.find import find_slides
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
     limits = read_budget(budget, until_stable)
     if limits.limited and cases is not None:
         raise UsageError("--cases needs whole slides; leave out --budget and --until-stable")
-    found = find_slides(slides)
+    if anonymize:
+        console.warn("--anonymize is now called --pseudonymize and goes with the next version")
+    pseudonyms = choose_pseudonyms(pseudonymize or anonymize, pseudonym_key, console)
+    if resume and pseudonyms is not None and not pseudonyms.lasting:
+        raise UsageError(f"--resume with --pseudonymize needs --pseudonym-key or ${KEY_VARIABLE}")
+    found = find_unnamed(slides, pseudonyms)
     check_coords(coords, len(found))
-    table = read_cases(cases, found) if cases is not None else CaseTable((), ())
+    table = read_cases(cases, found, pseudonyms) if cases is not None else CaseTable((), ())
     for note in table.notes:
         console.warn(note)
     options = PredictOptions(
@@ -115,7 +124,7 @@ def predict(
         features=features,
         resume=resume,
         budget=limits,
-        anonymize=anonymize,
+        pseudonyms=pseudonyms,
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
@@ -124,58 +133,5 @@ def predict(
     with opened as predictor:
         for note in predictor.notes:
             console.note(note)
-
-        def place(slide: Path) -> Path:
-            return folder / pseudonym(slide.stem, anonymize=anonymize)
-
-        def case_place(case: Case) -> Path:
-            return folder / "cases" / pseudonym(case.case_id, anonymize=anonymize)
-
-        case_batch = CaseBatch(
-            table.cases,
-            predictor,
-            console,
-            slide_folder=place,
-            case_folder=case_place,
-            overwrite=overwrite,
-        )
-
-        def done(slide: Path) -> bool:
-            complete = partial(
-                is_complete_report,
-                place(slide),
-                predictor.bundle.sha256,
-                partial=options.budget.limited,
-            )
-            if overwrite or not complete():
-                return False
-            if complete(features=features or slide in case_batch.needed):
-                return True
-            console.note(f"{slide.name}: done before without features; encoding it again for them")
-            return False
-
-        def one(slide: Path, progress: Progress) -> dict[str, Any]:
-            chosen = replace(options, features=features or slide in case_batch.needed)
-            report = predictor.predict(slide, chosen, out=place(slide), progress=progress.update)
-            show_report(report, console)
-            return {
-                "tiles": report.provenance.tiles,
-                "tiles_per_second": round(report.provenance.tiles_per_second, 1),
-                "report": str(place(slide) / "report.json"),
-                "predictions": [prediction.to_dict() for prediction in report.predictions],
-            }
-
-        with Batch(console) as items:
-            columns = ("tiles", "tiles_per_second", "report")
-            failed = items.run("slide", found, lambda slide: slide.name, one, done, columns=columns)
-            if table.cases:
-                items.run(
-                    "case",
-                    table.cases,
-                    lambda case: case.case_id,
-                    lambda case, _: case_batch.predict(case, failed),
-                    case_batch.done,
-                    columns=CASE_COLUMNS,
-                )
-        items.raise_failures()
+        predict_batch(predictor, found, folder, options, table.cases, console, overwrite=overwrite)
         console.say(predictor.bundle.manifest.intended_use)

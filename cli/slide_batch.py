@@ -1,80 +1,65 @@
-"""Many slides, one command: go on past a bad one, skip what is done, sum up at the end."""
+"""What a batch of slides and cases prints: progress, then a table of what became of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pathgene_rt.cli.console import Console, Progress
-from pathgene_rt.errors import BatchError, EngineError, PathGeneError, SlideError
+from pathgene_rt.cli.console import Console, ItemProgress
+from pathgene_rt.errors import BatchError, PathGeneError
+
+if TYPE_CHECKING:
+    from pathgene_rt.batch import Outcome
 
 Row = dict[str, Any]
-Item = TypeVar("Item")
+Kind = Literal["slide", "case"]
 
 
-def run_batch(
-    slides: Sequence[Path],
-    one: Callable[[Path, Progress], Row],
-    done: Callable[[Path], bool],
-    console: Console,
-    *,
-    columns: Sequence[str],
-) -> None:
-    """A :class:`Batch` of nothing but slides."""
-    with Batch(console) as batch:
-        batch.run("slide", slides, lambda slide: slide.name, one, done, columns=columns)
-    batch.raise_failures()
+@dataclass(frozen=True)
+class Ended:
+    """A slide or case that was done, with its ``row``; skipped; or failed of ``error``."""
+
+    name: str
+    outcome: Outcome
+    row: Row = field(default_factory=dict)
+    error: PathGeneError | None = None
 
 
 class Batch:
-    """Slides, then perhaps cases. Left, also by an error, it prints what became of each.
-
-    A failing item (SlideError or BatchError, or an EngineError while it ran) does not stop the
-    others; any other error does, after the summary.
-    """
+    """Slides, then perhaps cases. Left, also by an error, it prints what became of each."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rows: dict[str, list[Row]] = {}
-        self._columns: dict[str, Sequence[str]] = {}
-        self._failures: dict[str, list[PathGeneError]] = {}
-        self._counts: dict[str, int] = {}
+        self._rows: dict[Kind, list[Row]] = {}
+        self._columns: dict[Kind, Sequence[str]] = {}
+        self._failures: dict[Kind, list[PathGeneError]] = {}
+        self._counts: dict[Kind, int] = {}
+        self._progress: ItemProgress | None = None
 
-    def run(
-        self,
-        kind: str,
-        items: Sequence[Item],
-        name: Callable[[Item], str],
-        one: Callable[[Item, Progress], Row],
-        done: Callable[[Item], bool],
-        *,
-        columns: Sequence[str],
-    ) -> frozenset[str]:
-        """Run ``one`` on each item that is not ``done``; the names of those that failed.
+    def tiles(self, name: str, done: int, total: int | None) -> None:
+        """A :data:`~pathgene_rt.batch.BatchProgress`."""
+        if self._progress is not None:
+            self._progress.tiles(name, done, total)
 
-        ``kind`` is "slide" or "case", ``columns`` are the keys of the rows that the table shows.
-        """
+    def follow(
+        self, kind: Kind, total: int, ended: Iterable[Ended], *, columns: Sequence[str]
+    ) -> None:
+        """Take ``total`` items as they end; ``columns`` are the keys of rows that the table has."""
         rows = self._rows[kind] = []
         failures = self._failures[kind] = []
         self._columns[kind] = columns
-        self._counts[kind] = len(items)
-        with self._console.items(len(items), f"{kind}s") as progress:
-            for item in items:
-                row: Row = {kind: name(item)}
-                if done(item):
+        self._counts[kind] = total
+        with self._console.items(total, f"{kind}s") as self._progress:
+            for one in ended:
+                row: Row = {kind: one.name, "status": one.outcome, **one.row}
+                if one.outcome == "skipped":
                     row["status"] = "skipped, already done"
-                else:
-                    try:
-                        with progress.item(name(item)) as tiles:
-                            row |= {"status": "done", **one(item, tiles)}
-                    except (SlideError, EngineError, BatchError) as error:
-                        failures.append(error)
-                        row |= {"status": "failed", "reason": str(error)}
-                        row["exit_code"] = error.exit_code
+                if one.error is not None:
+                    failures.append(one.error)
+                    row |= {"reason": str(one.error), "exit_code": one.error.exit_code}
                 rows.append(row)
-                progress.ended(row[kind], row["status"])
-        return frozenset(row[kind] for row in rows if row["status"] == "failed")
+                self._progress.ended(one.name, row["status"])
 
     def raise_failures(self) -> None:
         """Raise a single item's error as it is, BatchError (exit 7) if some of several failed."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathgene_rt.features.hdf5 import read_features, write_features
     from pathgene_rt.options import EngineOptions, PredictOptions, TensorRtOptions, TissueOptions
     from pathgene_rt.predictor import Predictor
+    from pathgene_rt.pseudonyms import Pseudonyms
     from pathgene_rt.report.report import Report
     from pathgene_rt.scan.input import ScanOptions
     from pathgene_rt.scan.progress import ScanProgress
@@ -37,6 +38,7 @@ __all__ = [
     "PathGeneError",
     "PredictOptions",
     "Predictor",
+    "Pseudonyms",
     "Report",
     "ScanOptions",
     "ScanProgress",
@@ -59,6 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "PathGeneError": "errors",
         "PredictOptions": "options",
         "Predictor": "predictor",
+        "Pseudonyms": "pseudonyms",
         "Report": "report.report",
         "ScanOptions": "scan.input",
         "ScanProgress": "scan.progress",

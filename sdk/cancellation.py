@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 
 from pathgene_rt.errors import CancelledError
@@ -34,7 +35,14 @@ class CancellationToken:
     def child(self) -> CancellationToken:
         """A token that is cancelled with this one, but also alone."""
         child = CancellationToken()
-        self.on_cancel(lambda: child.cancel(self._cause))
+        # A batch's token outlives its slides, and must not keep what their tokens would wake.
+        waiting = weakref.ref(child)
+
+        def pass_on() -> None:
+            if (alive := waiting()) is not None:
+                alive.cancel(self._cause)
+
+        self.on_cancel(pass_on)
         return child
 
     @property

@@ -165,3 +165,26 @@ class ScanTimeoutError(ScanError, TimeoutError):
     """The report was not ready in time; the work goes on."""
 
     code = 84
+
+
+def slide_failure(error: Exception, name: str) -> PathGeneError:
+    """What the slide or case ``name`` failed of, when ``error`` came out of its work: the error
+    itself if it is one of these, else the one that fits. Readers, codecs and engines are others'
+    code, which a hostile or damaged file can make raise anything.
+    """
+    if isinstance(error, PathGeneError):
+        return error
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        failure: PathGeneError = EngineError(
+            f"{name}: out of memory; use a smaller --batch or fewer --readers"
+        )
+    elif isinstance(error, OSError):
+        failure = SlideReadError(f"{name}: {said}; check the file and its disk")
+    else:
+        failure = SlideError(
+            f"{name}: cannot be predicted ({type(error).__name__}: {said}); check the file, and "
+            "report this with what --debug shows"
+        )
+    failure.__cause__ = error
+    return failure

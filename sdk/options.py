@@ -11,6 +11,7 @@ from typing import Literal
 import platformdirs
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.pseudonyms import Pseudonyms
 
 DEFAULT_IN_FLIGHT = 2
 
@@ -219,8 +220,8 @@ class PredictOptions:
     differ, which are otherwise used where they pass their checks. ``html`` writes a page to read,
     which opens in ``language`` and holds all. ``features`` writes them to a file, row by row as
     they come; ``resume`` takes over those that a killed run of the same kind left. ``budget`` may
-    end a slide before its last tile: its report is then partial. ``anonymize`` replaces the slide
-    id in every output by a hash.
+    end a slide before its last tile: its report is then partial. With ``pseudonyms`` no report,
+    file, warning or error names the slide: they have its pseudonym.
     """
 
     mpp: float | None = None
@@ -237,7 +238,7 @@ class PredictOptions:
     features: bool = False
     resume: bool = False
     budget: Budget = field(default_factory=Budget)
-    anonymize: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         checked_mpp("--mpp", self.mpp)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from pathgene_rt.batch import BatchProgress, CaseResult, SlideResult, predict_many
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.cases.table import Case
 from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.extraction.extract import TileProgress
-from pathgene_rt.extraction.prepare import PreparedSlide, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
@@ -95,11 +97,11 @@ class Predictor:
             writable_folder(out)
         keeps_features = out is not None and (options.features or options.resume)
         features_path = out / FEATURES_FILE if out is not None and keeps_features else None
-        with prepared(slide, self.bundle.preprocess, options) as work:
+        with prepare_slide(slide, self.bundle.preprocess, options) as prepared:
             limited = options.budget.limited
-            run = BudgetedRun(self.heads, work.grid, options.budget, began) if limited else None
+            run = BudgetedRun(self.heads, prepared.grid, options.budget, began) if limited else None
             encoded = self._encoder.encode(
-                work,
+                prepared,
                 options,
                 rows=None if run is None else run.rows,
                 observe=None if run is None else run.observe,
@@ -108,36 +110,73 @@ class Predictor:
                 progress=progress,
             )
             partial = None if run is None else run.partial(encoded.bag)
-            with work.timed("heads"):
+            with prepared.timed("heads"):
                 predictions, attention = self.predict_bag(encoded.bag)
                 if run is not None and partial is not None:
                     predictions = run.with_intervals(predictions, encoded.bag)
             evidence = {}
             if options.html:
-                with work.timed("evidence"):
+                with prepared.timed("evidence"):
                     evidence = gather_evidence(
                         self.bundle.heads, self.heads.run, encoded.bag, predictions, attention
                     )
             report = assemble_report(
-                self, _facts(work, encoded), predictions, attention, partial, evidence
+                self, _facts(prepared, encoded), predictions, attention, partial, evidence
             )
             if out is None:
                 return report
-            overview = work.overview() if needs_overview(report, options) else None
+            overview = prepared.overview() if needs_overview(report, options) else None
             written = write_report(
                 report,
                 out,
                 overview,
-                work.slide.info,
+                prepared.slide.info,
                 encoded.bag,
                 options,
                 save_features=encoded.write_features,
-                read_tiles=lambda rows: work.read_tiles(
+                read_tiles=lambda rows: prepared.read_tiles(
                     encoded.bag.xy[rows], self.bundle.preprocess.reduction
                 ),
             )
             encoded.discard_journal()
             return written
+
+    def predict_many(
+        self,
+        slides: Sequence[Path],
+        out: Path,
+        options: PredictOptions | None = None,
+        *,
+        cases: Sequence[Case] = (),
+        overwrite: bool = False,
+        token: CancellationToken | None = None,
+        progress: BatchProgress | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> Iterator[SlideResult | CaseResult]:
+        """Predict each slide into ``out/<slide>/``, then each case into ``out/cases/<case>/``.
+
+        Work is done as the results are asked for: one for each slide, in their order, then one for
+        each case. A slide that has a whole report of this bundle is skipped unless ``overwrite``;
+        so is a case that was made of just these reports. Whatever a slide fails of, also in code
+        of others, is its result's ``error`` and stops no other slide; its cases fail with it.
+        ``note`` is called with what is worth telling meanwhile.
+
+        Raises at once UsageError if two slides have the same id, a case has a slide that is not
+        given, or options do not go together; and OutputError where ``out`` cannot be written. From
+        the iterator come OutputError (a full disk) and CancelledError (``token``, from another
+        thread): they end the batch, and what was finished is kept.
+        """
+        return predict_many(
+            self,
+            slides,
+            out,
+            options,
+            cases=cases,
+            overwrite=overwrite,
+            token=token,
+            progress=progress,
+            note=note,
+        )
 
     def predict_bag(self, bag: FeatureBag) -> Predicted:
         """(each head's prediction, attention float32 [N, k] by head) for features at hand.
@@ -162,9 +201,9 @@ class Predictor:
         Raises as :meth:`predict` does; ``options.resume`` then goes on where this was.
         """
         options = options or PredictOptions()
-        with prepared(slide, self.bundle.preprocess, options) as work:
+        with prepare_slide(slide, self.bundle.preprocess, options) as prepared:
             encoded = self._encoder.encode(
-                work, options, features_path=out, token=token, progress=progress
+                prepared, options, features_path=out, token=token, progress=progress
             )
             if out is not None:
                 encoded.write_features(out)
@@ -222,16 +261,16 @@ class Predictor:
         self.close()
 
 
-def _facts(work: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
+def _facts(prepared: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
     return EncodedFacts(
-        slide_id=work.slide_id,
-        info=work.slide.info,
-        reader=work.slide.reader,
+        slide_id=prepared.slide_id,
+        info=prepared.slide.info,
+        reader=prepared.slide.reader,
         decode=encoded.decode,
-        grid=work.grid,
+        grid=prepared.grid,
         bag=encoded.bag,
         stats=encoded.stats,
-        quality=work.quality,
-        seconds=work.seconds,
+        quality=prepared.quality,
+        seconds=prepared.seconds,
         warnings=encoded.warnings,
     )

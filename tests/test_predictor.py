@@ -16,6 +16,7 @@ from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner
 from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
 from pathgene_rt.features.hdf5 import read_features
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.slides import open_slide
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -100,10 +101,10 @@ def test_what_engines_warn_of_stands_in_reports(bundle: Path, slide: Path) -> No
         assert heard[-2:] == list(told)
 
 
-def test_anonymized_results_do_not_name_the_slide(
+def test_pseudonymized_results_do_not_name_the_slide(
     predictor: Predictor, slide: Path, tmp_path: Path
 ) -> None:
-    options = PredictOptions(anonymize=True, features=True)
+    options = PredictOptions(pseudonyms=Pseudonyms.random(), features=True)
     predictor.predict(slide, options, out=tmp_path)
     for file in tmp_path.iterdir():
         assert b"case-7" not in file.read_bytes(), file.name

@@ -26,7 +26,7 @@ from pathgene_rt.engines.engine import Engine
 from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.errors import EngineError, EngineUnavailableError
-from pathgene_rt.extraction.prepare import prepared
+from pathgene_rt.extraction.prepare import prepare_slide
 from pathgene_rt.extraction.scaled_decode import DECODE_LIMITS
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.slides.encoded_region import EncodedBatch
@@ -148,22 +148,24 @@ def encoded_tiles(bench: Workbench) -> Finding:
     _require_gpu(bench)
     with (
         bench.factory().encoder() as encoder,
-        prepared(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True)) as work,
+        prepare_slide(
+            bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True)
+        ) as prepared,
     ):
-        decoder, source = encoder.decoder, work.slide.encoded_source(work.grid.level)
+        decoder, source = encoder.decoder, prepared.slide.encoded_source(prepared.grid.level)
         if decoder is None:
             raise NotRunError("this engine takes pixels only")
         if source is None:
-            raise NotRunError(f"{work.slide.reader} gives pixels only")
+            raise NotRunError(f"{prepared.slide.reader} gives pixels only")
         if why := decoder.refusal(source.level):
             raise NotRunError(why)
-        grid = work.grid
+        grid = prepared.grid
         corners = [(int(x), int(y)) for x, y in grid.xy[: len(bench.tiles)]]
         regions = [source.region(corner, grid.read_px) for corner in corners]
         batch = EncodedBatch(regions, grid.tile_px)
         expected = np.empty(batch.shape, np.uint8)
         for corner, tile in zip(corners, expected, strict=True):
-            read_tile(work.slide, grid, corner, bench.bundle.preprocess.reduction, tile)
+            read_tile(prepared.slide, grid, corner, bench.bundle.preprocess.reduction, tile)
         pixels = decoder.pixels(batch)
         encoder.submit_encoded(batch)
         features = np.array(encoder.result()["features"])

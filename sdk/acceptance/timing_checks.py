@@ -14,7 +14,7 @@ import numpy as np
 from pathgene_rt.acceptance.workbench import Check, Finding, NotRunError, Workbench
 from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.qualify.tuning import measure_rate
-from pathgene_rt.extraction.prepare import PreparedSlide, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.tiles.grid import read_tile
@@ -27,27 +27,29 @@ def decode_on_cpu(bench: Workbench) -> Finding:
     """Tiles a second from the slide's file to pixels, on one thread and on all; reading alone."""
     reduction, figures = bench.bundle.preprocess.reduction, {}
 
-    def decode(work: PreparedSlide, xy: tuple[int, int]) -> None:
-        side = work.grid.tile_px
-        read_tile(work.slide, work.grid, xy, reduction, np.empty((side, side, 3), np.uint8))
+    def decode(prepared: PreparedSlide, xy: tuple[int, int]) -> None:
+        side = prepared.grid.tile_px
+        read_tile(prepared.slide, prepared.grid, xy, reduction, np.empty((side, side, 3), np.uint8))
 
     for threads in sorted({1, usable_cpus()}):
         # Opened each time, and no pass before: what was decoded is kept for a while.
-        with _opened(bench) as work, ThreadPoolExecutor(threads) as pool:
-            corners = [(int(x), int(y)) for x, y in work.grid.xy]
+        with _opened(bench) as prepared, ThreadPoolExecutor(threads) as pool:
+            corners = [(int(x), int(y)) for x, y in prepared.grid.xy]
             began = time.perf_counter()
-            list(pool.map(partial(decode, work), corners))
+            list(pool.map(partial(decode, prepared), corners))
             figures[f"tiles/s, {threads} threads"] = len(corners) / (time.perf_counter() - began)
-    with _opened(bench) as work:
-        reader, source = work.slide.reader, work.slide.encoded_source(work.grid.level)
+    with _opened(bench) as prepared:
+        reader, source = prepared.slide.reader, prepared.slide.encoded_source(prepared.grid.level)
         if source is not None:
-            seconds = seconds_of(lambda: [source.region(xy, work.grid.read_px) for xy in corners])
+            seconds = seconds_of(
+                lambda: [source.region(xy, prepared.grid.read_px) for xy in corners]
+            )
             figures["read only tiles/s"] = len(corners) / seconds
     return Finding(f"{reader}: {_listed(figures)}", figures)
 
 
 def _opened(bench: Workbench) -> AbstractContextManager[PreparedSlide]:
-    return prepared(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True))
+    return prepare_slide(bench.job.slide, bench.bundle.preprocess, PredictOptions(exact=True))
 
 
 def encoder_rate(bench: Workbench) -> Finding:

@@ -21,6 +21,7 @@ from pathgene_rt.capi.report_data import ReportData
 from pathgene_rt.errors import PathGeneError, UsageError
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.report.report import Report
 from pathgene_rt.scan.session import PixelFormat, ScanOptions, ScanSession
 
@@ -141,10 +142,11 @@ class HostCalls:
             choices["background"] = tuple(options.background[0:3])
         if (slide_id := self._optional(options.slide_id, "slide_id")) is not None:
             choices["slide_id"] = slide_id
+        pseudonyms = Pseudonyms.of_site() if options.anonymize else None
         session = self._objects[predictor].open_scan(
             options.mpp,
             None if size_px == (0, 0) else size_px,
-            options=ScanOptions(anonymize=bool(options.anonymize), **limits),
+            options=ScanOptions(pseudonyms=pseudonyms, **limits),
             **choices,
         )
         progress = None

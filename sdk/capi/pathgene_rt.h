@@ -106,7 +106,10 @@ typedef struct pgrt_scan_options {
     int32_t height_px;
     uint32_t has_background;
     uint8_t background[4]; /* RGB of what is not scanned, and 0; without has_background: white */
-    uint32_t anonymize;    /* 1: a hash takes the place of slide_id in every output */
+    uint32_t anonymize;    /* 1: a pseudonym takes the place of slide_id in every output; under the
+                              key in the file that the environment variable
+                              PATHGENE_RT_PSEUDONYM_KEY names, else at random for this scan.
+                              Elsewhere this is called pseudonymize; the field keeps its name. */
     double mpp;            /* micrometres a pixel at level 0; must be given */
     const char *slide_id;  /* NULL: "scan" */
     uint64_t partial_bytes;          /* memory for tiles that are not whole; 0: 1 GiB */

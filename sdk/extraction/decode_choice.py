@@ -89,7 +89,7 @@ class DecodeChoice:
     held while something is tried: of several slides at once, only the first pays.
     """
 
-    work: PreparedSlide
+    prepared: PreparedSlide
     options: PredictOptions
     token: CancellationToken
     service: EncoderService
@@ -108,7 +108,7 @@ class DecodeChoice:
 
         Nothing that goes wrong here may cost the slide its features. Raises CancelledError.
         """
-        with self.trying, self.work.timed("decode_check"):
+        with self.trying, self.prepared.timed("decode_check"):
             try:
                 reader = self._reader(self._open_encoder)
             except CancelledError:
@@ -118,7 +118,7 @@ class DecodeChoice:
             device = self._device()
             decoder, source = (
                 self.service.engine.decoder,
-                self.work.slide.encoded_source(self._grid.level),
+                self.prepared.slide.encoded_source(self._grid.level),
             )
             if device.untried and decoder is not None and source is not None:
                 try:
@@ -131,11 +131,11 @@ class DecodeChoice:
 
     @property
     def _grid(self) -> TileGrid:
-        return self.work.grid
+        return self.prepared.grid
 
     def _reader(self, open_encoder: OpenEncoder | None = None) -> ScaledDecision:
         return choose_decode(
-            self.work.slide,
+            self.prepared.slide,
             self._grid,
             self.reduction,
             self.service.engine.info.precision,
@@ -148,7 +148,7 @@ class DecodeChoice:
 
     def _device(self) -> DeviceDecision:
         return choose_device_decode(
-            self.work.slide,
+            self.prepared.slide,
             self._grid,
             self.reduction,
             self.service.engine.decoder,
@@ -181,7 +181,9 @@ class DecodeChoice:
         rates = self._rate(None, approximate=approximate), self._rate(source)
         verdict = DeviceVerdict(differing, e, moved, reader_rate=rates[0], device_rate=rates[1])
         if self.engines.cache is not None:
-            key = device_decode_key(self.engines.key, self.work.slide, self._grid, source, decoder)
+            key = device_decode_key(
+                self.engines.key, self.prepared.slide, self._grid, source, decoder
+            )
             self.engines.cache.decide(key, asdict(verdict))
         precision = self.service.engine.info.precision
         return verdict.choice(source, decoder, precision, exact=self.options.exact)
@@ -197,11 +199,11 @@ class DecodeChoice:
             regions = []
             for tile, corner in zip(tiles, corners, strict=True):
                 with watch.reading():
-                    read_tile(self.work.slide, sample, corner, self.reduction, tile)
+                    read_tile(self.prepared.slide, sample, corner, self.reduction, tile)
                     regions.append(source.region(corner, sample.read_px))
             return tiles, EncodedBatch(regions, sample.tile_px)
 
-        return run_watched(read, watch, self.work.slide_id, "no tile could be read")
+        return run_watched(read, watch, self.prepared.slide_id, "no tile could be read")
 
     def _rate(self, source: EncodedSource | None, *, approximate: bool = False) -> float:
         """Tiles a second through the whole pipeline."""
@@ -239,7 +241,7 @@ class DecodeChoice:
         """Features float32 [n, D] of the tiles of ``grid``, and tiles a second."""
         bag = GrowingBag(feature_dim(service.engine.spec), len(grid))
         stats = encode_slide(
-            self.work.slide,
+            self.prepared.slide,
             grid,
             service,
             self.reduction,
@@ -250,7 +252,7 @@ class DecodeChoice:
             source=source,
             # The limit is that of the whole slide, not of the few tiles tried.
             inspection=TileInspection(
-                CheckedSlide(self.work.slide_id, grid.mpp, len(self._grid)), (DamagedTiles,)
+                CheckedSlide(self.prepared.slide_id, grid.mpp, len(self._grid)), (DamagedTiles,)
             ),
             io_timeout_s=self.options.io_timeout_s,
             token=self.token.child(),
@@ -261,4 +263,4 @@ class DecodeChoice:
         self, grid: TileGrid, features: Float32Array
     ) -> Mapping[str, Sequence[float]]:
         spec = self.service.engine.spec
-        return self.probabilities_of(bag_of_grid(self.work.slide_id, grid, spec, features))
+        return self.probabilities_of(bag_of_grid(self.prepared.slide_id, grid, spec, features))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pathgene_rt.bundle.spec import Preprocess, Reduction
 from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import Int32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.slides import Slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.watched_slide import open_watched
@@ -30,12 +30,15 @@ second is read instead."""
 
 @dataclass
 class PreparedSlide:
-    """What has been found out about one slide so far. ``seconds`` are those of each stage."""
+    """What has been found out about one slide so far. ``slide_id`` is the one that outputs show,
+    ``seconds`` are those of each stage.
+    """
 
     path: Path
     slide: Slide
     slide_id: str
     grid: TileGrid
+    options: PredictOptions
     quality: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _overview: UInt8Array | None = None
@@ -43,6 +46,18 @@ class PreparedSlide:
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Keep the seconds that the block takes."""
         return timed(self.seconds, stage)
+
+    @property
+    def source_name(self) -> str:
+        """The file's name as outputs may show it."""
+        return self.path.name if self.options.pseudonyms is None else self.slide_id
+
+    def concealed(self, text: str) -> str:
+        """``text`` for an output: it does not name the slide where a pseudonym is wanted."""
+        pseudonyms = self.options.pseudonyms
+        if pseudonyms is None:
+            return text
+        return pseudonyms.conceal(text, self.path, *_named(self.options))
 
     def overview(self) -> UInt8Array:
         """The slide as a picture for heatmaps, uint8 [h, w, 3]: that of the tissue if it is fine
@@ -75,38 +90,48 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 @contextmanager
-def prepared(
+def prepare_slide(
     path: Path, preprocess: Preprocess, options: PredictOptions
 ) -> Iterator[PreparedSlide]:
-    """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind."""
-    began = time.perf_counter()
-    slide = open_watched(path, options.mpp, options.io_timeout_s, mpp_override=options.mpp_override)
-    with slide:
+    """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind.
+
+    With ``options.pseudonyms`` an error, also of the block, comes as a PathGeneError whose message
+    does not name the slide.
+    """
+    pseudonyms = options.pseudonyms
+    with ExitStack() as stack:
+        if pseudonyms is not None:
+            stack.enter_context(pseudonyms.concealing(path, *_named(options)))
+        began = time.perf_counter()
+        slide = stack.enter_context(
+            open_watched(path, options.mpp, options.io_timeout_s, mpp_override=options.mpp_override)
+        )
         opened = time.perf_counter()
-        work = _planned(path, slide, preprocess, options)
-        work.seconds["open"] = opened - began
-        work.seconds["tissue_and_grid"] = time.perf_counter() - opened
-        yield work
+        prepared = _planned(path, slide, preprocess, options)
+        prepared.seconds["open"] = opened - began
+        prepared.seconds["tissue_and_grid"] = time.perf_counter() - opened
+        yield prepared
 
 
-def pseudonym(slide_id: str, *, anonymize: bool) -> str:
-    """The slide's id in results: the file's stem, or 16 hex digits of its hash."""
-    if not anonymize:
-        return slide_id
-    return hashlib.sha256(slide_id.encode()).hexdigest()[:16]
+def _named(options: PredictOptions) -> tuple[Path, ...]:
+    """A file that is named as the slide is, as a rule."""
+    coords = options.coords
+    return () if coords is None or coords.is_dir() else (coords,)
 
 
 def _planned(
     path: Path, slide: Slide, preprocess: Preprocess, options: PredictOptions
 ) -> PreparedSlide:
-    slide_id = pseudonym(slide.info.slide_id, anonymize=options.anonymize)
+    slide_id = shown_id(slide.info.slide_id, options.pseudonyms)
     if options.coords is not None:
         coords = coords_of_slide(options.coords, path)
         grid = grid_from_coords(slide.info, preprocess, coords, {path.stem, path.name, slide_id})
-        return PreparedSlide(path, slide, slide_id, grid)
+        return PreparedSlide(path, slide, slide_id, grid, options)
     mask, overview = find_tissue(slide, options.tissue)
     grid = plan_grid(slide.info, preprocess, mask, options.tissue)
-    return PreparedSlide(path, slide, slide_id, grid, mask.quality, _overview=_picture(overview))
+    return PreparedSlide(
+        path, slide, slide_id, grid, options, mask.quality, _overview=_picture(overview)
+    )
 
 
 def _picture(overview: UInt8Array) -> UInt8Array:

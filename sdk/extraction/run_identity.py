@@ -38,6 +38,7 @@ class RunIdentity:
     def of(
         cls,
         slide: Path,
+        name: str,
         reader: str,
         decode: str,
         grid: TileGrid,
@@ -45,11 +46,14 @@ class RunIdentity:
         encoder: ModelSpec,
         engine: EngineInfo,
     ) -> RunIdentity:
-        """Of a run about to start. Raises OSError if the slide's file is gone."""
+        """Of a run about to start; ``name`` is what may be written of the slide's.
+
+        Raises OSError if the slide's file is gone.
+        """
         status = slide.stat()
         scale = f"{grid.tile_px} {grid.level} {grid.read_px} {grid.span_px}".encode()
         return cls(
-            slide=slide.name,
+            slide=name,
             slide_bytes=status.st_size,
             slide_mtime_ns=status.st_mtime_ns,
             reader=reader,

@@ -97,7 +97,7 @@ class SlideEncoder:
 
     def encode(
         self,
-        work: PreparedSlide,
+        prepared: PreparedSlide,
         options: PredictOptions,
         *,
         rows: Int64Array | None = None,
@@ -115,7 +115,7 @@ class SlideEncoder:
         """
         token = token or CancellationToken()
         trials = DecodeChoice(
-            work,
+            prepared,
             options,
             token,
             self._service,
@@ -127,20 +127,21 @@ class SlideEncoder:
         )
         decode = trials.choose()
         if rows is None:
-            rows = locality_order(work.grid)
+            rows = locality_order(prepared.grid)
         order = TileOrder(rows, self._options.batch)
-        growing = GrowingBag(feature_dim(self._spec), len(work.grid))
-        bag = bag_of_grid(work.slide_id, work.grid, self._spec, growing.features)
-        inspection = TileInspection(CheckedSlide(work.slide_id, work.grid.mpp, len(bag)))
+        growing = GrowingBag(feature_dim(self._spec), len(prepared.grid))
+        bag = bag_of_grid(prepared.slide_id, prepared.grid, self._spec, growing.features)
+        inspection = TileInspection(CheckedSlide(prepared.slide_id, prepared.grid.mpp, len(bag)))
         notes: list[str] = []
-        with ExitStack() as stack, work.timed("encode"):
+        with ExitStack() as stack, prepared.timed("encode"):
             journal = None
             if features_path is not None:
                 identity = RunIdentity.of(
-                    work.path,
-                    work.slide.reader,
+                    prepared.path,
+                    prepared.source_name,
+                    prepared.slide.reader,
                     decode.name,
-                    work.grid,
+                    prepared.grid,
                     order,
                     self._spec,
                     self._info,
@@ -163,8 +164,8 @@ class SlideEncoder:
 
             run = functools.partial(
                 encode_slide,
-                work.slide,
-                work.grid,
+                prepared.slide,
+                prepared.grid,
                 self._service,
                 self._preprocess.reduction,
                 growing,
@@ -182,14 +183,21 @@ class SlideEncoder:
                 rest = replace(order, done=frozenset(firsts))
                 stats = run(rest, token=token)
         flags = inspection.of_rows(np.flatnonzero(growing.done))
-        work.quality.update(flags.quality)
+        prepared.quality.update(flags.quality)
         if journal is not None and journal.note:
             notes.append(journal.note)
         if not growing.is_whole:
             done = growing.done
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
-        warnings = (*work.slide.info.warnings, *notes, *inspection.warnings)
+        warnings = (*prepared.slide.info.warnings, *notes, *inspection.warnings)
         why = decode.why
         if decode.untried and growing.is_whole and self._engines.cache is not None:
             why = f"{decode.name}; from now on {trials.measure()}"
-        return EncodedSlide(bag, stats, why, flags, warnings, journal)
+        return EncodedSlide(
+            bag,
+            stats,
+            prepared.concealed(why),
+            flags,
+            tuple(prepared.concealed(warning) for warning in warnings),
+            journal,
+        )

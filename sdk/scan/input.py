@@ -12,6 +12,7 @@ import numpy as np
 from pathgene_rt.errors import ScanInputError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.options import PLAUSIBLE_MPP, TissueOptions
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.slides.limits import MAX_SIDE_PX, is_slide_size
 
 PixelFormat = Literal["RGB", "RGBA", "BGR", "BGRA"]
@@ -35,15 +36,15 @@ class ScanOptions:
     ``partial_bytes`` bounds the memory of tiles that are not whole yet (4 bytes a level-0 pixel),
     ``waiting_tiles`` how many whole tiles may wait for the encoder before a push is told that it is
     busy, ``deferred_bytes`` what is kept of tiles that look like glass until the tissue is known
-    (those that find no room are encoded at once). ``anonymize`` replaces the slide id in every
-    output by a hash.
+    (those that find no room are encoded at once). With ``pseudonyms`` every output has the slide
+    id's pseudonym in its place.
     """
 
     tissue: TissueOptions = field(default_factory=TissueOptions)
     partial_bytes: int = 1 << 30
     waiting_tiles: int = 256
     deferred_bytes: int = 1 << 30
-    anonymize: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("partial_bytes", 1), ("waiting_tiles", 1), ("deferred_bytes", 0)):

@@ -28,11 +28,12 @@ from pathgene_rt.errors import (
     ScanStateError,
     ScanTimeoutError,
 )
-from pathgene_rt.extraction.prepare import pseudonym, timed
+from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
 from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.report.report import Report
@@ -91,8 +92,8 @@ class ScanSession:
         self._model = model
         self._options = options or ScanOptions()
         self._size = size_px
-        public = pseudonym(slide_id, anonymize=self._options.anonymize)
-        self._info = scanned_slide(public, mpp, size_px)
+        shown = shown_id(slide_id, self._options.pseudonyms)
+        self._info = scanned_slide(shown, mpp, size_px)
         self._extent = (0, 0) if size_px is None else self._info.size_px
         preprocess = model.bundle.preprocess
         # The only level is that of downsample 1, so the span is a whole number.
@@ -111,7 +112,7 @@ class ScanSession:
         self._waiting: deque[Tile] = deque()
         self._bag = PushedBag(model.bundle.feature_dim)
         tiles_mpp = self._span * mpp / preprocess.tile_px
-        self._inspection = TileInspection(CheckedSlide(public, tiles_mpp, None))
+        self._inspection = TileInspection(CheckedSlide(shown, tiles_mpp, None))
         # Not of self: a session that nobody needs any more is freed at once.
         bag, info, span = self._bag, self._info, self._span
         self._interim = model.heads.interim(
@@ -130,7 +131,7 @@ class ScanSession:
         )
         self._token.on_cancel(self._wake)
         self._began = time.perf_counter()
-        self._thread = threading.Thread(target=self._run, name=f"scan {public}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"scan {shown}", daemon=True)
         self._thread.start()
 
     def push(

@@ -184,17 +184,17 @@ def test_a_slide_that_fails_takes_its_case_with_it(folder: Path, tmp_path: Path)
     assert (tmp_path / "out" / "cases" / "P2" / "case.json").exists()
 
 
-def test_anonymized_cases_name_neither_case_nor_slide(folder: Path, tmp_path: Path) -> None:
+def test_pseudonymized_cases_name_neither_case_nor_slide(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "cases.csv"
     table.write_text("slide,case\nlonely-slide,Jane Doe\n")
     slide = tmp_path / "lonely-slide.svs"
     slide.write_bytes((folder / "a.svs").read_bytes())
     (tmp_path / "panel.pgrt").write_bytes((folder / "panel.pgrt").read_bytes())
-    more = ("--cases", str(table), "--anonymize")
+    more = ("--cases", str(table), "--pseudonymize")
     finished = run(tmp_path, tmp_path / "out", *more, slides=("lonely-slide",))
     assert finished.returncode == 0, finished.stderr
     (case,) = (tmp_path / "out" / "cases").iterdir()
-    assert len(case.name) == 16
+    assert len(case.name) == 20
     for file in (tmp_path / "out").rglob("*"):
         assert "Jane" not in file.name and "lonely" not in file.name
         if file.is_file():

@@ -28,7 +28,7 @@ from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import CancelledError, EngineError
 from pathgene_rt.extraction.decode_choice import DecodeChoice
 from pathgene_rt.extraction.device_decode import DeviceVerdict
-from pathgene_rt.extraction.prepare import PreparedSlide, prepared
+from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.options import EngineOptions, Precision, PredictOptions
@@ -117,8 +117,8 @@ class Bench:
 
     def encode(self, path: Path, options: PredictOptions | None = None, **more: Any) -> Encoded:
         options = options or PredictOptions()
-        with prepared(path, PREPROCESS, options) as work:
-            return Encoded(self.encoder.encode(work, options, **more), work)
+        with prepare_slide(path, PREPROCESS, options) as prepared:
+            return Encoded(self.encoder.encode(prepared, options, **more), prepared)
 
     def close(self) -> None:
         self.service.close()
@@ -128,7 +128,7 @@ class Bench:
 @dataclass
 class Encoded:
     slide: EncodedSlide
-    work: PreparedSlide
+    prepared: PreparedSlide
 
     @property
     def features(self) -> np.ndarray:
@@ -199,7 +199,7 @@ def test_the_first_slide_is_read_and_then_tried_the_next_is_decoded_by_the_engin
         first = bench.encode(fine_slide, exact)
         tried = len(bench.engine.stored_batches)
         second = bench.encode(fine_slide, exact)
-    assert "from now on" in first.decode and first.work.seconds["decode_check"] > 0
+    assert "from now on" in first.decode and first.prepared.seconds["decode_check"] > 0
     assert tried > 0
     if "on the GPU by processor (pixels are equal" in second.decode:
         assert len(bench.engine.stored_batches) > tried
@@ -370,8 +370,8 @@ def test_a_damaged_stored_tile_is_white_as_it_is_with_the_reader(
     with bench_of(library, cache) as bench:
         bench.encode(fine_slide, exact)
         mixed = bench.encode(broken, exact)
-    assert by_reader.work.quality["damaged_tiles"] > 0
-    assert by_reader.work.quality["damaged_tiles"] == mixed.work.quality["damaged_tiles"]
+    assert by_reader.prepared.quality["damaged_tiles"] > 0
+    assert by_reader.prepared.quality["damaged_tiles"] == mixed.prepared.quality["damaged_tiles"]
     assert mixed.slide.warnings[0].startswith("not decoded on the GPU from tile ")
     assert mixed.slide.warnings[1:] == by_reader.slide.warnings
     np.testing.assert_array_equal(by_reader.features, mixed.features)

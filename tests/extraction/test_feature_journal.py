@@ -42,7 +42,7 @@ def identity(tmp_path: Path) -> RunIdentity:
     grid = TileGrid(64, 0.5, 0, 64, 64.0, XY, np.ones(TILES, np.float32))
     encoder = tiny.encoder_spec(tiny.tiny_encoder_onnx())
     engine = EngineInfo("openvino", "1", "cpu", "float32", 2)
-    return RunIdentity.of(slide, "reader 1", "exact", grid, ORDER, encoder, engine)
+    return RunIdentity.of(slide, slide.name, "reader 1", "exact", grid, ORDER, encoder, engine)
 
 
 def journal(

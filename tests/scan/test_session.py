@@ -31,6 +31,7 @@ from pathgene_rt.errors import (
     SlideScaleError,
 )
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.scan.session import ScanOptions, ScanSession
 from pathgene_rt.slides import open_slide
 from tests.support import tiny_models as tiny
@@ -238,8 +239,8 @@ def test_files_of_a_report(predictor: Predictor, pixels: np.ndarray, tmp_path: P
         assert session.finish(30).provenance.tiles == report.provenance.tiles
 
 
-def test_anonymized(predictor: Predictor, pixels: np.ndarray) -> None:
-    options = ScanOptions(anonymize=True)
+def test_pseudonymized(predictor: Predictor, pixels: np.ndarray) -> None:
+    options = ScanOptions(pseudonyms=Pseudonyms.random())
     with predictor.open_scan(MPP, SIZE_PX, slide_id="case-7", options=options) as session:
         session.push(pixels, 0, 0)
         assert "case-7" not in json.dumps(session.finish(30).to_dict())

@@ -6,6 +6,7 @@ number and bytes) is checked here, before anything of that size is allocated or 
 
 from __future__ import annotations
 
+import logging
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,11 @@ def read_directories(path: Path) -> tuple[list[TiffDirectory], str]:
     """
     import tifffile
 
+    # Its warnings name the file, and where it matters the error below says more: they go where a
+    # host sends them, not to stderr.
+    log = tifffile.logger()
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
     file_bytes = path.stat().st_size
     directories, description = [], ""
     try:

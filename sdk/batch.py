@@ -1,0 +1,225 @@
+"""Many slides and their cases through one predictor: what is done is skipped, what fails stops
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.cases.batch import CaseBatch
+from pathgene_rt.cases.places import ResultPlaces
+from pathgene_rt.cases.report import CaseReport
+from pathgene_rt.cases.table import Case
+from pathgene_rt.errors import (
+    BundleError,
+    CancelledError,
+    PathGeneError,
+    UsageError,
+    slide_failure,
+)
+from pathgene_rt.extraction.extract import TileProgress
+from pathgene_rt.files import writable_folder
+from pathgene_rt.options import PredictOptions
+from pathgene_rt.report.assemble import ReportModel
+from pathgene_rt.report.report import Report
+from pathgene_rt.report.stored import is_complete_report
+
+Outcome = Literal["done", "skipped", "failed"]
+
+BatchProgress = Callable[[str, int, int | None], None]
+"""Called with (name, tiles done, tiles in all): with (name, 0, None) when a slide or case is begun,
+then after each batch of a slide's tiles. The name is that of the result."""
+
+_STOPPING = (UsageError, BundleError, CancelledError)
+"""Every other slide would meet them too: a full disk (OutputError), a wrong option, a stop."""
+
+Value = TypeVar("Value")
+
+
+class BatchModel(ReportModel, Protocol):
+    """What a batch needs of a :class:`~pathgene_rt.predictor.Predictor`."""
+
+    def predict(
+        self,
+        slide: Path,
+        options: PredictOptions | None = None,
+        *,
+        out: Path | None = None,
+        token: CancellationToken | None = None,
+        progress: TileProgress | None = None,
+    ) -> Report: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideResult:
+    """What became of one slide. ``name`` is the file's name, or its pseudonym; results are in
+    ``folder``. ``report`` is there when it was done in this run, ``error`` when it failed.
+    """
+
+    slide: Path
+    name: str
+    folder: Path
+    outcome: Outcome
+    report: Report | None = None
+    error: PathGeneError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """What became of one case, as :class:`SlideResult`. ``name`` is its id or pseudonym."""
+
+    case: Case
+    name: str
+    folder: Path
+    outcome: Outcome
+    report: CaseReport | None = None
+    error: PathGeneError | None = None
+
+
+def attempt(
+    work: Callable[[], Value], name: str, conceal: Callable[[str], str] | None = None
+) -> Value | PathGeneError:
+    """What ``work`` on the slide or case ``name`` gives, or what it failed of.
+
+    Anything that others' code raises becomes a failure, its message put through ``conceal``.
+    Raises UsageError with OutputError, BundleError, CancelledError, which concern every slide;
+    interrupts pass.
+    """
+    try:
+        return work()
+    except _STOPPING:
+        raise
+    except Exception as error:  # noqa: BLE001 - readers and codecs of others raise what they like
+        failure = slide_failure(error, name)
+        if conceal is None or failure is error:
+            return failure
+        return type(failure)(conceal(str(failure)))
+
+
+def predict_many(
+    model: BatchModel,
+    slides: Sequence[Path],
+    out: Path,
+    options: PredictOptions | None = None,
+    *,
+    cases: Sequence[Case] = (),
+    overwrite: bool = False,
+    token: CancellationToken | None = None,
+    progress: BatchProgress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Iterator[SlideResult | CaseResult]:
+    """As :meth:`Predictor.predict_many`."""
+    options = options or PredictOptions()
+    _check(slides, cases, options)
+    places = ResultPlaces(writable_folder(out), options.pseudonyms)
+    batch = _Batch(model, places, options, overwrite, token, progress, note)
+    return batch.results(slides, cases)
+
+
+def _check(slides: Sequence[Path], cases: Sequence[Case], options: PredictOptions) -> None:
+    """Raise UsageError if the batch makes no sense."""
+    if cases and options.budget.limited:
+        raise UsageError("cases need whole slides; leave out the budget")
+    if options.resume and options.pseudonyms is not None and not options.pseudonyms.lasting:
+        raise UsageError(
+            "a killed run cannot be resumed under random pseudonyms; give the key that it had"
+        )
+    places = ResultPlaces(Path(), options.pseudonyms)
+    by_id: dict[str, Path] = {}
+    for slide in slides:
+        if by_id.setdefault(slide.stem.casefold(), slide) is not slide:
+            raise UsageError(
+                f"two slides have the id of {places.slide_name(slide)}; predict them into "
+                "different folders"
+            )
+    given = frozenset(slides)
+    for case in cases:
+        for slide in case.slides:
+            if slide not in given:
+                raise UsageError(
+                    f"case {places.case_name(case)} has the slide {places.slide_name(slide)}, "
+                    "which is not given; give all slides of a case"
+                )
+
+
+class _Batch:
+    def __init__(
+        self,
+        model: BatchModel,
+        places: ResultPlaces,
+        options: PredictOptions,
+        overwrite: bool,
+        token: CancellationToken | None,
+        progress: BatchProgress | None,
+        note: Callable[[str], None] | None,
+    ) -> None:
+        self._model = model
+        self._places = places
+        self._options = options
+        self._overwrite = overwrite
+        self._token = token or CancellationToken()
+        self._progress: BatchProgress = progress or (lambda *_: None)
+        self._note: Callable[[str], None] = note or (lambda _: None)
+
+    def results(
+        self, slides: Sequence[Path], cases: Sequence[Case]
+    ) -> Iterator[SlideResult | CaseResult]:
+        """All slides in their order, then all cases."""
+        case_batch = CaseBatch(cases, self._model, self._places, overwrite=self._overwrite)
+        failed: set[Path] = set()
+        for slide in slides:
+            features = self._options.features or slide in case_batch.needed
+            result = self._slide(slide, replace(self._options, features=features))
+            if result.outcome == "failed":
+                failed.add(slide)
+            yield result
+            del result  # a report's attention is large
+        for case in cases:
+            yield self._case(case, case_batch, failed)
+
+    def _slide(self, slide: Path, options: PredictOptions) -> SlideResult:
+        self._token.raise_if_cancelled()
+        name, folder = self._places.slide_name(slide), self._places.slide_folder(slide)
+        if self._is_done(name, folder, options):
+            return SlideResult(slide=slide, name=name, folder=folder, outcome="skipped")
+        self._progress(name, 0, None)
+
+        def work() -> Report:
+            return self._model.predict(
+                slide,
+                options,
+                out=folder,
+                token=self._token.child(),
+                progress=lambda done, total: self._progress(name, done, total),
+            )
+
+        hidden = options.pseudonyms
+        conceal = None if hidden is None else (lambda text: hidden.conceal(text, slide))
+        ended = attempt(work, name, conceal)
+        if isinstance(ended, PathGeneError):
+            return SlideResult(slide=slide, name=name, folder=folder, outcome="failed", error=ended)
+        return SlideResult(slide=slide, name=name, folder=folder, outcome="done", report=ended)
+
+    def _is_done(self, name: str, folder: Path, options: PredictOptions) -> bool:
+        bundle, partial = self._model.bundle.sha256, options.budget.limited
+        if self._overwrite or not is_complete_report(folder, bundle, partial=partial):
+            return False
+        if is_complete_report(folder, bundle, features=options.features, partial=partial):
+            return True
+        self._note(f"{name}: done before without features; encoding it again for them")
+        return False
+
+    def _case(self, case: Case, batch: CaseBatch, failed: set[Path]) -> CaseResult:
+        self._token.raise_if_cancelled()
+        name, folder = self._places.case_name(case), self._places.case_folder(case)
+        if batch.done(case):
+            return CaseResult(case=case, name=name, folder=folder, outcome="skipped")
+        self._progress(name, 0, None)
+        ended = attempt(lambda: batch.predict(case, failed), name)
+        if isinstance(ended, PathGeneError):
+            return CaseResult(case=case, name=name, folder=folder, outcome="failed", error=ended)
+        return CaseResult(case=case, name=name, folder=folder, outcome="done", report=ended)

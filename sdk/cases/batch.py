@@ -1,0 +1,75 @@
+"""The cases of a batch: from the slides' results on disk to each case's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from pathgene_rt.cases.places import ResultPlaces
+from pathgene_rt.cases.predict import predict_case
+from pathgene_rt.cases.report import (
+    CaseReport,
+    CaseSlide,
+    is_complete_case,
+    remove_case,
+    with_slide_reports,
+    write_case,
+)
+from pathgene_rt.cases.table import Case
+from pathgene_rt.errors import BatchError
+from pathgene_rt.features.hdf5 import read_features
+from pathgene_rt.report.assemble import ReportModel
+from pathgene_rt.report.features_file import FEATURES_FILE
+from pathgene_rt.report.stored import is_complete_report
+
+
+class CaseBatch:
+    """What is to be done about ``cases``, whose slides' results lie in ``places``.
+
+    An older result of a case that is to be done is removed at construction, before a slide of it
+    changes. One case's features are in memory at a time. Raises OutputError.
+    """
+
+    def __init__(
+        self, cases: Sequence[Case], model: ReportModel, places: ResultPlaces, *, overwrite: bool
+    ) -> None:
+        self._model = model
+        self._places = places
+        self._finished = [case for case in cases if not overwrite and self._is_complete(case)]
+        waiting = [case for case in cases if case not in self._finished]
+        for case in waiting:
+            remove_case(places.case_folder(case))
+        self.needed = frozenset(slide for case in waiting for slide in case.slides)
+        """Slides whose features are needed."""
+
+    def _is_complete(self, case: Case) -> bool:
+        bundle = self._model.bundle.sha256
+        folders = [self._places.slide_folder(slide) for slide in case.slides]
+        return all(is_complete_report(folder, bundle) for folder in folders) and is_complete_case(
+            self._places.case_folder(case),
+            bundle,
+            tuple(CaseSlide.from_report(folder) for folder in folders),
+        )
+
+    def done(self, case: Case) -> bool:
+        """Whether the case was predicted by an earlier run, from the reports that are there."""
+        return case in self._finished
+
+    def predict(self, case: Case, failed: Collection[Path]) -> CaseReport:
+        """Predict one case whose slides are done, except those ``failed``, and write its file.
+
+        Raises BatchError if there is such a slide; SlideError, EngineError, OutputError.
+        """
+        lost = [self._places.slide_name(slide) for slide in case.slides if slide in failed]
+        if lost:
+            raise BatchError(
+                f"no prediction, because {', '.join(lost)} failed; put that right and run again, "
+                "or take it out of the case"
+            )
+        folders = [self._places.slide_folder(slide) for slide in case.slides]
+        slides = tuple(CaseSlide.from_report(folder) for folder in folders)
+        bags = (read_features(folder / FEATURES_FILE) for folder in folders)
+        report = predict_case(self._model, self._places.case_name(case), bags)
+        report = with_slide_reports(report, slides)
+        write_case(report, self._places.case_folder(case))
+        return report
