@@ -55,6 +55,9 @@ def predict(
     heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
     geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
     html: Annotated[bool, typer.Option(help="Write report.html, to read and print.")] = True,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Also write report.pdf (needs the extra pdf).")
+    ] = False,
     language: Annotated[
         str, typer.Option(help="In which report.html opens: en or zh; it holds both.")
     ] = "en",
@@ -120,6 +123,7 @@ def predict(
         heatmaps=heatmaps,
         geojson=geojson,
         html=html,
+        pdf=pdf,
         language=cast(Language, language),
         features=features,
         resume=resume,

@@ -26,6 +26,7 @@ from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
 from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.features_file import FEATURES_FILE
+from pathgene_rt.report.pdf_file import require_pdf
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
@@ -93,6 +94,8 @@ class Predictor:
         """
         began = time.monotonic()
         options = options or PredictOptions()
+        if options.pdf:
+            require_pdf()
         if out is not None:
             writable_folder(out)
         keeps_features = out is not None and (options.features or options.resume)

@@ -32,11 +32,15 @@ class HtmlWriter:
         return options.html
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
-        page = report_page(
-            contents.report.to_dict(), pictures=_pictures(contents), language=contents.language
-        )
-        write_bytes(folder / HTML_FILE, page.encode())
+        write_bytes(folder / HTML_FILE, slide_page(contents).encode())
         return Written(files={"html": HTML_FILE})
+
+
+def slide_page(contents: ReportContents) -> str:
+    """The page of one slide with its pictures."""
+    return report_page(
+        contents.report.to_dict(), pictures=_pictures(contents), language=contents.language
+    )
 
 
 def _pictures(contents: ReportContents) -> PagePictures | None:

@@ -18,6 +18,7 @@ from pathgene_rt.report.geojson import GeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
 from pathgene_rt.report.html_file import HtmlWriter
 from pathgene_rt.report.json_file import JsonWriter
+from pathgene_rt.report.pdf_file import PdfWriter
 from pathgene_rt.report.report import Report
 
 WRITERS: tuple[ReportWriter, ...] = (
@@ -25,6 +26,7 @@ WRITERS: tuple[ReportWriter, ...] = (
     HeatmapWriter(),
     GeoJsonWriter(),
     HtmlWriter(),
+    PdfWriter(),
     JsonWriter(),
 )
 """In the order in which they write. The report comes last: without it the folder is not done."""
