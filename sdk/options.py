@@ -218,10 +218,10 @@ class PredictOptions:
     the machine decide how many threads decode. ``io_timeout_s`` is how long reading may stand still
     before the slide fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels
     differ, which are otherwise used where they pass their checks. ``html`` writes a page to read,
-    ``pdf`` the same as a document (extra `pdf`), in ``language``; the page holds all. ``features`` writes them to a file, row by row as
-    they come; ``resume`` takes over those that a killed run of the same kind left. ``budget`` may
-    end a slide before its last tile: its report is then partial. With ``pseudonyms`` no report,
-    file, warning or error names the slide: they have its pseudonym.
+    ``pdf`` the same as a document (extra `pdf`), in ``language``; the page holds all. ``features``
+    writes them to a file, row by row as they come; ``resume`` takes over those that a killed run of
+    the same kind left. ``budget`` may end a slide before its last tile: its report is then partial.
+    With ``pseudonyms`` no report, file, warning or error names the slide: they have its pseudonym.
     """
 
     mpp: float | None = None
