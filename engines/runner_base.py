@@ -14,6 +14,7 @@ import numpy as np
 from pathgene_rt.bundle.spec import DType, ModelSpec, TensorSpec
 from pathgene_rt.engines.engine import Array, BusyClock, EncodedTileDecoder, EngineInfo
 from pathgene_rt.errors import EngineError
+from pathgene_rt.own_process import OwnProcess
 from pathgene_rt.slides.encoded_region import EncodedBatch
 
 ALIGNMENT = 64
@@ -58,6 +59,7 @@ class RunnerBase(ABC, Generic[Ticket]):
         self._inputs = {tensor.name: tensor for tensor in spec.inputs}
         self._outstanding: deque[tuple[Ticket, BusySpan]] = deque()
         self._closed = False
+        self._process = OwnProcess(f"the {self._named}")
         # Held while waiting for a result, so that close() from another thread comes after it.
         self._lock = threading.RLock()
 
@@ -95,6 +97,7 @@ class RunnerBase(ABC, Generic[Ticket]):
         self._launch(lambda span: self._start_encoded(batch, span))
 
     def _launch(self, start: Callable[[BusySpan], Ticket]) -> None:
+        self._process.require()
         with self._lock:
             self._require_open()
             if len(self._outstanding) >= self.in_flight:
@@ -111,6 +114,7 @@ class RunnerBase(ABC, Generic[Ticket]):
             self._outstanding.append((ticket, span))
 
     def result(self) -> Mapping[str, Array]:
+        self._process.require()
         with self._lock:
             self._require_open()
             if not self._outstanding:
@@ -122,6 +126,8 @@ class RunnerBase(ABC, Generic[Ticket]):
                 span.end()
 
     def close(self) -> None:
+        if not self._process.is_this:
+            return  # what there is to free is the other process's
         with self._lock:
             if self._closed:
                 return

@@ -150,8 +150,7 @@ def difference(output: str, actual: Array, expected: Array) -> float:
 
 def open_graph(model: bytes | Path) -> Run:
     """``model``, or the file of one, in ONNX Runtime on the CPU in float32."""
-    import pathgene_rt.engines.onnxruntime  # noqa: F401 - first, it turns telemetry off
-    import onnxruntime  # isort: skip
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

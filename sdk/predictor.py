@@ -38,8 +38,9 @@ class Predictor:
     """Predicts slides with one bundle on this machine.
 
     Use as a context manager. Engines are compiled once, at construction. Every method may be called
-    from any thread, also for several slides at once: they share the encoder in turn. Raises
-    BundleError, EngineError and EngineUnavailableError. ``progress`` hears of engines that take
+    from any thread, also for several slides at once: they share the encoder in turn. A process that
+    is forked from the one that opened it opens its own. Raises BundleError, EngineError and
+    EngineUnavailableError. ``progress`` hears of engines that take
     minutes to build, if `build` did not do it before.
     """
 
@@ -92,6 +93,7 @@ class Predictor:
         ``token`` stops the work from another thread. Raises SlideError, EngineError, OutputError,
         CancelledError; then nothing half-written is left in ``out``.
         """
+        self.service.process.require()
         began = time.monotonic()
         options = options or PredictOptions()
         if options.pdf:
@@ -203,6 +205,7 @@ class Predictor:
         ``warn`` is called with what would stand in a report's warnings, such as damaged tiles.
         Raises as :meth:`predict` does; ``options.resume`` then goes on where this was.
         """
+        self.service.process.require()
         options = options or PredictOptions()
         with prepare_slide(slide, self.bundle.preprocess, options) as prepared:
             encoded = self._encoder.encode(
@@ -228,6 +231,7 @@ class Predictor:
 
         Arguments and errors are those of :class:`ScanSession`. Close it before the predictor.
         """
+        self.service.process.require()
         return ScanSession(
             self, mpp, size_px, slide_id=slide_id, background=background, options=options
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-import pathgene_rt.engines.onnxruntime  # noqa: F401 - before any test imports the library itself
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports the library itself
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

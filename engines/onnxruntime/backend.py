@@ -28,7 +28,7 @@ class OnnxRuntimeBackend:
             return Availability(False, "not installed; pip install 'pathgene-rt[cpu]'")
         try:
             with native_errors("be loaded"):
-                import onnxruntime
+                from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
                 version, providers = onnxruntime.__version__, onnxruntime.get_available_providers()
         except EngineError as error:

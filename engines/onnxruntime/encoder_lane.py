@@ -203,7 +203,7 @@ def _noise(shape: Sequence[int]) -> Array:
 
 def _run_options(graph: int) -> Any:
     """To enqueue a call only, and to capture or replay it as this graph."""
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")

@@ -37,7 +37,7 @@ class GpuHeadRunner(OnnxRuntimeRunner):
         self._card = device
         doing = f"compile {spec.name}"
         with AT_WORK.opening(self), device.current(doing), native_errors(doing, info.backend):
-            import onnxruntime
+            from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
             session = open_session()
             self._options = onnxruntime.RunOptions()

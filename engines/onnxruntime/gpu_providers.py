@@ -56,7 +56,7 @@ def probe(provider: str) -> Availability:
         return Availability(False, f"not installed; {_INSTALL}")
     try:
         with native_errors("be loaded"):
-            import onnxruntime
+            from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
             version, offered = onnxruntime.__version__, onnxruntime.get_available_providers()
     except EngineError as error:
@@ -87,7 +87,7 @@ def _trial(provider: str) -> str:
 
     Once a process: it loads libraries of hundreds of megabytes and makes a CUDA context.
     """
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     with quiet():
         options = onnxruntime.SessionOptions()
@@ -118,7 +118,7 @@ def _unloadable(provider: str) -> str:
     For a provider that failed: registering its library fails with the reason that making a session
     only logs.
     """
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     pattern = "{}.dll" if _WINDOWS else "lib{}.so"
     file = Path(onnxruntime.__file__).parent / "capi" / pattern.format(_LIBRARIES[provider])
@@ -139,7 +139,7 @@ def quiet() -> Iterator[None]:
     Its Python part prints to the standard output, its process-wide log to the standard error. The
     log's level cannot be asked for; afterwards it is ONNX Runtime's own default again.
     """
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     onnxruntime.set_default_logger_severity(ONLY_FATAL)
     try:
@@ -154,7 +154,7 @@ def preload(provider: str) -> None:
 
     What is not there is left to the loader's own search. Without effect if loaded already.
     """
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     for folder in ("", *_folders("nvidia", "*/lib", "*/bin", "*/bin/x86_64")):
         onnxruntime.preload_dlls(msvc=False, directory=folder)

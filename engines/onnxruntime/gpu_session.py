@@ -68,7 +68,7 @@ def open_gpu_session(
     would be computed on the CPU; EngineError.
     """
     with native_errors(f"compile {spec.name}", backend):
-        import onnxruntime
+        from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
         onnxruntime.disable_telemetry_events()
         options = session_options()

@@ -43,7 +43,7 @@ def session_options() -> Any:
     It names no file (:mod:`~pathgene_rt.bundle.onnx_guard`); should it, no file is found. What it
     computes of constants alone is computed when it runs, if it is large, not when it is compiled.
     """
-    import onnxruntime
+    from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ONLY_FATAL
@@ -66,7 +66,7 @@ def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
     keep the memory of the largest.
     """
     with native_errors("compile the graph"):
-        import onnxruntime
+        from pathgene_rt.engines.onnxruntime.api import ort as onnxruntime
 
         onnxruntime.disable_telemetry_events()
         options = session_options()

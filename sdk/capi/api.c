@@ -45,6 +45,9 @@ static pgrt_status hold(const void *handle, handle_kind kind, const void **data)
     if (handle == NULL) {
         return fail(PGRT_E_HANDLE, "the %s is NULL", kind_names[kind]);
     }
+    if (python_is_elsewhere(&last_error)) {
+        return PGRT_E_ENGINE;
+    }
     if (!handle_hold(as_number(handle), kind, data)) {
         return fail(PGRT_E_HANDLE, "%p is not an open %s: it was freed, or never one", handle,
                     kind_names[kind]);

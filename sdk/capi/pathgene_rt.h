@@ -5,7 +5,8 @@
  * pgrt_predict_file do. pgrt_last_error speaks of the calling thread alone. Callbacks come from the
  * library's threads, several at a time: they must return soon, and must not free the handle they
  * belong to. Freeing a handle that other threads still use is safe: their calls end first, a
- * pgrt_finish as cancelled. Do not fork() after pgrt_init, and do not unload the library.
+ * pgrt_finish as cancelled. Do not unload the library. A process that is forked from one that has
+ * called pgrt_init cannot use it: every function says so at once (PGRT_E_ENGINE).
  *
  * Memory. The library copies what it is given before it returns. What it gives belongs to the
  * report it came from and is valid until that is freed. Strings are UTF-8 and end with a zero.

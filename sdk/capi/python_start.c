@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define STRING(x) #x
 #define TEXT(x) STRING(x)
@@ -17,6 +18,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool connected;
+static _Atomic pid_t process; /* that has connected */
 static char home_in_use[PATH_SIZE]; /* empty: Python was the host's */
 
 static pgrt_status fail(call_error *error, const char *format, ...) {
@@ -180,7 +182,20 @@ static pgrt_status connect(const char *home, call_error *error) {
     return status;
 }
 
+bool python_is_elsewhere(call_error *error) {
+    pid_t known = atomic_load(&process);
+    if (known == 0 || known == getpid()) {
+        return false;
+    }
+    fail(error, "this process was forked from %d, which uses the library, without its threads; "
+         "fork before pgrt_init, or start a new program", (int)known);
+    return true;
+}
+
 pgrt_status python_start(const char *home, call_error *error) {
+    if (python_is_elsewhere(error)) {
+        return PGRT_E_ENGINE;
+    }
     if (home == NULL && atomic_load(&connected)) {
         return PGRT_OK;
     }
@@ -194,6 +209,9 @@ pgrt_status python_start(const char *home, call_error *error) {
                       home_in_use, home);
     } else if (!atomic_load(&connected)) {
         status = connect(home, error);
+        if (status == PGRT_OK || home_in_use[0] != '\0') {
+            atomic_store(&process, getpid());
+        }
         atomic_store(&connected, status == PGRT_OK);
     }
     pthread_mutex_unlock(&lock);

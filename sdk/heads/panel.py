@@ -21,6 +21,7 @@ from pathgene_rt.heads.interim import InterimPredictor
 from pathgene_rt.heads.prediction import Prediction, make_prediction
 from pathgene_rt.heads.run import HeadResult, run_heads
 from pathgene_rt.options import Budget
+from pathgene_rt.own_process import OwnProcess
 
 POOLED_INCREMENTALLY_FROM = 16_384
 """Tiles; a whole-bag graph needs some 4 KB a tile beside the features (ABMIL, 100,000 tiles)."""
@@ -36,6 +37,7 @@ class HeadPanel:
         self._bundle = bundle
         self._factory = engines
         self._lock = threading.Lock()
+        self._process = OwnProcess("the panel of heads")
         self._pooling: dict[str, PoolingEngine] | None = None
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
@@ -90,6 +92,7 @@ class HeadPanel:
         Heads that can be pooled incrementally take a bag of more than POOLED_INCREMENTALLY_FROM
         tiles block by block, so that their memory does not grow with it.
         """
+        self._process.require()
         engines = self._pooling_engines() if len(bag) > POOLED_INCREMENTALLY_FROM else {}
         whole = [(head, self._engines[head.name]) for head in heads if head.name not in engines]
         with self._lock:

@@ -33,6 +33,7 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.own_process import OwnProcess
 from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
 from pathgene_rt.quality.inspection import TileInspection
@@ -121,6 +122,7 @@ class ScanSession:
         self._predictions: tuple[Prediction, ...] = ()
         self._interim_lock = threading.Lock()
 
+        self._process = OwnProcess("the scan")
         self._changed = threading.Condition()
         self._pushes = self._busy = self._pushing = 0
         self._no_more = self._finish_waits = self._finished = self._ended = self._closed = False
@@ -155,6 +157,7 @@ class ScanSession:
         was taken then, and the session goes on. Raises ScanStateError after finish and close, and
         what ended the session (EngineError, CancelledError).
         """
+        self._process.require()
         pixels = rgb_view(rgb, format)
         height, width = pixels.shape[:2]
         x, y = checked_corner(x, y, width, height, self._size)
@@ -190,6 +193,7 @@ class ScanSession:
         scanned yet may be of another kind. Raises ScanStateError after close, and what ended the
         session if it failed.
         """
+        self._process.require()
         with self._changed:
             self._require_open()
             encoded, sent = self._bag.encoded, self._bag.sent
@@ -212,6 +216,7 @@ class ScanSession:
         work goes on, and finish may be called again to wait for it. Raises ScanStateError for a
         second finish; ScanInputError; NoTissueError; EngineError; OutputError; CancelledError.
         """
+        self._process.require()
         timeout = checked_timeout(timeout)
         with self._changed:
             self._require_open()
@@ -230,10 +235,14 @@ class ScanSession:
 
     def cancel(self) -> None:
         """Stop and drop everything; a finish that waits raises CancelledError. Idempotent."""
+        if not self._process.is_this:
+            return
         self._token.cancel(CancelledError("the scan was cancelled; there is no report"))
 
     def close(self) -> None:
         """Cancel what is not finished and free everything. Idempotent."""
+        if not self._process.is_this:
+            return  # its threads are the other process's
         with self._changed:
             self._closed = True
         self.cancel()

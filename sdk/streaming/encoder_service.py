@@ -20,6 +20,7 @@ from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.engine import Engine
 from pathgene_rt.errors import CancelledError, EngineError
 from pathgene_rt.geometry import Float32Array, UInt8Array
+from pathgene_rt.own_process import OwnProcess
 from pathgene_rt.streaming.batcher import Batch, Slot, TileBatcher
 
 Sink = Callable[[int, int, Float32Array], None]
@@ -143,6 +144,7 @@ class EncoderService:
         self._changed = threading.Condition()
         self._streams: deque[TileStream] = deque()
         self._closing = False
+        self.process = OwnProcess("the encoder")
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
@@ -162,8 +164,9 @@ class EncoderService:
 
         Batches of ``batch`` tiles that begin at a position in ``done`` are left out. ``encoded``
         tiles are decoded by the engine, which must have a ``decoder``. Raises EngineError once the
-        service is closed.
+        service is closed, and in a process that was forked from its own.
         """
+        self.process.require()
         batcher = TileBatcher(
             self.engine,
             tile_px,
@@ -203,7 +206,10 @@ class EncoderService:
         return np.concatenate([found[first] for first in sorted(found)])
 
     def close(self) -> None:
-        """End every stream, wait for what is in the engine. Idempotent."""
+        """End every stream, wait for what is in the engine. Idempotent; in a process that was
+        forked from the service's there is nothing to end."""
+        if not self.process.is_this:
+            return
         with self._changed:
             self._closing = True
             streams = list(self._streams)

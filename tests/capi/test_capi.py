@@ -179,6 +179,12 @@ def test_a_host_that_ends_in_the_middle_of_a_scan(
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+def test_a_forked_child_is_told_so_at_once(capi_library: Path, folder: Path, bundle: Path) -> None:
+    program = compiled("forked", capi_library, folder)
+    done = run_host(program, sys.prefix, bundle)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
 def run_python_host(what: str, library: Path, bundle: Path, raw: Path, folder: Path) -> Any:
     done = subprocess.run(
         [sys.executable, PROGRAMS / "python_host.py", what, library / LIBRARY, bundle, raw],

@@ -1,0 +1,36 @@
+"""ONNX Runtime itself: the only place that imports it, at the first use of ``ort``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+else:
+
+    def __getattr__(name: str) -> object:
+        """``ort``, the library, which is kept from reporting home. Raises what importing raises.
+
+        From 1.31 on, importing it looks up a host and keeps a device id in the user's cache folder
+        unless it finds this variable; what its own function turns off later has been sent by then.
+        A host program's environment is left as it was.
+        """
+        if name != "ort":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        before = os.environ.get(_TELEMETRY)
+        os.environ[_TELEMETRY] = "1"
+        try:
+            import onnxruntime
+
+            return onnxruntime
+        finally:
+            if before is None:
+                del os.environ[_TELEMETRY]
+            else:
+                os.environ[_TELEMETRY] = before
+
+
+__all__ = ["ort"]
+
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
