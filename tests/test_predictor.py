@@ -12,12 +12,22 @@ import pytest
 from PIL import Image
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt import predictor as predictor_module
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.onnxruntime.runner import OnnxRuntimeRunner
-from pathgene_rt.errors import CancelledError, NoTissueError, OutputError, SlideReadError
+from pathgene_rt.errors import (
+    CancelledError,
+    NoTissueError,
+    OutputError,
+    SlideError,
+    SlideReadError,
+)
 from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.pseudonyms import Pseudonyms
+from pathgene_rt.report import heatmap_files
+from pathgene_rt.report.heatmap import HeatmapText
 from pathgene_rt.slides import open_slide
+from pathgene_rt.streaming import tile_reader
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -102,12 +112,63 @@ def test_what_engines_warn_of_stands_in_reports(bundle: Path, slide: Path) -> No
 
 
 def test_pseudonymized_results_do_not_name_the_slide(
-    predictor: Predictor, slide: Path, tmp_path: Path
+    predictor: Predictor, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = PredictOptions(pseudonyms=Pseudonyms.random(), features=True)
+    written: list[HeatmapText] = []
+    draw = heatmap_files.draw_heatmap
+
+    def noticed(*given):
+        written.append(given[-1])
+        return draw(*given)
+
+    monkeypatch.setattr(heatmap_files, "draw_heatmap", noticed)
+    pseudonyms = Pseudonyms.random()
+    options = PredictOptions(pseudonyms=pseudonyms, features=True)
     predictor.predict(slide, options, out=tmp_path)
     for file in tmp_path.iterdir():
         assert b"case-7" not in file.read_bytes(), file.name
+    assert written and {text.title for text in written} == {pseudonyms.of("case-7")}
+    assert "case-7" not in repr(written)
+
+
+def test_what_a_stopped_run_leaves_does_not_name_the_slide(
+    predictor: Predictor, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at its end, before the report: the rows so far lie there, and what they are of."""
+
+    def killed(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor_module, "assemble_report", killed)
+    options = PredictOptions(pseudonyms=Pseudonyms.random(), features=True)
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict(slide, options, out=tmp_path)
+    left = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert set(left) == {"features.h5.partial", "features.h5.partial.log"}
+    assert not any(b"case-7" in content for content in left.values())
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        SlideReadError("case-7: the disk is gone; copy the slide again"),
+        KeyError("case-7.svs"),
+        OSError(5, "Input/output error", "/data/case-7.svs"),
+    ],
+)
+def test_pseudonymized_errors_do_not_name_the_slide(
+    predictor: Predictor, slide: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    """Also those of others' code, from the threads that read."""
+
+    def failing(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr(tile_reader, "read_tile", failing)
+    pseudonyms = Pseudonyms.random()
+    with pytest.raises(SlideError, match=pseudonyms.of("case-7")) as caught:
+        predictor.predict(slide, PredictOptions(pseudonyms=pseudonyms))
+    assert "case-7" not in str(caught.value)
 
 
 def test_tiles_come_in_grid_order_whatever_the_batches(bundle: Path, slide: Path) -> None:

@@ -21,6 +21,7 @@ from pathgene_rt import EngineOptions, Predictor, ScanSession, errors
 from pathgene_rt.capi.calls import HostScan
 from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.library import HEADER, LIBRARY, declarations
+from pathgene_rt.pseudonyms import KEY_VARIABLE, Pseudonyms
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
@@ -208,6 +209,24 @@ def test_in_a_host_that_runs_python_and_equal_to_the_file(
     assert pushed["provenance"]["tiles"]["count"] == expected.provenance.tiles > 50
     for one, other in zip(pushed["predictions"], expected.predictions, strict=True):
         np.testing.assert_allclose(one["probabilities"], other.probabilities, atol=1e-5)
+
+
+def test_a_scan_under_a_pseudonym(
+    capi_library: Path,
+    bundle: Path,
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pseudonym() -> str:
+        pushed = run_python_host("pseudonym", capi_library, bundle, raw, tmp_path)
+        return str(pushed["slide"])
+
+    (tmp_path / "site.key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "site.key"))
+    assert pseudonym() == Pseudonyms(bytes(range(32))).of("slide")
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert pseudonym() not in ("slide", Pseudonyms(bytes(range(32))).of("slide"))
 
 
 def test_what_push_may_come_to(capi_library: Path, bundle: Path, raw: Path, tmp_path: Path) -> None:

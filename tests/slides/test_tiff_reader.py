@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -485,3 +487,17 @@ def test_directories_overwritten_at_random_are_refused_or_read(copied: Path, see
                 slide.read((0, 0), level, (300, 300))
     except (SlideOpenError, SlideReadError):
         pass
+
+
+def test_warnings_of_tifffile_reach_hosts_not_stderr(copied: Path) -> None:
+    """They name the file, and pseudonyms must hold for every stream."""
+    program = (
+        "import sys, tifffile\n"
+        "from pathlib import Path\n"
+        "from pathgene_rt.slides.tiff.layout import read_directories\n"
+        "read_directories(Path(sys.argv[1]))\n"
+        "tifffile.logger().warning('<tifffile.TiffFile %r>', sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", program, str(copied)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (finished.stdout, finished.stderr) == ("", "")

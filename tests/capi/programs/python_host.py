@@ -1,6 +1,6 @@
 """A host that runs Python itself and loads the C library.
 
-python_host.py scan|failures LIBRARY BUNDLE SLIDE.rgb; prints JSON.
+python_host.py scan|pseudonym|failures LIBRARY BUNDLE SLIDE.rgb; prints JSON.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ succeed(capi.pgrt_init(None))
 options = OpenOptions(precision=b"float32", threads=1)
 succeed(capi.pgrt_open(bundle.encode(), sized(options), ctypes.byref(predictor)))
 options = ScanOptions(width_px=SIDE_PX, height_px=SIDE_PX, mpp=0.5, slide_id=b"slide")
+options.anonymize = what == "pseudonym"
 succeed(capi.pgrt_scan_begin(predictor, sized(options), ctypes.byref(scan)))
-result = {"scan": report_of, "failures": failures_of}[what](scan)
+result = {"scan": report_of, "pseudonym": report_of, "failures": failures_of}[what](scan)
 capi.pgrt_scan_free(scan)
 capi.pgrt_predictor_free(predictor)
 assert (sys.stdout, sys.stderr) == streams
