@@ -103,7 +103,7 @@ class OpenSlideReader(PixelSlide):
         self._lock = threading.Lock()
         self._closed = False
         self.reader = f"openslide {version}"
-        self.properties = properties = dict(handle.properties)
+        self.properties = properties = _properties(handle)
         scale = settled_scale(
             properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y"), mpp
         )
@@ -226,6 +226,13 @@ class OpenSlideReader(PixelSlide):
             return rgba
         backdrop = Image.new("RGBA", rgba.size, (*self.background, 255))
         return Image.alpha_composite(backdrop, rgba)
+
+
+def _properties(handle: Any) -> dict[str, str]:
+    """OpenSlide's properties; without those whose name is no UTF-8, which cannot be asked for."""
+    return {
+        name: handle.properties[name] for name in handle.properties if name in handle.properties
+    }
 
 
 def _background(declared: str | None) -> tuple[int, int, int]:

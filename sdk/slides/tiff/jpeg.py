@@ -37,6 +37,10 @@ MOST_STRAY_BYTES = 16
 _RESTART, _LAST_END = rb"\xff[\xd0-\xd7]", rb"\xff\xd9[\s\S]{0,15}\Z"
 _APP0, _APP15 = 0xE0, 0xEF
 _SCAN = 0xDA
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+MAX_SCANS = 100
+"""Of one stream; progressive ones have about ten."""
+
 _COMPRESSION_SEGMENTS = {0xDB, 0xC0, 0xC1, 0xC2}
 """Quantisation tables and frame headers: baseline, extended, progressive."""
 
@@ -82,7 +86,9 @@ class JpegTiles:
     def _stream(self, stored: bytes) -> bytes:
         if not stored.startswith(_START):
             raise ValueError("no JPEG stream")
-        return self._prefix + stored[_coded_from(stored) :]
+        coded_from = _coded_from(stored)
+        _require_few_scans(stored, coded_from)
+        return self._prefix + stored[coded_from:]
 
     @cached_property
     def _prefix(self) -> bytes:
@@ -170,6 +176,28 @@ def _coded_from(stored: bytes) -> int:
         else:
             break
     return at
+
+
+def _require_few_scans(stored: bytes, at: int) -> None:
+    """Raise ValueError if ``stored``, whose segments begin ``at``, is of more than MAX_SCANS: each
+    goes over all pixels. A sequential frame whose first scan is of all components has no others.
+    """
+    components, sequential = 0, False
+    while len(stored) >= at + 10 and stored[at] == 0xFF:
+        marker = stored[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == _SCAN:
+            if sequential and stored[at + 4] == components:
+                return
+            break
+        if marker in _FRAMES:
+            components, sequential = stored[at + 9], marker in (0xC0, 0xC1)
+        at += 2 + int.from_bytes(stored[at + 2 : at + 4], "big")
+    scans = stored.count(bytes([0xFF, _SCAN]))
+    if scans > MAX_SCANS:
+        raise ValueError(f"a JPEG stream of {scans} scans, up to {MAX_SCANS} are decoded")
 
 
 def _segments(stream: bytes) -> list[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +20,13 @@ from pathgene_rt.slides.encoded_region import Codec
 HEAD_BYTES = 64
 """Of a codestream, enough for :func:`declared_components`."""
 
+MAX_TILES = 4096
+MAX_DECOMPOSITIONS = 12
+MAX_PACKETS = 1 << 17
+"""Of one stored tile. Scanners write one precinct a resolution and up to a dozen layers: hundreds
+in all."""
+
+_COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _START_AND_SIZE = b"\xff\x4f\xff\x51"
 
 _SIGNED = np.arange(-128, 128)
@@ -55,8 +63,10 @@ class Jpeg2000Tiles:
         return CHROMA if self.ycbcr else None
 
     def complete(self, stored: bytes) -> bytes:
-        """``stored``, which is a whole codestream. Raises ValueError where it is none."""
+        """``stored``, which is a whole codestream. Raises ValueError where it is none, or takes
+        more work than a tile should."""
         declared_components(stored)
+        require_few_packets(stored)
         return stored
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
@@ -70,6 +80,7 @@ class Jpeg2000Tiles:
         declared = declared_components(stored)
         if declared != [(width, height)] * 3:
             raise ValueError(f"holds components of {declared} px")
+        require_few_packets(stored)
         try:
             imagecodecs.jpeg2k_decode(stored, numthreads=1, out=out)
         except RuntimeError as error:
@@ -94,6 +105,68 @@ def declared_components(stored: bytes) -> list[tuple[int, int]]:
         (-(-right // across) - -(-left // across), -(-bottom // down) - -(-top // down))
         for across, down in zip(steps[1::3], steps[2::3], strict=True)
     ]
+
+
+def require_few_packets(stored: bytes) -> None:
+    """Raise ValueError if the codestream ``stored`` claims more than MAX_PACKETS or MAX_TILES.
+
+    A packet is one quality layer of one precinct of one component at one resolution (ISO 15444-1,
+    B.10): an empty one takes a bit of the file, and memory and time of its own to decode. Every
+    default of coding (COD, COC) counts, also those within tile-parts (A.4 to A.6).
+    """
+    right, bottom, left, top, wide, high = struct.unpack(">6I", stored[8:32])
+    tiles = -(-right // max(wide, 1)) * -(-bottom // max(high, 1))
+    if tiles > MAX_TILES:
+        raise ValueError(f"a JPEG 2000 codestream of {tiles} tiles")
+    size = (min(wide, right - left), min(high, bottom - top))
+    (components,) = struct.unpack(">H", stored[40:42])
+    layers = 1
+    for marker, body in _coding_defaults(stored):
+        if marker == _COD:
+            (layers,) = struct.unpack(">H", body[2:4])
+            coding, precincts_stated = body[5:], body[0] & 1
+        else:
+            skipped = 1 if components < 257 else 2
+            coding, precincts_stated = body[skipped + 1 :], body[skipped] & 1
+        if len(coding) < 5 or coding[0] > MAX_DECOMPOSITIONS:
+            raise ValueError("a JPEG 2000 codestream of too many decompositions")
+        precincts = 0
+        for resolution in range(coding[0] + 1):
+            stated = coding[5 + resolution : 6 + resolution] if precincts_stated else b"\xff"
+            if not stated:
+                raise ValueError("a JPEG 2000 codestream that is cut short")
+            scale = 1 << (coding[0] - resolution)
+            steps = (stated[0] & 15, stated[0] >> 4)
+            across, down = (
+                -(-side // scale >> step) + 1 for side, step in zip(size, steps, strict=True)
+            )
+            precincts += across * down
+        if layers * precincts * components * tiles > MAX_PACKETS:
+            raise ValueError(
+                f"a JPEG 2000 codestream of {layers} layers and {tiles * precincts} precincts"
+            )
+
+
+def _coding_defaults(stored: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of each COD and COC, of the main header and of the tile-parts'."""
+    at, end = 2, 0
+    while at + 4 <= len(stored):
+        marker, length = struct.unpack(">HH", stored[at : at + 4])
+        if marker == _SOD:
+            if end <= at:  # the last tile-part says 0: up to the end
+                return
+            at = end
+            continue
+        if length < 2:
+            return
+        body = stored[at + 4 : at + 2 + length]
+        if marker in (_COD, _COC):
+            if len(body) < 10 - 4 * (marker == _COC):
+                raise ValueError("a JPEG 2000 codestream that is cut short")
+            yield marker, body
+        elif marker == _SOT and len(body) >= 8:
+            end = at + int(struct.unpack(">I", body[2:6])[0])
+        at += 2 + length
 
 
 def to_rgb(pixels: UInt8Array) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.geometry import Int64Array
 from pathgene_rt.slides.limits import checked_size
+from pathgene_rt.slides.tiff.claims import MAX_DIRECTORIES, require_bounded
 from pathgene_rt.slides.tiff.jpeg import JpegTiles
 from pathgene_rt.slides.tiff.jpeg2000 import (
     HEAD_BYTES,
@@ -30,7 +31,11 @@ from pathgene_rt.slides.tiff.jpeg2000 import (
 MAX_TILE_PX = 1 << 24
 """Of one encoded tile: 4096 x 4096 px, 48 MB decoded."""
 
-MAX_DIRECTORIES = 1024
+FREE_PX = 1 << 28
+MAX_PX_A_BYTE = 4096
+"""A level may have FREE_PX, whatever holds them, and so many for each byte of its tiles: a byte
+holds 100 px of blank glass as JPEG, 1,000 as JPEG 2000, and most of a slide may be left out."""
+
 _SLACK_BYTES = 1 << 16
 
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
@@ -98,6 +103,7 @@ def read_directories(path: Path) -> tuple[list[TiffDirectory], str]:
     if not log.handlers:
         log.addHandler(logging.NullHandler())
     file_bytes = path.stat().st_size
+    require_bounded(path, file_bytes)
     directories, description = [], ""
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -203,6 +209,13 @@ def _directory(path: Path, number: int, page: Any, file_bytes: int) -> TiffDirec
         raise SlideOpenError(
             f"{path}: cut short (it has {file_bytes} bytes, but encoded tile "
             f"{int(np.argmax(outside))} of directory {number} lies beyond); copy it again"
+        )
+    # Tiles may share their bytes.
+    pixels, stored = size_px[0] * size_px[1], min(file_bytes, int(byte_counts.sum()))
+    if pixels > FREE_PX + MAX_PX_A_BYTE * stored:
+        raise SlideOpenError(
+            f"{path}: directory {number} claims {size_px[0]} x {size_px[1]} px in {stored} bytes; "
+            "the file is damaged: copy it again"
         )
     tiles, why_not = _storage(page)
     if isinstance(tiles, Jpeg2000Tiles) and not _is_full_colour(page, tile_px):
