@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -49,13 +48,14 @@ def extract(
 ) -> None:
     """Write the encoder's features of each slide to OUT/<slide>.h5, as CLAM lays them out.
 
-    Slides whose file is there, whole and of this encoder, are skipped unless --overwrite, and a
-    slide that was begun goes on at the tile it had come to: a run that was stopped or killed is
-    continued by the same command. A bad slide does not stop the others.
+    Slides whose file is there, whole, of this encoder, this slide and these options, are skipped
+    unless --overwrite, and a slide that was begun goes on at the tile it had come to: a run that
+    was stopped or killed is continued by the same command. A bad slide does not stop the others.
     """
     from pathgene_rt.batch import attempt
     from pathgene_rt.cli.slide_batch import Batch, Ended, Row
-    from pathgene_rt.features.hdf5 import is_complete_features
+    from pathgene_rt.extraction.earlier import earlier_features, require_replaceable
+    from pathgene_rt.extraction.result_identity import ResultIdentity
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
@@ -81,10 +81,19 @@ def extract(
     with opened as predictor:
         encoder = predictor.bundle.encoder.weights_sha256
         if not overwrite:
-            _refuse_foreign([folder / f"{slide.stem}.h5" for slide in found], encoder)
+            require_replaceable([folder / f"{slide.stem}.h5" for slide in found], encoder)
 
         def done(slide: Path) -> bool:
-            return not overwrite and is_complete_features(folder / f"{slide.stem}.h5", encoder)
+            if overwrite:
+                return False
+            earlier = earlier_features(
+                folder / f"{slide.stem}.h5",
+                encoder,
+                lambda: ResultIdentity.of(slide, options, precision),
+            )
+            if earlier.note:
+                console.note(f"{slide.name}: {earlier.note}")
+            return earlier.serves
 
         printed = Batch(console)
 
@@ -104,36 +113,16 @@ def extract(
                 "features": str(features),
             }
 
+        def one(slide: Path) -> Row | None:
+            return None if done(slide) else extracted(slide)
+
         def ended(slide: Path) -> Ended:
-            if done(slide):
-                return Ended(slide.name, "skipped")
-            row = attempt(lambda: extracted(slide), slide.name)
+            row = attempt(lambda: one(slide), slide.name)
             if isinstance(row, PathGeneError):
                 return Ended(slide.name, "failed", error=row)
-            return Ended(slide.name, "done", row)
+            return Ended(slide.name, "skipped") if row is None else Ended(slide.name, "done", row)
 
         with printed:
             columns = ("tiles", "tiles_per_second", "features")
             printed.follow("slide", len(found), map(ended, found), columns=columns)
         printed.raise_failures()
-
-
-def _refuse_foreign(files: Sequence[Path], encoder_sha256: str) -> None:
-    """Features that another encoder or tool wrote are no half-done work of ours."""
-    from pathgene_rt.errors import FeatureFileError, OutputError
-    from pathgene_rt.features.hdf5 import is_complete_features, read_features
-
-    foreign = []
-    for path in files:
-        if not path.exists() or is_complete_features(path, encoder_sha256):
-            continue
-        try:
-            read_features(path)
-        except FeatureFileError:
-            continue  # damaged, so nothing is lost by writing it again
-        foreign.append(path)
-    if foreign:
-        raise OutputError(
-            f"{len(foreign)} files are of another encoder or tool ({foreign[0]}); use --overwrite "
-            "or another --out"
-        )

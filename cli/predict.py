@@ -89,8 +89,8 @@ def predict(
 ) -> None:
     """Predict each slide; write report.json, heatmaps and GeoJSON to OUT/<slide>/.
 
-    Slides that have a report of this bundle are skipped unless --overwrite. A bad slide does not
-    stop the others (exit code 7 then), but its case gets no prediction.
+    Slides that have a report of this bundle and these options are skipped unless --overwrite. A bad
+    slide does not stop the others (exit code 7 then), but its case gets no prediction.
     """
     from pathgene_rt.cases.table import CaseTable, read_cases
     from pathgene_rt.cli.predict_batch import predict_batch

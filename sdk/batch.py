@@ -18,15 +18,18 @@ from pathgene_rt.errors import (
     BundleError,
     CancelledError,
     PathGeneError,
+    SlideError,
     UsageError,
     slide_failure,
 )
+from pathgene_rt.extraction.earlier import NOTHING, Earlier
 from pathgene_rt.extraction.extract import TileProgress
+from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.files import writable_folder
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.report import Report
-from pathgene_rt.report.stored import is_complete_report
+from pathgene_rt.report.stored import earlier_report
 
 Outcome = Literal["done", "skipped", "failed"]
 
@@ -42,6 +45,9 @@ Value = TypeVar("Value")
 
 class BatchModel(ReportModel, Protocol):
     """What a batch needs of a :class:`~pathgene_rt.predictor.Predictor`."""
+
+    @property
+    def precision_asked(self) -> str: ...
 
     def predict(
         self,
@@ -169,7 +175,7 @@ class _Batch:
         self, slides: Sequence[Path], cases: Sequence[Case]
     ) -> Iterator[SlideResult | CaseResult]:
         """All slides in their order, then all cases."""
-        case_batch = CaseBatch(cases, self._model, self._places, overwrite=self._overwrite)
+        case_batch = CaseBatch(cases, self._model, self._places, self._is_done)
         failed: set[Path] = set()
         for slide in slides:
             features = self._options.features or slide in case_batch.needed
@@ -184,11 +190,14 @@ class _Batch:
     def _slide(self, slide: Path, options: PredictOptions) -> SlideResult:
         self._token.raise_if_cancelled()
         name, folder = self._places.slide_name(slide), self._places.slide_folder(slide)
-        if self._is_done(name, folder, options):
-            return SlideResult(slide=slide, name=name, folder=folder, outcome="skipped")
-        self._progress(name, 0, None)
 
-        def work() -> Report:
+        def work() -> Report | None:
+            earlier = self._earlier(slide, options, features=options.features)
+            if earlier.note:
+                self._note(f"{name}: {earlier.note}")
+            if earlier.serves:
+                return None
+            self._progress(name, 0, None)
             return self._model.predict(
                 slide,
                 options,
@@ -202,16 +211,26 @@ class _Batch:
         ended = attempt(work, name, conceal)
         if isinstance(ended, PathGeneError):
             return SlideResult(slide=slide, name=name, folder=folder, outcome="failed", error=ended)
-        return SlideResult(slide=slide, name=name, folder=folder, outcome="done", report=ended)
+        outcome: Outcome = "skipped" if ended is None else "done"
+        return SlideResult(slide=slide, name=name, folder=folder, outcome=outcome, report=ended)
 
-    def _is_done(self, name: str, folder: Path, options: PredictOptions) -> bool:
-        bundle, partial = self._model.bundle.sha256, options.budget.limited
-        if self._overwrite or not is_complete_report(folder, bundle, partial=partial):
+    def _earlier(self, slide: Path, options: PredictOptions, *, features: bool = False) -> Earlier:
+        """Whether the slide's report is there already. Raises SlideError."""
+        if self._overwrite:
+            return NOTHING
+        return earlier_report(
+            self._places.slide_folder(slide),
+            self._model.bundle.sha256,
+            lambda: ResultIdentity.of(slide, options, self._model.precision_asked),
+            features=features,
+            partial=options.budget.limited,
+        )
+
+    def _is_done(self, slide: Path) -> bool:
+        try:
+            return self._earlier(slide, self._options).serves
+        except SlideError:  # said when it is the slide's turn
             return False
-        if is_complete_report(folder, bundle, features=options.features, partial=partial):
-            return True
-        self._note(f"{name}: done before without features; encoding it again for them")
-        return False
 
     def _case(self, case: Case, batch: CaseBatch, failed: set[Path]) -> CaseResult:
         self._token.raise_if_cancelled()

@@ -79,6 +79,13 @@ class BagError(SlideError, ValueError):
     code = 26
 
 
+class FileAccessError(SlideError, OSError):
+    """A file that cannot be read or written now: another process has it, there is no permission, or
+    the disk fails. Nothing is known about its content; it is as it was."""
+
+    code = 28
+
+
 class BundleError(PathGeneError):
     """A bundle that is damaged, hostile, or of an unknown schema version."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def remove_unfinished(result: Path) -> None:
+    """Remove what killed processes left of ``result``, a file or a folder of files, under the names
+    that :func:`atomic_path` gives. Raises :class:`OutputError`.
+    """
+    folder, names = (result, "*") if result.is_dir() else (result.parent, f"{escape(result.name)}*")
+    try:
+        for path in folder.glob(f".{names}.part"):
+            unfinished = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part", path.name)
+            if unfinished and (result.is_dir() or unfinished[1] in _names_of(result.name)):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot tidy up in {folder}: {reason(error)}; choose another with --out"
+        ) from error
+
+
+def partial_names(name: str) -> tuple[str, str]:
+    """Names of a file that is written over a long time, and of the log of its parts."""
+    return f"{name}.partial", f"{name}.partial.log"
+
+
+def _names_of(name: str) -> tuple[str, ...]:
+    return (name, *partial_names(name))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` atomically and flush it to the disk. Raises :class:`OutputError`."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -71,14 +99,11 @@ def writable_folder(path: Path) -> Path:
 
     Called before hours of work are spent. Raises :class:`OutputError`.
     """
-    probe = path / f".{secrets.token_hex(4)}.probe"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"pathgene-rt")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"pathgene-rt")
     except OSError as error:
-        if path.is_dir():
-            probe.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write to the folder {path}: {reason(error)}; choose another with --out"
         ) from error

@@ -16,12 +16,14 @@ from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.extraction.extract import TileProgress
+from pathgene_rt.extraction.feature_journal import discard_partial
 from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
+from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
 from pathgene_rt.report.evidence import gather_evidence
@@ -91,18 +93,20 @@ class Predictor:
         """Run the slide through encoder and heads; write the report's files if ``out`` is given.
 
         ``token`` stops the work from another thread. Raises SlideError, EngineError, OutputError,
-        CancelledError; then nothing half-written is left in ``out``.
+        CancelledError; then nothing half-written is left in ``out``. FileAccessError if another
+        process or thread writes there.
         """
         self.service.process.require()
         began = time.monotonic()
         options = options or PredictOptions()
         if options.pdf:
             require_pdf()
-        if out is not None:
-            writable_folder(out)
         keeps_features = out is not None and (options.features or options.resume)
         features_path = out / FEATURES_FILE if out is not None and keeps_features else None
-        with prepare_slide(slide, self.bundle.preprocess, options) as prepared:
+        with ExitStack() as stack:
+            if out is not None:
+                stack.enter_context(sole_writer(writable_folder(out)))
+            prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
             limited = options.budget.limited
             run = BudgetedRun(self.heads, prepared.grid, options.budget, began) if limited else None
             encoded = self._encoder.encode(
@@ -143,7 +147,7 @@ class Predictor:
                     encoded.bag.xy[rows], self.bundle.preprocess.reduction
                 ),
             )
-            encoded.discard_journal()
+            discard_partial(out / FEATURES_FILE)
             return written
 
     def predict_many(
@@ -161,7 +165,8 @@ class Predictor:
         """Predict each slide into ``out/<slide>/``, then each case into ``out/cases/<case>/``.
 
         Work is done as the results are asked for: one for each slide, in their order, then one for
-        each case. A slide that has a whole report of this bundle is skipped unless ``overwrite``;
+        each case. A slide that has a whole report of this bundle, of the same file and with the
+        same options that change results is skipped unless ``overwrite``;
         so is a case that was made of just these reports. Whatever a slide fails of, also in code
         of others, is its result's ``error`` and stops no other slide; its cases fail with it.
         ``note`` is called with what is worth telling meanwhile.
@@ -207,7 +212,10 @@ class Predictor:
         """
         self.service.process.require()
         options = options or PredictOptions()
-        with prepare_slide(slide, self.bundle.preprocess, options) as prepared:
+        with ExitStack() as stack:
+            if out is not None:
+                stack.enter_context(sole_writer(out))
+            prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
             encoded = self._encoder.encode(
                 prepared, options, features_path=out, token=token, progress=progress
             )
@@ -240,6 +248,11 @@ class Predictor:
     def encoder_engine(self) -> EngineInfo:
         """What runs the encoder."""
         return self.service.engine.info
+
+    @property
+    def precision_asked(self) -> str:
+        """What was asked for when the predictor was opened; "auto" leaves it to the machine."""
+        return self.options.precision
 
     @property
     def head_engines(self) -> dict[str, EngineInfo]:
@@ -279,5 +292,6 @@ def _facts(prepared: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
         stats=encoded.stats,
         quality=prepared.quality,
         seconds=prepared.seconds,
+        made_from=encoded.made_from.to_dict(),
         warnings=encoded.warnings,
     )

@@ -1,11 +1,13 @@
-"""Locks between processes and threads, which end with the process that holds them."""
+"""Waiting for locks between processes and threads, and tidying up those that nobody holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pathgene_rt.locks import try_acquire, unlink
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -29,33 +31,12 @@ def acquire(path: Path, on_wait: Callable[[], None] | None = None) -> FileLock:
     raise TimeoutError(f"another process has held {path.name} for {LONGEST_WAIT_S / 60:.0f} min")
 
 
-def try_acquire(path: Path, timeout_s: float = 0.0) -> FileLock | None:
-    """Lock the file ``path``, or None if another holds it for so long. Raises OSError."""
-    from filelock import FileLock, Timeout  # 60 ms to import
-
-    # A file whose mere existence locks would outlive a killed process: rather no lock than that.
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=timeout_s)
-    except Timeout:
-        return None
-    return lock
-
-
 def remove_stale(paths: Iterable[Path]) -> None:
     """Remove those of ``paths`` that no process holds any more. Raises OSError."""
     for path in paths:
         with held([path]) as free:
             if free:
                 unlink(path)
-
-
-def unlink(path: Path) -> None:
-    """Remove a lock's file while it is held: whoever waits for it makes a new one. Windows does
-    not remove what is open, but tidies up when the lock is released.
-    """
-    with suppress(PermissionError):
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from pathgene_rt.engines.cache.entry import CacheEntry, EntryFiles, entries_in
-from pathgene_rt.engines.cache.lock import held, unlink
+from pathgene_rt.engines.cache.lock import held
+from pathgene_rt.locks import unlink
 
 
 def remove(engines: Path, entry: CacheEntry) -> bool:

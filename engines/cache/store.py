@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pathgene_rt.engines.cache.entry import CacheEntry, EntryFiles, Record, entries_in
 from pathgene_rt.engines.cache.keys import SCHEMA, DecisionKey, EngineKey, digest
-from pathgene_rt.engines.cache.lock import acquire, remove_stale, try_acquire
+from pathgene_rt.engines.cache.lock import acquire, remove_stale
 from pathgene_rt.engines.cache.private_files import (
     make_private,
     private_folder,
@@ -30,6 +30,7 @@ from pathgene_rt.engines.cache.private_files import (
 from pathgene_rt.engines.cache.pruning import remove, shrink
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, sha256, writable_folder, write_bytes, write_json
+from pathgene_rt.locks import try_acquire
 from pathgene_rt.options import (
     NO_CACHE_FOLDER,
     EngineOptions,

@@ -57,6 +57,7 @@ enum {
     PGRT_E_FEATURE_FILE = 25,
     PGRT_E_BAG = 26,
     PGRT_E_TILE_DECODE = 27,
+    PGRT_E_FILE_ACCESS = 28, /* another process has the file, no permission, or the disk fails */
     PGRT_E_BUNDLE = 30, /* damaged, hostile, or of an unknown schema version */
     PGRT_E_CHECKPOINT = 31,
     PGRT_E_ENGINE = 40,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pathgene_rt.cases.places import ResultPlaces
@@ -20,22 +20,27 @@ from pathgene_rt.errors import BatchError
 from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.features_file import FEATURES_FILE
-from pathgene_rt.report.stored import is_complete_report
 
 
 class CaseBatch:
     """What is to be done about ``cases``, whose slides' results lie in ``places``.
 
-    An older result of a case that is to be done is removed at construction, before a slide of it
-    changes. One case's features are in memory at a time. Raises OutputError.
+    ``slide_done`` says whether a slide's result is what this batch would make. An older result of a
+    case that is to be done is removed at construction, before a slide of it changes. One case's
+    features are in memory at a time. Raises OutputError.
     """
 
     def __init__(
-        self, cases: Sequence[Case], model: ReportModel, places: ResultPlaces, *, overwrite: bool
+        self,
+        cases: Sequence[Case],
+        model: ReportModel,
+        places: ResultPlaces,
+        slide_done: Callable[[Path], bool],
     ) -> None:
         self._model = model
         self._places = places
-        self._finished = [case for case in cases if not overwrite and self._is_complete(case)]
+        self._slide_done = slide_done
+        self._finished = [case for case in cases if self._is_complete(case)]
         waiting = [case for case in cases if case not in self._finished]
         for case in waiting:
             remove_case(places.case_folder(case))
@@ -45,7 +50,7 @@ class CaseBatch:
     def _is_complete(self, case: Case) -> bool:
         bundle = self._model.bundle.sha256
         folders = [self._places.slide_folder(slide) for slide in case.slides]
-        return all(is_complete_report(folder, bundle) for folder in folders) and is_complete_case(
+        return all(map(self._slide_done, case.slides)) and is_complete_case(
             self._places.case_folder(case),
             bundle,
             tuple(CaseSlide.from_report(folder) for folder in folders),

@@ -16,6 +16,7 @@ from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, writable_folder, write_json
 from pathgene_rt.heads.prediction import Prediction
+from pathgene_rt.locks import sole_writer
 from pathgene_rt.report.report import (
     RESEARCH_USE,
     BundleIdentity,
@@ -154,8 +155,10 @@ def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> Cas
 
 
 def write_case(report: CaseReport, folder: Path) -> None:
-    """Write ``case.json`` in ``folder``, whole or not at all. Raises OutputError."""
-    write_json(writable_folder(folder) / CASE_FILE, report.to_dict())
+    """Write ``case.json`` in ``folder``, whole or not at all. Raises OutputError; FileAccessError
+    if another process writes there."""
+    with sole_writer(writable_folder(folder)):
+        write_json(folder / CASE_FILE, report.to_dict())
 
 
 def remove_case(folder: Path) -> None:

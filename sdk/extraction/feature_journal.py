@@ -18,14 +18,16 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from pathgene_rt.errors import FeatureFileError, OutputError
+from pathgene_rt.errors import FeatureFileError, FileAccessError, OutputError
 from pathgene_rt.extraction.extract import TileOrder
 from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
-from pathgene_rt.features.hdf5 import features_layout, read_features, run_of
-from pathgene_rt.files import reason, write_bytes
+from pathgene_rt.features.hdf5 import features_layout, read_attributed, rows_crc32
+from pathgene_rt.files import partial_names, reason, write_bytes
 from pathgene_rt.geometry import Float32Array, Int64Array
+
+_BLOCK_BYTES = 1 << 22
 
 
 class FeatureJournal:
@@ -33,10 +35,11 @@ class FeatureJournal:
 
     ``growing`` has the features of ``bag``. ``resume`` takes up what an earlier run of the same
     ``identity`` left: ``done`` are then the positions at which batches begin whose rows are in
-    ``growing`` again. ``note`` says in
-    words what was found. Left without :meth:`commit`, also by kill -9, the partial file stays.
+    ``growing`` again. ``note`` says in words what was found. Left without :meth:`commit`, also by
+    kill -9, the partial file stays. Whoever opens one is the only writer of ``path``
+    (:func:`~pathgene_rt.locks.sole_writer`).
 
-    Raises OutputError.
+    Raises OutputError; FileAccessError if a file that is there cannot be read now.
     """
 
     def __init__(
@@ -53,13 +56,14 @@ class FeatureJournal:
         self.tiles = len(bag)
         self.done: frozenset[int] = frozenset()
         self.note = ""
-        self._growing = growing
+        self._bag = bag
+        self.growing = growing
         self._order = order
         self._identity = identity
-        self._partial = path.with_name(f"{path.name}.partial")
-        self._log_path = path.with_name(f"{path.name}.partial.log")
+        self._partial, self._log_path = map(path.with_name, partial_names(path.name))
         self._files: tuple[BinaryIO, BinaryIO] | None = None
-        layout, self._offset = features_layout(bag, identity.sha256)
+        self._own: tuple[int, int] | None = None
+        layout, self._offset = self._layout(0)
         with self._writing():
             if resume and self._is_complete():
                 self.done = frozenset(range(0, len(order.rows), order.batch))
@@ -77,25 +81,25 @@ class FeatureJournal:
         with self._writing():
             for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
                 partial.seek(self._offset + int(rows[run[0]]) * values[0].nbytes)
-                partial.write(values[run[0] : run[-1] + 1].data)
-            log.write(_record(first, values))
+                _write_all(partial, values[run[0] : run[-1] + 1].data)
+            _write_all(log, memoryview(_record(first, values)))
 
     def commit(self) -> None:
-        """Every row is written: the file gets its name, the log goes. Closes the journal."""
+        """Every row is written: the file gets its name, the log goes. Closes the journal.
+
+        Raises OutputError unless the rows on the disk are those that were written, all of them.
+        """
         self.close()
-        if self._files is None:
+        if self._own is None:
             return
         with self._writing():
-            with self._partial.open("r+b") as partial:
+            with self._partial.open("r+b", buffering=0) as partial:
+                checksum = self._checked(partial)
+                partial.seek(0)
+                _write_all(partial, self._layout(checksum)[0])
                 os.fsync(partial.fileno())
             self._partial.replace(self.path)
             self._log_path.unlink()
-
-    def discard(self) -> None:
-        """Remove what was not committed."""
-        self.close()
-        self._partial.unlink(missing_ok=True)
-        self._log_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave the files as they are. Idempotent."""
@@ -109,17 +113,35 @@ class FeatureJournal:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _layout(self, checksum: int) -> tuple[memoryview, int]:
+        return features_layout(self._bag, checksum, self._identity.origin)
+
+    def _checked(self, partial: BinaryIO) -> int:
+        """The rows' checksum. Where locks fail, another process may have begun the file anew."""
+        if not self.growing.is_whole:
+            missing = len(self.growing) - self.growing.encoded
+            raise OutputError(f"{self._partial} lacks {missing} tiles; run the command again")
+        checksum = rows_crc32(self._bag.xy, self.growing.features)
+        partial.seek(self._offset)
+        stored = zlib.crc32(np.ascontiguousarray(self._bag.xy, dtype="<i4").data)
+        while block := partial.read(_BLOCK_BYTES):
+            stored = zlib.crc32(block, stored)
+        if _inode(partial) != self._own or stored != checksum:
+            raise OutputError(
+                f"{self._partial} does not hold the rows that were written: another process or the "
+                "disk changed it; see that no other run writes there, and run the command again"
+            )
+        return checksum
+
     def _is_complete(self) -> bool:
         """Whether ``path`` is the whole result of such a run; then its features are in the bag."""
-        if run_of(self.path) != self._identity.sha256:
-            return False
         try:
-            found = read_features(self.path)
+            found, attributes = read_attributed(self.path)
         except FeatureFileError:
             return False
-        if found.features.shape != self._growing.features.shape:
+        if attributes.origin != self._identity.origin or len(found) != self.tiles:
             return False
-        self._growing.put(np.arange(len(found)), found.features)
+        self.growing.put(np.arange(len(found)), found.features)
         return True
 
     def _found(self) -> list[bytes]:
@@ -148,20 +170,21 @@ class FeatureJournal:
         rows = self._order.rows_of(first, self._order.batch)
         if len(rows) == 0:
             return -1
-        values = np.zeros((len(rows), self._growing.features.shape[1]), dtype=np.float32)
+        values = np.zeros((len(rows), self.growing.features.shape[1]), dtype=np.float32)
         for value, row in zip(values, rows, strict=True):
             partial.seek(self._offset + int(row) * value.nbytes)
             stored = partial.read(value.nbytes)
             value.view(np.uint8)[: len(stored)] = np.frombuffer(stored, dtype=np.uint8)
         if _record(first, values) != line + b"\n":
             return -1
-        self._growing.put(rows, values)
+        self.growing.put(rows, values)
         return first
 
     def _open(self, layout: memoryview, records: list[bytes]) -> None:
         partial = self._partial.open("r+b" if records else "w+b", buffering=0)
-        partial.write(layout)
-        partial.truncate(self._offset + self._growing.features.nbytes)
+        self._own = _inode(partial)
+        _write_all(partial, layout)
+        partial.truncate(self._offset + self.growing.features.nbytes)
         header = self._identity.line.encode() + b"\n"
         write_bytes(self._log_path, b"".join((header, *records)))
         self._files = (partial, self._log_path.open("ab", buffering=0))
@@ -171,13 +194,34 @@ class FeatureJournal:
         try:
             yield
         except OSError as error:
-            if isinstance(error, OutputError):
+            if isinstance(error, (OutputError, FileAccessError)):
                 raise
             raise OutputError(
                 f"cannot write {self._partial}: {reason(error)}; free space and go on with --resume"
             ) from error
 
 
+def discard_partial(path: Path) -> None:
+    """Remove what is kept beside ``path`` for a run that goes on. Raises OutputError."""
+    try:
+        for name in partial_names(path.name):
+            path.with_name(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}.partial: {reason(error)}") from error
+
+
 def _record(first: int, features: Float32Array) -> bytes:
     """The log's line about the batch at position ``first``."""
     return f"{first} {len(features)} {zlib.crc32(features.data):08x}\n".encode()
+
+
+def _write_all(file: BinaryIO, data: memoryview) -> None:
+    """An unbuffered file may take less than it is given: on Linux 2 GB, or what fits the disk."""
+    rest = data.cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _inode(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino

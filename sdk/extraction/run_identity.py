@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.extraction.extract import TileOrder
+from pathgene_rt.extraction.result_identity import ResultIdentity
+from pathgene_rt.features.tile_attributes import Origin
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import TileGrid
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """``reader`` and ``decode`` say how pixels are read; hashes are SHA-256 in hex digits."""
+    """``made_from`` is :attr:`ResultIdentity.line`; ``reader`` and ``decode`` say how pixels are
+    read; hashes are SHA-256 in hex digits.
+    """
 
-    slide: str
-    slide_bytes: int
-    slide_mtime_ns: int
+    made_from: str
     reader: str
     decode: str
     grid_sha256: str
@@ -37,8 +38,7 @@ class RunIdentity:
     @classmethod
     def of(
         cls,
-        slide: Path,
-        name: str,
+        made_from: ResultIdentity,
         reader: str,
         decode: str,
         grid: TileGrid,
@@ -46,16 +46,10 @@ class RunIdentity:
         encoder: ModelSpec,
         engine: EngineInfo,
     ) -> RunIdentity:
-        """Of a run about to start; ``name`` is what may be written of the slide's.
-
-        Raises OSError if the slide's file is gone.
-        """
-        status = slide.stat()
+        """Of a run about to start."""
         scale = f"{grid.tile_px} {grid.level} {grid.read_px} {grid.span_px}".encode()
         return cls(
-            slide=name,
-            slide_bytes=status.st_size,
-            slide_mtime_ns=status.st_mtime_ns,
+            made_from=made_from.line,
             reader=reader,
             decode=decode,
             grid_sha256=sha256(scale + np.ascontiguousarray(grid.xy).tobytes()),
@@ -71,5 +65,6 @@ class RunIdentity:
         return json.dumps(asdict(self), sort_keys=True)
 
     @property
-    def sha256(self) -> str:
-        return sha256(self.line.encode())
+    def origin(self) -> Origin:
+        """As it stands in a features file."""
+        return Origin(sha256(self.line.encode()), self.made_from)

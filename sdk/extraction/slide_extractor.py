@@ -25,6 +25,7 @@ from pathgene_rt.extraction.extract import (
 )
 from pathgene_rt.extraction.feature_journal import FeatureJournal
 from pathgene_rt.extraction.prepare import PreparedSlide
+from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
@@ -45,15 +46,16 @@ are there (bool [N]), and the rows int64 [k] that have just come. False: no more
 class EncodedSlide:
     """A slide's ``bag`` of the tiles that were encoded, and how it came about.
 
-    ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know.
-    ``stats`` are those since the last time that the way of decoding had to be changed. ``flags``
-    are those of the bag's tiles.
+    ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know,
+    ``made_from`` which slide and options it is of. ``stats`` are those since the last time that the
+    way of decoding had to be changed. ``flags`` are those of the bag's tiles.
     """
 
     bag: FeatureBag
     stats: EncodeStats
     decode: str
     flags: TileFlags
+    made_from: ResultIdentity
     warnings: tuple[str, ...] = ()
     journal: FeatureJournal | None = None
 
@@ -64,11 +66,6 @@ class EncodedSlide:
             journal.commit()
         else:
             write_features(path, self.bag)
-
-    def discard_journal(self) -> None:
-        """What was kept on the way is not needed any more."""
-        if self.journal is not None:
-            self.journal.discard()
 
 
 class SlideEncoder:
@@ -126,6 +123,7 @@ class SlideEncoder:
             self._trying,
         )
         decode = trials.choose()
+        made_from = ResultIdentity.of(prepared.path, options, self._info.precision)
         if rows is None:
             rows = locality_order(prepared.grid)
         order = TileOrder(rows, self._options.batch)
@@ -137,8 +135,7 @@ class SlideEncoder:
             journal = None
             if features_path is not None:
                 identity = RunIdentity.of(
-                    prepared.path,
-                    prepared.source_name,
+                    made_from,
                     prepared.slide.reader,
                     decode.name,
                     prepared.grid,
@@ -198,6 +195,7 @@ class SlideEncoder:
             stats,
             prepared.concealed(why),
             flags,
+            made_from,
             tuple(prepared.concealed(warning) for warning in warnings),
             journal,
         )

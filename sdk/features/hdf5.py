@@ -8,16 +8,19 @@ attributes, and TRIDENT's are read too.
 from __future__ import annotations
 
 import io
+import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.errors import FeatureFileError, OutputError, UsageError
+from pathgene_rt.errors import FeatureFileError, FileAccessError, OutputError, UsageError
 from pathgene_rt.features.bag import (
     LONE_TILE_SPAN_PX,
     FeatureBag,
@@ -26,9 +29,9 @@ from pathgene_rt.features.bag import (
 )
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
 from pathgene_rt.features.safe_hdf5 import SafeHdf5File, open_hdf5
-from pathgene_rt.features.tile_attributes import TileAttributes, written_attributes
+from pathgene_rt.features.tile_attributes import OURS, Origin, TileAttributes, written_attributes
 from pathgene_rt.files import atomic_path
-from pathgene_rt.geometry import Int32Array
+from pathgene_rt.geometry import Float32Array, Int32Array
 
 MAX_TILES = 20_000_000
 MAX_WIDTH = 65_536
@@ -45,7 +48,7 @@ def write_features(path: Path, bag: FeatureBag) -> None:
     if bag.features.size == 0:
         raise UsageError(f"{bag.slide_id}: has no features to write to {path}")
     features = np.ascontiguousarray(bag.features, dtype=np.float32)
-    layout, offset = features_layout(bag)
+    layout, offset = features_layout(bag, rows_crc32(bag.xy, features))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(layout)
         file.seek(offset)
@@ -54,18 +57,28 @@ def write_features(path: Path, bag: FeatureBag) -> None:
         os.fsync(file.fileno())
 
 
-def features_layout(bag: FeatureBag, run_sha256: str = "") -> tuple[memoryview, int]:
+def rows_crc32(xy: Int32Array, features: Float32Array) -> int:
+    """The checksum of a bag's rows, as they are stored: corners [N, 2], then features [N, D]."""
+    corners = np.ascontiguousarray(xy, dtype="<i4")
+    return zlib.crc32(np.ascontiguousarray(features, dtype="<f4").data, zlib.crc32(corners.data))
+
+
+def features_layout(
+    bag: FeatureBag, checksum: int, origin: Origin | None = None
+) -> tuple[memoryview, int]:
     """The file of ``bag`` up to where its features [N, D] belong, and that place in bytes.
 
-    The features are allocated last and never filled, so the file ends with them. ``run_sha256``
-    becomes an attribute (:func:`run_of`).
+    The features are allocated last and never filled, so the file ends with them. The place does not
+    depend on the ``checksum`` (:func:`rows_crc32`), so that the features can be written before it
+    is known.
     """
     import h5py
 
     layout = io.BytesIO()
     with h5py.File(layout, "w") as file:
+        file.attrs[OURS] = version("pathgene-rt")  # near the file's begin: see is_ours
         coords = file.create_dataset("coords", data=np.asarray(bag.xy, dtype=np.int32))
-        coords.attrs.update(written_attributes(bag, run_sha256))
+        coords.attrs.update(written_attributes(bag, checksum, origin or Origin()))
         empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         empty.set_obj_track_times(False)  # the same features are the same file
         empty.set_layout(h5py.h5d.CONTIGUOUS)
@@ -91,8 +104,14 @@ def read_features(path: Path) -> FeatureBag:
 
     The slide id is the one stated by us, else the file's stem. A span that is not stated is the
     distance of neighbouring tiles; a magnification is not taken for a scale. Raises
-    FeatureFileError.
+    FeatureFileError, also if the rows do not have the checksum that was written with them;
+    FileAccessError where nothing can be said about the content.
     """
+    return read_attributed(path)[0]
+
+
+def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
+    """As :func:`read_features`, with what the file states beside the bag."""
     with _opened(path) as file:
         features = _array(file, "features", path)
         coords = _array(file, "coords", path)
@@ -101,13 +120,18 @@ def read_features(path: Path) -> FeatureBag:
         raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
     features = np.ascontiguousarray(features, dtype=np.float32)
     xy = _corners(coords, len(features), path)
+    if attributes.rows_crc32 not in (None, rows_crc32(xy, features)):
+        raise FeatureFileError(
+            f"{path}: its rows are not those that were written (another checksum): the file is "
+            f"damaged or was changed; {_EXTRACT_AGAIN}"
+        )
     tile = first_not_finite(features)
     if tile is not None:
         raise FeatureFileError(
             f"{path}: features of tile {tile} (x {xy[tile, 0]}, y {xy[tile, 1]}) hold NaN or "
             f"infinity; {_EXTRACT_AGAIN}"
         )
-    return FeatureBag(
+    bag = FeatureBag(
         slide_id=attributes.slide_id or path.stem,
         features=features,
         xy=xy,
@@ -116,6 +140,7 @@ def read_features(path: Path) -> FeatureBag:
         span_px=_span_px(attributes, xy),
         encoder_sha256=attributes.encoder_sha256,
     )
+    return bag, attributes
 
 
 def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
@@ -146,33 +171,34 @@ def read_coords(path: Path) -> tuple[NDArray[Any], TileAttributes]:
     return coords, attributes
 
 
+def read_attributes(path: Path) -> TileAttributes:
+    """What a features or coordinates file states, without its rows. Raises FeatureFileError,
+    FileAccessError."""
+    with _opened(path) as file:
+        return _attributes(file, path, "coords")
+
+
 def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
     """Whether ``path`` is a whole features file of ours, by that encoder if one is given.
 
-    Cheap: reads shapes and attributes only. Files appear under their name when they are whole.
+    Reads all of it, for its checksum. Raises FileAccessError where that is not possible.
     """
     try:
-        with _opened(path) as file:
-            attributes = _attributes(file, path, "coords")
-            return (
-                attributes.ours
-                and _rows_of(file, "features") == _rows_of(file, "coords") > 0
-                and encoder_sha256 in (None, attributes.encoder_sha256)
-            )
+        bag, attributes = read_attributed(path)
     except FeatureFileError:
         return False
+    return attributes.ours and encoder_sha256 in (None, bag.encoder_sha256)
 
 
-def _rows_of(file: SafeHdf5File, name: str) -> int:
-    return (file.shape(name) or (0,))[0]
-
-
-def run_of(path: Path) -> str | None:
-    """The identity of the run that wrote the features file ``path``, if it is whole and says so."""
-    if not is_complete_features(path):
-        return None
-    with _opened(path) as file:
-        return _attributes(file, path, "coords").run_sha256
+def is_ours(path: Path) -> bool:
+    """Whether the file ``path``, damaged as it may be, was begun by us. Raises FileAccessError."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(OURS.encode()) >= 0
+    except ValueError:  # empty
+        return False
+    except OSError as error:
+        raise _not_now(path, error) from error
 
 
 def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
@@ -187,19 +213,31 @@ def require_finite(array: NDArray[Any], name: str, path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[SafeHdf5File]:
-    """The HDF5 file; what cannot be read or is not safe to read becomes FeatureFileError."""
-    if not path.is_file():
-        missing = "run pathgene-rt extract first" if advice == _EXTRACT_AGAIN else advice
-        raise FeatureFileError(f"{path}: there is no such file; {missing}")
+    """The HDF5 file. What is wrong or unsafe about its content becomes FeatureFileError, what the
+    system says of reading it FileAccessError."""
     try:
+        if not path.is_file():
+            missing = "run pathgene-rt extract first" if advice == _EXTRACT_AGAIN else advice
+            raise FeatureFileError(f"{path}: there is no such file; {missing}")
         with open_hdf5(path) as file:
             yield file
     except FeatureFileError:
         raise
     except (OSError, UnsafeFileError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise _not_now(path, error) from error
         raise FeatureFileError(
             f"{path}: cannot be read as HDF5 ({_one_line(error)}); {advice}"
         ) from error
+
+
+def _not_now(path: Path, error: OSError) -> FileAccessError:
+    """What the system answers (a lock, no permission, a failing disk) says nothing of content."""
+    assert error.errno is not None
+    why = os.strerror(error.errno)
+    if isinstance(error, BlockingIOError):
+        why = "another program has it open"
+    return FileAccessError(f"{path}: cannot be read now ({why}); try again when it can")
 
 
 def _array(file: SafeHdf5File, name: str, path: Path, advice: str = _EXTRACT_AGAIN) -> NDArray[Any]:

@@ -4,15 +4,18 @@ CLAM gives ``patch_size`` in pixels of ``patch_level``, with the level's ``downs
 one each for x and y); TRIDENT gives ``patch_size`` in pixels of the tile, ``patch_size_level0`` and
 the slide's ``level0_width`` and ``level0_height``. Both say whose tiles they are: ``name``, and
 CLAM the size of its level, ``level_dim``. We write CLAM's in level-0 pixels (``name`` too) and
-beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``, ``run_sha256`` and
-``pathgene_rt_version``.
+beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``,
+``pathgene_rt_version``, ``rows_crc32`` (of coords and features, in that order, as they are stored),
+and where a slide was encoded ``run_sha256`` and ``made_from``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ from pathgene_rt.errors import FeatureFileError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import SlideInfo
 
+OURS = "pathgene_rt_version"
+"""The attribute that files of ours have and no others."""
+
 SENSIBLE = (1e-3, 1e9)
 """Between these lies every size in pixels and every scale; others are damage."""
 
@@ -30,8 +36,17 @@ MAX_LEVEL_MISMATCH = 0.02
 """Of a level's stated downsample from the slide's; it is rounded differently by each reader."""
 
 
-def written_attributes(bag: FeatureBag, run_sha256: str = "") -> dict[str, Any]:
-    """The attributes that a file of ours has; ``run_sha256`` is left out if empty."""
+@dataclass(frozen=True)
+class Origin:
+    """How a file of ours came about: ``run_sha256`` is of all that decides its bits, ``made_from``
+    says in JSON which slide and which options decide its content."""
+
+    run_sha256: str = ""
+    made_from: str = ""
+
+
+def written_attributes(bag: FeatureBag, rows_crc32: int, origin: Origin) -> dict[str, Any]:
+    """The attributes that a file of ours has; what ``origin`` does not say is left out."""
     return {
         "patch_size": round(bag.span_px),
         "patch_level": 0,
@@ -42,8 +57,9 @@ def written_attributes(bag: FeatureBag, run_sha256: str = "") -> dict[str, Any]:
         "span_px": bag.span_px,
         "mpp": bag.mpp,
         "encoder_sha256": bag.encoder_sha256 or "",
-        "pathgene_rt_version": version("pathgene-rt"),
-        **({"run_sha256": run_sha256} if run_sha256 else {}),
+        OURS: version("pathgene-rt"),
+        "rows_crc32": np.uint32(rows_crc32),
+        **{name: text for name, text in asdict(origin).items() if text},
     }
 
 
@@ -58,7 +74,7 @@ class TileAttributes:
     @property
     def ours(self) -> bool:
         """Whether the file was written by this package."""
-        return "pathgene_rt_version" in self._values
+        return OURS in self._values
 
     @property
     def slide_id(self) -> str | None:
@@ -71,9 +87,24 @@ class TileAttributes:
         return self._text("encoder_sha256")
 
     @property
-    def run_sha256(self) -> str | None:
-        """What the features depend on beside the weights."""
-        return self._text("run_sha256")
+    def origin(self) -> Origin:
+        """How the file came about, as far as it says so."""
+        return Origin(self._text("run_sha256") or "", self._text("made_from") or "")
+
+    @property
+    def made_from(self) -> dict[str, Any] | None:
+        """Which slide and options decide the content, None where that is not stated."""
+        try:
+            stated = json.loads(self.origin.made_from)
+        except ValueError:
+            return None
+        return stated if isinstance(stated, dict) else None
+
+    @property
+    def rows_crc32(self) -> int | None:
+        """The checksum that was written with the rows."""
+        value = self._values.get("rows_crc32")
+        return value if isinstance(value, int) else None
 
     @property
     def tile_px(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.engine import EngineInfo
@@ -46,7 +46,8 @@ class ReportModel(Protocol):
 class EncodedFacts:
     """How a slide became a bag. ``slide_id`` is the one that results show; ``reader`` opened the
     slide or took its pixels, ``decode`` says whether they are exact. ``seconds`` are those of the
-    stages so far, ``warnings`` what a reader of the report should know.
+    stages so far, ``made_from`` those of :class:`Provenance`, ``warnings`` what a reader of the
+    report should know.
     """
 
     slide_id: str
@@ -58,6 +59,7 @@ class EncodedFacts:
     stats: EncodeStats
     quality: Mapping[str, float]
     seconds: Mapping[str, float]
+    made_from: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -103,6 +105,7 @@ def assemble_report(
             seconds={**slide.seconds, "first_batch": stats.first_batch_s},
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
+            made_from=slide.made_from,
         ),
         warnings=(
             *slide.warnings,

@@ -61,7 +61,9 @@ class Provenance:
     opened the slide, ``decode`` says whether its pixels were decoded exactly. ``slide_mpp`` is the
     scale of level 0, ``mpp`` that of the tiles as encoded (``tile_px`` square, read from pyramid
     ``level``). ``seconds`` are wall time by stage; ``encoder_busy_share`` 0..1 is the part of
-    encoding in which the encoder had work.
+    encoding in which the encoder had work. ``made_from`` says in hashes and options which file the
+    slide was and what was asked for, so that a later run knows whether this is what it would do;
+    None for a slide that was pushed.
     """
 
     bundle: BundleIdentity
@@ -78,6 +80,7 @@ class Provenance:
     seconds: dict[str, float]
     tiles_per_second: float
     encoder_busy_share: float
+    made_from: Mapping[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=software_versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,6 +102,7 @@ class Provenance:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "tiles_per_second": round(self.tiles_per_second, 2),
             "encoder_busy_share": round(self.encoder_busy_share, 4),
+            "made_from": None if self.made_from is None else dict(self.made_from),
             "versions": dict(self.versions),
         }
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pathgene_rt.errors import OutputError
+from pathgene_rt.errors import FileAccessError, OutputError
+from pathgene_rt.extraction.earlier import NOTHING, Earlier, compared
+from pathgene_rt.extraction.result_identity import ResultIdentity
+from pathgene_rt.features.hdf5 import is_complete_features
 from pathgene_rt.files import reason, sha256
 
 REPORT_FILE = "report.json"
@@ -22,7 +26,8 @@ class StoredReport:
 
     ``encoder`` is the engine and precision of the features ("openvino float32"); ``files`` are the
     names of the files that the report lists, by what they are; ``partial`` says that a budget ended
-    the slide. ``sha256`` is the file's, in hex digits.
+    the slide, ``made_from`` which slide and options it is of, None where an older version does not
+    say it. ``sha256`` is the file's, in hex digits.
     """
 
     slide_id: str
@@ -31,11 +36,13 @@ class StoredReport:
     encoder: str
     files: dict[str, str]
     partial: bool
+    made_from: dict[str, Any] | None
     sha256: str
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The report in ``folder``. Raises OutputError, also for an unknown schema version."""
+        """The report in ``folder``. Raises OutputError, also for an unknown schema version;
+        FileAccessError where it is there and cannot be read now."""
         path = folder / REPORT_FILE
         try:
             raw = path.read_bytes()
@@ -55,13 +62,16 @@ class StoredReport:
                 encoder=f"{engine['backend']} {engine['precision']}",
                 files={str(what): str(name) for what, name in document["files"].items()},
                 partial=document["partial"] is not None,
+                made_from=provenance.get("made_from"),
                 sha256=sha256(raw),
             )
         except OutputError:
             raise
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise OutputError(f"there is no {path}; predict its slide first") from error
         except OSError as error:
-            raise OutputError(
-                f"cannot read {path}: {reason(error)}; predict its slide again"
+            raise FileAccessError(
+                f"{path}: cannot be read now ({reason(error)}); try again when it can"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{path} is no report; predict its slide again") from error
@@ -72,6 +82,7 @@ def is_complete_report(
 ) -> bool:
     """Whether ``folder`` holds a whole report made with that bundle, and all files it lists; with
     ``features``, the features are among them; with ``partial``, it may be of part of the tiles.
+    Raises FileAccessError.
     """
     try:
         report = StoredReport.read(folder)
@@ -83,3 +94,28 @@ def is_complete_report(
         and ("features" in report.files or not features)
         and (partial or not report.partial)
     )
+
+
+def earlier_report(
+    folder: Path,
+    bundle_sha256: str,
+    wanted: Callable[[], ResultIdentity],
+    *,
+    features: bool = False,
+    partial: bool = False,
+) -> Earlier:
+    """Whether the report in ``folder`` is complete, as :func:`is_complete_report` says it, and of
+    the slide and options that ``wanted`` names; with ``features``, these are read and must be
+    whole. Raises FileAccessError, SlideOpenError.
+    """
+    if not is_complete_report(folder, bundle_sha256, partial=partial):
+        return NOTHING
+    report = StoredReport.read(folder)
+    earlier = compared(wanted(), report.made_from, partial=report.partial)
+    if not earlier.serves or not features:
+        return earlier
+    if "features" not in report.files:
+        return Earlier(serves=False, note="done before without features: doing it again for them")
+    if not is_complete_features(folder / report.files["features"]):
+        return Earlier(serves=False, note="done before, but its features are damaged: again")
+    return earlier

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.panel import HeadPanel
+from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
@@ -52,11 +54,13 @@ class ScanResult:
     slide: ScannedSlide
 
     def written(self, folder: Path) -> Report:
-        """The report with its files in ``folder``. Raises OutputError."""
+        """The report with its files in ``folder``. Raises OutputError; FileAccessError if another
+        process writes there."""
         slide = self.slide
-        return write_report(
-            self.report, folder, slide.overview, slide.info, slide.bag, PredictOptions()
-        )
+        with sole_writer(writable_folder(folder)):
+            return write_report(
+                self.report, folder, slide.overview, slide.info, slide.bag, PredictOptions()
+            )
 
 
 def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]) -> ScanResult:

@@ -20,6 +20,7 @@ from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError, SlideReadError
 from pathgene_rt.extraction.extract import TileOrder
 from pathgene_rt.extraction.feature_journal import FeatureJournal
+from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
@@ -39,10 +40,11 @@ ORDER = TileOrder(RNG.permutation(TILES), BATCH)
 def identity(tmp_path: Path) -> RunIdentity:
     slide = tmp_path / "slide.svs"
     slide.write_bytes(b"pixels")
+    made_from = ResultIdentity.of(slide, PredictOptions(), "float32")
     grid = TileGrid(64, 0.5, 0, 64, 64.0, XY, np.ones(TILES, np.float32))
     encoder = tiny.encoder_spec(tiny.tiny_encoder_onnx())
     engine = EngineInfo("openvino", "1", "cpu", "float32", 2)
-    return RunIdentity.of(slide, slide.name, "reader 1", "exact", grid, ORDER, encoder, engine)
+    return RunIdentity.of(made_from, "reader 1", "exact", grid, ORDER, encoder, engine)
 
 
 def journal(
@@ -61,6 +63,7 @@ def firsts() -> range:
 def write(opened: FeatureJournal, positions) -> None:
     for first in positions:
         rows = ORDER.rows_of(first, BATCH)
+        opened.growing.put(rows, FEATURES[rows])
         opened.write(first, rows, FEATURES[rows])
 
 
@@ -148,7 +151,7 @@ def test_records_of_senseless_positions_are_left_out(tmp_path: Path, identity: R
 
 @pytest.mark.parametrize(
     "change",
-    [{"precision": "bfloat16"}, {"batch": 16}, {"slide_mtime_ns": 1}, {"decode": "scaled"}],
+    [{"precision": "bfloat16"}, {"batch": 16}, {"made_from": "{}"}, {"decode": "scaled"}],
 )
 def test_another_run_takes_nothing_over(
     tmp_path: Path, identity: RunIdentity, change: dict[str, object]
@@ -157,6 +160,40 @@ def test_another_run_takes_nothing_over(
     opened, _ = journal(tmp_path, replace(identity, **change), resume=True)
     assert not opened.done
     assert "differs" in opened.note
+
+
+def test_a_file_that_another_process_began_anew_gets_no_name(
+    tmp_path: Path, identity: RunIdentity
+) -> None:
+    """What a lock is for: where disks have none that hold, rows must not be lost without a word."""
+    opened, _ = journal(tmp_path, identity, resume=False)
+    write(opened, list(firsts())[:4])
+    journal(tmp_path, replace(identity, threads=7), resume=False)[0].close()
+    write(opened, list(firsts())[4:])
+    with pytest.raises(OutputError, match="does not hold the rows that were written"):
+        opened.commit()
+    assert not (tmp_path / "features.h5").exists()
+
+
+def test_a_partial_file_that_was_replaced_gets_no_name(
+    tmp_path: Path, identity: RunIdentity
+) -> None:
+    opened, _ = journal(tmp_path, identity, resume=False)
+    write(opened, firsts())
+    partial = tmp_path / "features.h5.partial"
+    other = tmp_path / "other"
+    other.write_bytes(partial.read_bytes())
+    other.replace(partial)
+    with pytest.raises(OutputError, match="another process"):
+        opened.commit()
+
+
+def test_a_file_that_lacks_tiles_gets_no_name(tmp_path: Path, identity: RunIdentity) -> None:
+    opened, _ = journal(tmp_path, identity, resume=False)
+    write(opened, list(firsts())[:-1])
+    with pytest.raises(OutputError, match=r"lacks 2 tiles"):
+        opened.commit()
+    assert not (tmp_path / "features.h5").exists()
 
 
 def test_without_resume_nothing_is_taken_over(tmp_path: Path, identity: RunIdentity) -> None:
@@ -235,7 +272,7 @@ def test_kill_9_and_resume_give_what_an_undisturbed_run_gives(tmp_path: Path) ->
     write_slide(slide, (10240, 8192), seed=1)
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     command = [sys.executable, "-m", "pathgene_rt.cli", "predict", slide, "--bundle", bundle]
-    command += ["--features", "--batch", "1", "--no-heatmaps", "--no-geojson"]
+    command += ["--features", "--batch", "1", "--no-heatmaps", "--no-geojson", "--no-html"]
     process = subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE)
     log = out / "large" / "features.h5.partial.log"
     while not (log.exists() and log.read_bytes().count(b"\n") > 200):

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathgene_rt.errors import FeatureFileError, OutputError, UsageError
+from pathgene_rt.errors import FeatureFileError, FileAccessError, OutputError, UsageError
 from pathgene_rt.features.bag import FeatureBag, tile_spacing_px
-from pathgene_rt.features.hdf5 import is_complete_features, read_features, write_features
+from pathgene_rt.features.hdf5 import is_complete_features, is_ours, read_features, write_features
 
 XY = np.array([[0, 0], [512, 0], [1024, 0], [0, 512], [1024, 512]], np.int32)
 SHA = "ab" * 32
@@ -189,6 +189,60 @@ def test_malformed_files_are_one_line_errors(
     assert says in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not is_complete_features(path)
+
+
+def test_a_flipped_bit_in_a_finished_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, make_bag())
+    whole = path.read_bytes()
+    for stored in (make_bag().features, XY):
+        damaged = bytearray(whole)
+        damaged[whole.index(stored.tobytes()) + 5] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(FeatureFileError, match="another checksum"):
+            read_features(path)
+        assert not is_complete_features(path) and is_ours(path)
+
+
+def test_files_of_older_versions_have_no_checksum_and_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, make_bag())
+    with h5py.File(path, "a") as file:
+        del file["coords"].attrs["rows_crc32"]
+    np.testing.assert_array_equal(read_features(path).features, make_bag().features)
+    assert is_complete_features(path, SHA)
+
+
+def test_values_that_another_tool_stored_in_another_way_are_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, make_bag())
+    with h5py.File(path, "a") as file:
+        attributes = dict(file["coords"].attrs)
+        del file["features"], file["coords"]
+        file.create_dataset("features", data=make_bag().features, compression="gzip")
+        file.create_dataset("coords", data=XY.astype(np.int64)).attrs.update(attributes)
+    np.testing.assert_array_equal(read_features(path).features, make_bag().features)
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "f.h5", np.ones((5, 4)))
+    holds = "import h5py, sys; f = h5py.File(sys.argv[1], 'a'); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        for read in (read_features, is_complete_features):
+            with pytest.raises(FileAccessError, match="another program has it open"):
+                read(path)
+        holder.communicate(b"\n")
+    assert read_features(path).features.shape == (5, 4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux fails to read it: EIO")
+def test_a_failing_disk_is_not_called_damage() -> None:
+    with pytest.raises(FileAccessError, match="Input/output error"):
+        read_features(Path("/proc/self/mem"))
 
 
 def test_senseless_attributes_count_as_absent(tmp_path: Path) -> None:
