@@ -94,7 +94,7 @@ def main(
         example = {"tiles": torch.from_numpy(tiles[:3])}
         graph = to_onnx(TileEncoder(FoldedCTransPath(module), preprocess), example, ["features"])
         began = time.process_time()
-        half, reduced = encoder_in_float16(graph, tiles, features)
+        half, reduced = encoder_in_float16(graph, preprocess, tiles, features)
         passed &= reduced is not None
         print(
             f"| encoder, {len(tiles)} tiles of {source} | {len(half.kept)} of {half.nodes} | - "

@@ -173,7 +173,11 @@ def _in_float16(
     )
 
     announce("reducing and comparing the encoder in float16")
-    reduced = {ENCODER_FILE: encoder_in_float16(encoder.graph, encoder.tiles, encoder.features)}
+    preprocess = encoder.spec.preprocess
+    assert preprocess is not None  # every encoder has one
+    reduced = {
+        ENCODER_FILE: encoder_in_float16(encoder.graph, preprocess, encoder.tiles, encoder.features)
+    }
     for head in heads:
         announce(f"reducing and comparing head {head.spec.name} in float16")
         inputs = tuple(tensor.name for tensor in head.spec.model.inputs)

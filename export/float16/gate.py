@@ -16,11 +16,12 @@ import numpy as np
 
 from pathgene_rt.bundle.bundle import float16_file
 from pathgene_rt.bundle.onnx_guard import require_understood
-from pathgene_rt.bundle.spec import Float16Graph, HeadSpec
+from pathgene_rt.bundle.spec import Float16Graph, HeadSpec, Preprocess
 from pathgene_rt.engines.engine import LIMITS
 from pathgene_rt.engines.qualify.compare import RANKED_FROM, fidelity_error, rank_correlation
 from pathgene_rt.errors import VerificationError
 from pathgene_rt.export.check import Inputs, Run, check_graph, open_graph
+from pathgene_rt.export.float16.gpu_pixels import with_gathered_resize
 from pathgene_rt.export.float16.mixed_precision import (
     computing,
     floats,
@@ -93,16 +94,23 @@ Reduced = tuple[HalfPrecision, bytes | None]
 """What became of a model, and its float16 graph unless that was refused."""
 
 
-def encoder_in_float16(graph: bytes, tiles: UInt8Array, reference: Float32Array) -> Reduced:
+def encoder_in_float16(
+    graph: bytes, preprocess: Preprocess, tiles: UInt8Array, reference: Float32Array
+) -> Reduced:
     """The encoder ``graph`` in float16, judged on the golden ``tiles`` uint8 [n, p, p, 3] by the
-    ``reference`` features float32 [n, D]."""
+    ``reference`` features float32 [n, D].
+
+    It resizes by gathers, and products stay in float32 only if the limits cannot be kept without:
+    so it builds for Turing's cards too.
+    """
+    graph = with_gathered_resize(graph, preprocess)
     batches = [{"tiles": tiles[start : start + _BATCH]} for start in range(0, len(tiles), _BATCH)]
 
     def judge(run: Run) -> dict[str, float]:
         features = np.concatenate([run(batch)["features"] for batch in batches])
         return {FIDELITY: fidelity_error(features, reference).maximum}
 
-    return _within_limits("the encoder", graph, batches, judge)
+    return _within_limits("the encoder", graph, batches, judge, spare_products=True)
 
 
 def head_in_float16(spec: HeadSpec, graph: bytes, bags: Sequence[Inputs]) -> Reduced:
@@ -167,10 +175,17 @@ def slide_bags(inputs: tuple[str, ...], features: Float32Array) -> list[Inputs]:
 
 
 def _within_limits(
-    model: str, graph: bytes, samples: Sequence[Inputs], judge: Callable[[Run], dict[str, float]]
+    model: str,
+    graph: bytes,
+    samples: Sequence[Inputs],
+    judge: Callable[[Run], dict[str, float]],
+    *,
+    spare_products: bool = False,
 ) -> Reduced:
     """``graph`` in float16 with as few nodes in float32 as keep the limits. ``samples`` show what
-    numbers it meets; ``judge`` gives its differences by measure when it runs as told."""
+    numbers it meets; ``judge`` gives its differences by measure when it runs as told.
+
+    ``spare_products`` first tries to keep no product for being costly, then as without."""
     loaded = load(graph)
     if why := obstacle(loaded):
         return HalfPrecision(model, refused=why), None
@@ -180,11 +195,16 @@ def _within_limits(
     free = sorted(nodes.keys() - required.keys(), key=alone.__getitem__, reverse=True)
     kept, errors, refused = required, dict[str, float](), "no product of it may be in float16"
     half = None
-    for share in _SHARES:
+    spares = (True, False) if spare_products else (False,)
+    attempts = [(spared, share) for spared in spares for share in _SHARES]
+    for spared, share in attempts:
         costly = [nodes[name] for name in free[: ceil(share * len(free))]]
         # A node that loses much does so with what it reads: that must not be rounded either.
         before = computed_by(value for node in costly for value in floats(node.inputs))
-        tried = required | {node.name or "": "costly" for node in (*costly, *before)}
+        given_back = [
+            node for node in (*costly, *before) if not (spared and node.op_type in _PRODUCTS)
+        ]
+        tried = required | {node.name or "": "costly" for node in given_back}
         if not any(node.op_type in _PRODUCTS for name, node in nodes.items() if name not in tried):
             break
         kept = tried

@@ -11,6 +11,9 @@ from PIL import Image
 from torch import nn
 
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.export.check import check_graph, open_graph
+from pathgene_rt.export.float16.gpu_pixels import with_gathered_resize
+from pathgene_rt.export.operators import operators
 from pathgene_rt.export.preprocess import (
     TileEncoder,
     TileResize,
@@ -18,10 +21,16 @@ from pathgene_rt.export.preprocess import (
     resize_coefficients,
 )
 from pathgene_rt.export.reference import pillow_pixels
+from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.slides import open_slide
 
 SIZES = [(256, 224), (512, 224), (1024, 224), (300, 224), (64, 48), (1000, 37), (224, 256)]
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Mean(nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.mean(dim=2)
 
 
 def noise(n: int, side: int, seed: int = 0) -> np.ndarray:
@@ -33,9 +42,11 @@ def by_pillow(tiles: np.ndarray, side: int, interpolation: str = "bilinear") -> 
     return np.stack([np.asarray(Image.fromarray(t).resize((side, side), how)) for t in tiles])
 
 
-def by_graph(tiles: np.ndarray, side: int, interpolation: str = "bilinear") -> np.ndarray:
+def by_graph(
+    tiles: np.ndarray, side: int, interpolation: str = "bilinear", *, gathers: bool = False
+) -> np.ndarray:
     levels = torch.from_numpy(tiles).permute(0, 3, 1, 2).float()
-    resize = TileResize(tiles.shape[1], side, interpolation)
+    resize = TileResize(tiles.shape[1], side, interpolation, gathers=gathers)
     return resize(levels).permute(0, 2, 3, 1).numpy()
 
 
@@ -45,6 +56,8 @@ def test_noise_is_resized_to_exactly_the_pixels_of_pillow(source, target, interp
     tiles = noise(6, source)
     expected = by_pillow(tiles, target, interpolation)
     np.testing.assert_array_equal(by_graph(tiles, target, interpolation), expected)
+    gathered = by_graph(tiles[:2], target, interpolation, gathers=True)
+    np.testing.assert_array_equal(gathered, expected[:2])
 
 
 def test_tissue_is_resized_to_exactly_the_pixels_of_pillow(cmu_slide):
@@ -141,6 +154,42 @@ def test_tiles_of_the_right_size_are_not_resized():
     tiles = noise(2, 64)
     expected = pillow_pixels(tiles, Preprocess(tile_px=64, resize_px=64))
     np.testing.assert_allclose(encoder(torch.from_numpy(tiles)).numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(),
+        Preprocess(interpolation="bicubic", crop_px=200),
+        Preprocess(tile_px=512),
+    ],
+)
+def test_a_graph_with_gathers_in_place_of_products_sees_the_same(preprocess):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(2), Mean())
+    side = preprocess.tile_px
+    tiles = torch.from_numpy(noise(3, side))
+    graph = to_onnx(TileEncoder(encoder, preprocess), {"tiles": tiles}, ["features"])
+    gathered = with_gathered_resize(graph, preprocess)
+    check_graph("it", gathered)
+    assert "MatMul" in operators(graph) and "MatMul" not in operators(gathered)
+    one, other = (
+        open_graph(g)({"tiles": noise(2, side, 1)})["features"] for g in (graph, gathered)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [Preprocess(tile_px=64, resize_px=64), Preprocess(tile_px=2048)],
+    ids=["not resized", "too many taps"],
+)
+def test_a_graph_keeps_its_resize_where_gathers_do_not_suit(preprocess):
+    side = preprocess.tile_px
+    module = TileEncoder(nn.Sequential(nn.Flatten(2), Mean()), preprocess)
+    tiles = torch.zeros(3, side, side, 3, dtype=torch.uint8)
+    graph = to_onnx(module, {"tiles": tiles}, ["features"])
+    assert with_gathered_resize(graph, preprocess) is graph
 
 
 def test_weights_alone_make_the_state_dict():

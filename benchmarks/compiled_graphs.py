@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.seeded_heads import CLASSES, IN_DIM, as_tensors, head_graph, seeded_head
 from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
+from pathgene_rt.export.float16.gpu_pixels import with_gathered_resize
 from pathgene_rt.export.float16.mixed_precision import in_float16, load
 from pathgene_rt.export.float16.rules import kept_by_rule
 from pathgene_rt.export.head_spec import head_model_spec
@@ -33,8 +34,12 @@ class Graph:
     spec: ModelSpec
 
     def half(self) -> Graph:
-        """The same in float16, all but what must stay in float32 whatever its numbers."""
-        model = in_float16(self.model, kept_by_rule(load(self.model)))
+        """The same in float16, all but what must stay in float32 whatever its numbers: the least
+        that the gate may keep."""
+        model = self.model
+        if self.spec.preprocess is not None:
+            model = with_gathered_resize(model, self.spec.preprocess)
+        model = in_float16(model, kept_by_rule(load(model)))
         return Graph(f"{self.name}, float16", model, self.spec)
 
 
