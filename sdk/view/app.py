@@ -23,6 +23,7 @@ from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
 from pathgene_rt.report.geojson import GEOJSON_FILE
 from pathgene_rt.report.heatmap import colour_table
+from pathgene_rt.report.html_file import HTML_FILE
 from pathgene_rt.view.events import Events
 from pathgene_rt.view.pyramid import TILE_PX, Pyramid
 from pathgene_rt.view.results import Result, ResultFolder
@@ -33,6 +34,12 @@ from pathgene_rt.view.slide_workers import BusyError, CrashedError, SlideWorkers
 CACHE_BYTES = 64 << 20
 MAX_REGION_PX = 512
 MAX_PLACE = 1 << 22
+
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-modals; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -138,6 +145,7 @@ def make_app(view: View) -> Starlette:
             route("/api/results", _results),
             route(one, _result),
             route(f"{one}/picture/{{number}}", _picture),
+            route(f"{one}/page", _report_page),
             route(f"{one}/layer", _layer),
             route(f"{one}/slide", _slide),
             route(f"{one}/tiles/{{level}}/{{column}}/{{row}}", _tile),
@@ -174,7 +182,9 @@ async def _page_facts(view: View, request: Request) -> Response:
     """Texts of both languages, the colours, and what this server was given."""
     del request
     texts = {
-        language: {name: Texts(language).table(name) for name in ("common", "words", "view")}
+        language: {
+            name: Texts(language).table(name) for name in ("common", "words", "report", "view")
+        }
         | {"html_lang": Texts(language).html_lang}
         for language in LANGUAGES
     }
@@ -227,6 +237,7 @@ async def _result(view: View, request: Request) -> Response:
             "report": document,
             "pictures": [head for head, _ in _pictures(document)],
             "layer": layer is not None,
+            "html": view.results.file(result, HTML_FILE) is not None,
         }
     )
 
@@ -240,6 +251,18 @@ async def _picture(view: View, request: Request) -> Response:
         raise HTTPException(404, "no such picture")
     data = await run_in_threadpool(path.read_bytes)
     return Response(data, media_type="image/png")
+
+
+async def _report_page(view: View, request: Request) -> Response:
+    """The report's own page. It has scripts and styles inside, so it gets an origin of its own,
+    which can ask this server for nothing."""
+    result = await view.result(request)
+    await _document(view, result)
+    path = view.results.file(result, HTML_FILE)
+    if path is None:
+        raise HTTPException(404, "no such page")
+    data = await run_in_threadpool(path.read_bytes)
+    return Response(data, 200, {"Content-Security-Policy": REPORT_POLICY}, _TYPES[".html"])
 
 
 async def _layer(view: View, request: Request) -> Response:

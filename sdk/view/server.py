@@ -19,6 +19,8 @@ from pathgene_rt.view.requirements import require_view
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from pathgene_rt.view.app import View
+
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8765
 MAX_CONNECTIONS = 512
@@ -83,12 +85,12 @@ def serve(
 
     chosen = options or ViewOptions()
     token = secrets.token_urlsafe(24) if chosen.token == "new" else chosen.token
-    app, listening = _prepared(Path(predictions), slides, chosen, token)
+    view, listening = _prepared(Path(predictions), slides, chosen)
     port = int(listening.getsockname()[1])
     shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
-        app,
+        _guarded(view, chosen.host, port, token),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -103,29 +105,38 @@ def serve(
             if ready is not None and self.started:
                 ready(address)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            view.events.close()  # pages that listen would never end by themselves
+            await super().shutdown(sockets)
+
     with listening:
         Server(config).run(sockets=[listening])
 
 
 def _prepared(
-    predictions: Path, slides: Sequence[Path], options: ViewOptions, token: str | None
-) -> tuple[ASGIApp, socket.socket]:
-    """The application and the socket that it will listen on."""
-    from pathgene_rt.view.app import View, make_app
-    from pathgene_rt.view.guard import Guard
+    predictions: Path, slides: Sequence[Path], options: ViewOptions
+) -> tuple[View, socket.socket]:
+    """What is shown, and the socket to listen on. Nothing is started if either cannot be."""
+    from pathgene_rt.view.app import View
     from pathgene_rt.view.results import ResultFolder
     from pathgene_rt.view.slide_files import SlideFolders
     from pathgene_rt.view.slide_workers import SlideWorkers
 
     results, folders = ResultFolder(predictions), SlideFolders(slides)
     listening = listen(options.host, options.port)
-    app = make_app(View(results, folders, SlideWorkers(), options.language))
-    everywhere = options.host in ("0.0.0.0", "::")
-    hosts = {"localhost", LOOPBACK, "[::1]", options.host, f"[{options.host}]"}
-    if not is_loopback(options.host):
+    return View(results, folders, SlideWorkers(), options.language), listening
+
+
+def _guarded(view: View, host: str, port: int, token: str | None) -> ASGIApp:
+    """The application, for the names that ``host`` is reached by."""
+    from pathgene_rt.view.app import make_app
+    from pathgene_rt.view.guard import Guard
+
+    everywhere = host in ("0.0.0.0", "::")
+    hosts = {"localhost", LOOPBACK, "[::1]", host, f"[{host}]"}
+    if not is_loopback(host):
         hosts.add(socket.gethostname())
-    port = int(listening.getsockname()[1])
-    return Guard(app, hosts=hosts, port=port, token=token, any_address=everywhere), listening
+    return Guard(make_app(view), hosts=hosts, port=port, token=token, any_address=everywhere)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ export class Overlay {
     this.size = null;
     this.raster = null;
     this.tissue = null;
-    this.focus = -1;
+    this.focus = null;
     this.redraw = () => this.draw();
     viewer.addHandler("update-viewport", this.redraw);
   }
@@ -80,13 +80,13 @@ export class Overlay {
       context.drawImage(canvas, 0, 0, width, height);
     }
     context.globalAlpha = 1;
-    if (this.layer) this.lines(context, zoom, scale);
+    if (this.layer || this.focus) this.lines(context, zoom, scale);
     if (this.size) context.restore();
   }
 
   lines(context, zoom, scale) {
-    const { span, xy } = this.layer;
-    if (this.outlines && span * zoom >= OUTLINES_FROM_PX * scale) {
+    const { span, xy } = this.layer ?? this.focus;
+    if (this.layer && this.outlines && span * zoom >= OUTLINES_FROM_PX * scale) {
       const [left, top, right, bottom] = this.visible();
       context.beginPath();
       let count = 0;
@@ -99,11 +99,11 @@ export class Overlay {
       context.lineWidth = scale / zoom;
       context.stroke();
     }
-    if (this.focus >= 0) {
+    if (this.focus) {
       for (const [colour, width] of [["#ffffff", 6], ["#10131a", 3]]) {
         context.strokeStyle = colour;
         context.lineWidth = width * scale / zoom;
-        context.strokeRect(xy[2 * this.focus], xy[2 * this.focus + 1], span, span);
+        context.strokeRect(this.focus.x, this.focus.y, this.focus.span, this.focus.span);
       }
     }
   }

@@ -38,6 +38,7 @@ export class Pane {
     const result = await getJson(resultPath(name));
     this.report = result.report;
     this.pictures = result.pictures;
+    this.html = result.html;
     this.predictions = this.report.predictions;
     this.head = this.predictions.some((one) => one.head === head) ? head
       : (this.predictions.find((one) => one.has_attention) ?? this.predictions[0])?.head ?? null;
@@ -100,7 +101,7 @@ export class Pane {
     }
     viewer.canvas.addEventListener("focus", () => this.page.activate(this));
     viewer.canvas.addEventListener("pointermove", (event) => this.read(event));
-    viewer.canvas.addEventListener("pointerleave", () => this.readTile(this.overlay?.focus ?? -1));
+    viewer.canvas.addEventListener("pointerleave", () => this.readTile(this.focused()));
     viewer.addHandler("viewport-change", () => this.moved());
     viewer.addHandler("after-resize", () => {
       this.moved();
@@ -199,7 +200,31 @@ export class Pane {
       overlay.refresh();
     }
     this.drawLegend();
-    this.readTile(overlay?.focus ?? -1);
+    this.readTile(this.focused());
+  }
+
+  /** The layer's tile that is marked; -1 if none is. */
+  focused() {
+    return this.overlay?.focus?.tile ?? -1;
+  }
+
+  /** The place of a tile of the layer, with what its picture says. */
+  placeOfTile(tile, label, short) {
+    return { x: this.layer.xy[2 * tile], y: this.layer.xy[2 * tile + 1], tile, label, short };
+  }
+
+  /** The place of the tile whose level-0 corner on the slide's canvas is `xy`. */
+  placeOf(xy, label, short) {
+    const [x, y] = xy.map((value, axis) => value - (this.slide?.origin_px[axis] ?? 0));
+    const tile = this.layer?.columns.size ? this.layer.at(x + 1, y + 1,
+      this.layer.columns.values().next().value) : -1;
+    return { x, y, tile, label, short };
+  }
+
+  /** Level-0 pixels that a tile is wide. */
+  tileSpan() {
+    const { tiles, slide } = this.report.provenance;
+    return this.layer?.span ?? tiles.tile_px * tiles.mpp / slide.mpp;
   }
 
   drawLegend() {
@@ -212,12 +237,12 @@ export class Pane {
       context.fillRect(at, 0, 1, 1);
     });
     const most = this.settings.value === "weight" && shown ? this.most.toPrecision(2) : "100";
-    this.legend.replaceChildren(el("span", {}, shown ? this.legendText() : t("no_attention")),
+    this.legend.replaceChildren(el("span", {}, this.legendText()),
       ...(shown ? [el("span", { class: "legend-line" }, "0", line, most)] : []));
   }
 
   legendText() {
-    if (!this.values) return t("no_attention");
+    if (!this.values) return t(this.layer ? "no_attention" : "no_layer");
     return t(this.settings.value === "weight" ? "legend_weight" : "legend_percentile",
       { head: this.head });
   }
@@ -279,29 +304,26 @@ export class Pane {
       y: number(this.layer.xy[2 * tile + 1]) });
   }
 
-  /** The address of a picture of the tile as the model saw it; null without a slide. */
-  tileAddress(tile, px) {
+  /** The address of a picture of a tile; null without a slide. */
+  tileAddress(place, px) {
     if (!this.slide) return null;
     const [x, y] = this.slide.origin_px;
-    const query = new URLSearchParams({ x: this.layer.xy[2 * tile] + x,
-      y: this.layer.xy[2 * tile + 1] + y, span: Math.round(this.layer.span), px,
-      v: this.slide.identity });
+    const query = new URLSearchParams({ x: place.x + x, y: place.y + y,
+      span: Math.round(this.tileSpan()), px, v: this.slide.identity });
     return `${resultPath(this.name, "region")}?${query}`;
   }
 
   /** Move to a tile, three tiles wide, and mark it. */
-  fly(tile) {
+  fly(place) {
     if (!this.overlay) return;
     this.page.activate(this);
-    const { span, xy } = this.layer;
+    const span = this.tileSpan();
     const [x, y] = this.slide.origin_px;
     const item = this.viewer.world.getItemAt(0);
-    const bounds = item.imageToViewportRectangle(xy[2 * tile] + x - span, xy[2 * tile + 1] + y - span,
-      3 * span, 3 * span);
-    this.overlay.focus = tile;
-    this.viewer.viewport.setRotation(this.viewer.viewport.getRotation(), true);
-    this.viewer.viewport.fitBounds(bounds);
-    this.readTile(tile);
+    this.overlay.focus = { ...place, span };
+    this.viewer.viewport.fitBounds(item.imageToViewportRectangle(place.x + x - span,
+      place.y + y - span, 3 * span, 3 * span));
+    this.readTile(place.tile);
     this.overlay.refresh();
   }
 

@@ -1,7 +1,8 @@
 /** Beside the slide: warnings first, the answers, how they are drawn, tiles, quality, provenance. */
+import { resultPath } from "./api.js";
 import { check, choice, el } from "./dom.js";
 import { callText, probabilityScale } from "./predictions.js";
-import { number, t, when } from "./texts.js";
+import { number, probability, t, when, word } from "./texts.js";
 
 export class SidePanel {
   constructor(page) {
@@ -49,7 +50,7 @@ export class SidePanel {
           callText(one), one.has_attention ? null
             : el("small", { class: "quiet" }, ` (${t("no_map")})`)),
         probabilityScale(one))))),
-      el("p", { class: "quiet" }, t("common.attention_is")));
+      faithfulness(pane), el("p", { class: "quiet" }, t("common.attention_is")));
   }
 
   drawControls() {
@@ -110,12 +111,31 @@ export class SidePanel {
     ];
     this.facts.replaceChildren(el("h2", {}, t("common.quality")), list(quality),
       el("p", { class: "quiet" }, t("layers_missing")),
+      report_link(this.pane),
       el("details", {}, el("summary", {}, t("provenance")), list(made),
         el("ul", { class: "quiet" }, engines.notes.map((note) => el("li", {}, note)))));
   }
 }
 
+/** Whether the attention of the pane's head explains its answer, where the report says. */
+function faithfulness(pane) {
+  const found = pane.report.evidence?.[pane.head];
+  if (!found) return "";
+  const measured = found.faithfulness;
+  if (!measured) return el("p", { class: "quiet" }, t("report.too_few_tiles"));
+  return el("p", { class: measured.explains ? "notice" : "notice warning" },
+    el("b", {}, t(measured.explains ? "report.faithful" : "report.unfaithful")), " ",
+    t("report.faithfulness", { removed: number(measured.tiles_removed),
+      about: word(pane.prediction().classes[found.class]),
+      ...Object.fromEntries([["whole", "whole"], ["without_top", "top"],
+        ["without_random", "random"]].flatMap(([key, name]) => [
+        [name, probability(measured[key].probability)],
+        [`${name}_odds`, number(measured[key].log_odds, 1)]])) }));
+}
+
 const percent = (value) => t("common.percent", { value: number(100 * value, 1) });
+const report_link = (pane) => (pane.html ? el("p", {}, el("a", { href: resultPath(pane.name, "page"),
+  target: "_blank", rel: "noopener" }, t("report_page"))) : "");
 const report_use = (report) => report.intended_use ?? t("common.research_use");
 const list = (rows) => el("dl", {}, rows.map(([name, value]) =>
   [el("dt", {}, name), el("dd", {}, value)]).flat());

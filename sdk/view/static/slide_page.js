@@ -83,14 +83,14 @@ export class SlidePage {
     if (!pane?.report) return;
     this.flown = -1;
     this.panel.show(pane);
-    this.gallery.show(pane, (tile, place, count) => this.fly(tile, place, count));
+    this.gallery.show(pane, (place, number, count) => this.fly(place, number, count));
     for (const one of this.panes) fillPaneTitle(one, this);
   }
 
   setHead(pane, head) {
     this.active = pane;
     for (const one of this.panes) one.element.classList.toggle("active", one === pane);
-    if (pane.overlay) pane.overlay.focus = -1;
+    if (pane.overlay) pane.overlay.focus = null;
     pane.setHead(head);
     this.drawAround();
     this.keepAddress();
@@ -139,15 +139,15 @@ export class SlidePage {
     say(`${t(what)}: ${t(on ? "common.yes" : "common.no")}`);
   }
 
-  fly(tile, place, count) {
-    this.active.fly(tile);
-    this.gallery.mark(tile);
-    say(t("flown", { place, count }));
+  fly(place, number, count) {
+    this.active.fly(place);
+    this.gallery.mark(place);
+    say(t("flown", { place: number, count }));
   }
 
   flyNext(step) {
     const tiles = this.gallery.top;
-    if (!tiles?.length || !this.active.overlay) return;
+    if (tiles.length === 0 || !this.active.overlay) return;
     this.flown = (this.flown < 0 && step < 0 ? tiles.length - 1
       : this.flown + step + tiles.length) % tiles.length;
     this.fly(tiles[this.flown], this.flown + 1, tiles.length);
