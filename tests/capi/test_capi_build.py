@@ -153,4 +153,6 @@ def test_the_example_says_what_is_wrong(scanner: Path, tmp_path: Path) -> None:
     assert "no bundle at" in stderr(tmp_path / "x.pgrt", "s.ppm", "0.5", home=sys.prefix)
     assert "no binary PPM" in stderr(bundle, bundle, "0.5", home=sys.prefix)
     Image.new("RGB", (64, 64)).save(tmp_path / "s.ppm")
-    assert "mpp 0.0 is no scale" in stderr(bundle, tmp_path / "s.ppm", "0", home=sys.prefix)
+    assert "mpp 0.0 is no microscope's scale" in stderr(
+        bundle, tmp_path / "s.ppm", "0", home=sys.prefix
+    )

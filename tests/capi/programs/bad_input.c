@@ -65,8 +65,8 @@ static void beginning(pgrt_predictor *predictor) {
         CHECK(scan == NULL);
     }
     wrong = good;
-    wrong.mpp = 8;
-    REFUSED(pgrt_scan_begin(predictor, &wrong, &scan), PGRT_E_SLIDE_SCALE, "8");
+    wrong.mpp = 1.4;
+    REFUSED(pgrt_scan_begin(predictor, &wrong, &scan), PGRT_E_SLIDE_SCALE, "1.4");
     wrong = good;
     wrong.width_px = -5;
     wrong.height_px = 7;
