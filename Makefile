@@ -11,9 +11,11 @@ TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
 
-# A file's tests stay in one process, which its fixtures are made for; one core each.
+# A file's tests stay in one process, which its fixtures are made for; one core each. In the order of
+# names: those with fewest tests, which xdist would leave for the end, take longest.
 test: link
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  -m "not slow"
 
 test-slow: link
 	$(BIN)/python -m pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,22 @@ def cmu_slide(shared: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's engine cache."""
     monkeypatch.setenv("PATHGENE_RT_CACHE", str(tmp_path_factory.getbasetemp() / "engine-cache"))
+
+
+@pytest.fixture(scope="session")
+def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Bundles that tests export share the graphs of equal modules, in all workers."""
+    from pathgene_rt.export import encoder, head, incremental_pooling
+    from pathgene_rt.export.foreign import encoder as foreign_encoder
+    from tests.support.exported_once import exported_once
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (encoder, head, incremental_pooling, foreign_encoder):
+            patch.setattr(module, "to_onnx", exported_once(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

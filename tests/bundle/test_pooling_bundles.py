@@ -25,6 +25,8 @@ from pathgene_rt.options import EngineOptions
 from tests.support.exported_models import TinyEncoder, write_head, write_tiny_encoder
 from tests.support.tiny_models import write_files
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 FOLD = "pooling/egfr.onnx"
 SMALL = Preprocess(tile_px=64, resize_px=48)
 
@@ -177,16 +179,15 @@ def test_a_damaged_pooling_graph_is_refused(folder: Path, tmp_path: Path) -> Non
 def test_a_pooling_graph_that_differs_from_torch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(
-        self: Any, features: Any, group: Any, running_max: Any, sum_exp: Any, weighted_sum: Any
-    ) -> Any:
-        scores, *state, logits = unchanged(
-            self, features, group, running_max, sum_exp, weighted_sum
-        )
-        return scores, *state, logits + 1e-4
+    class Shifted(incremental_pooling.PoolingGraph):
+        def forward(
+            self, features: Any, group: Any, running_max: Any, sum_exp: Any, weighted_sum: Any
+        ) -> Any:
+            outputs = super().forward(features, group, running_max, sum_exp, weighted_sum)
+            scores, *updated, logits = outputs
+            return scores, *updated, logits + 1e-4
 
-    unchanged = incremental_pooling.PoolingGraph.forward
-    monkeypatch.setattr(incremental_pooling.PoolingGraph, "forward", forward)
+    monkeypatch.setattr(incremental_pooling, "PoolingGraph", Shifted)
     request = ExportRequest(
         check_tensorrt=False,
         encoder=write_tiny_encoder(tmp_path / "encoder.pth"),

@@ -18,6 +18,8 @@ from pathgene_rt.export import requirements
 from pathgene_rt.export.config import load_config
 from tests.support.exported_models import TinyEncoder, write_head, write_tiny_encoder
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 PANEL = """
 encoder = "encoder.pth"
 out = "out/panel.pgrt"

@@ -26,6 +26,8 @@ from pathgene_rt.training.synthetic.features import (
 from pathgene_rt.training.train import train
 from tests.support.tiny_models import DIM, tiny_bundle
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 SIDES = (16,)
 HEADS = (
     HeadConfig(name="graph", architecture="patchgcn", task=TASKS[0]),
@@ -61,6 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             encoder=tiny_bundle(folder / "encoder.pgrt", heads=()),
             out=folder / "panel.pgrt",
             heads=tuple(HeadRequest(path=head.file) for head in heads),
+            float16=False,
         )
     )
     return folder

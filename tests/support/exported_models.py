@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from pathgene_rt.bundle.spec import Task
+from pathgene_rt.export import golden
 from pathgene_rt.export.export_bundle import export_bundle
 from pathgene_rt.export.request import ExportRequest, HeadRequest
 from pathgene_rt.training import heads
@@ -90,13 +92,15 @@ def ctranspath_bundle(folder: Path) -> Path:
             write_head(folder / "egfr.pt", "abmil", 768, seed=1, gain=2.0),
             write_head(folder / "tp53.pt", "clam_sb", 768, seed=2, gain=2.0),
         ]
-        export_bundle(
-            ExportRequest(
-                check_tensorrt=False,
-                encoder=encoder,
-                out=bundle,
-                heads=tuple(HeadRequest(path=path) for path in paths),
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(golden, "GOLDEN_TILES", 24)  # each is encoded a dozen times
+            export_bundle(
+                ExportRequest(
+                    check_tensorrt=False,
+                    encoder=encoder,
+                    out=bundle,
+                    heads=tuple(HeadRequest(path=path) for path in paths),
+                )
             )
-        )
         encoder.unlink()
     return bundle

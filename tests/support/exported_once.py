@@ -1,0 +1,59 @@
+"""torch's exporter takes seconds for the smallest module: each graph is exported once a session.
+
+What it gives depends on the module and its inputs alone (tests/export/test_export_graphs.py), so
+tests that are about what is done with graphs share them, all workers of pytest-xdist through files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from torch import Tensor, nn
+
+from pathgene_rt.export.to_onnx import to_onnx
+from pathgene_rt.files import write_bytes
+
+ToOnnx = Callable[[nn.Module, Mapping[str, Tensor], Sequence[str]], bytes]
+
+
+def exported_once(folder: Path) -> ToOnnx:
+    """``to_onnx`` that keeps its results in ``folder``."""
+
+    def export(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
+        module.eval()
+        key = _digest((module, dict(inputs), tuple(outputs)))
+        if key is None:
+            return to_onnx(module, inputs, outputs)
+        kept = folder / f"{key}.onnx"
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.exists():
+                write_bytes(kept, to_onnx(module, inputs, outputs))
+            return kept.read_bytes()
+
+    return export
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors by their numbers: torch's own pickles name their memory, which is never the same."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            described = f"{type(value)} {value.dtype} {tuple(value.shape)} {value.requires_grad}"
+            return bytes, (described.encode() + value.detach().contiguous().numpy().tobytes(),)
+        return NotImplemented
+
+
+def _digest(value: object) -> str | None:
+    """None for modules of classes that are made inside a function, which have no name."""
+    pickled = io.BytesIO()
+    try:
+        _Pickler(pickled, protocol=5).dump(value)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return None
+    return hashlib.sha256(pickled.getvalue()).hexdigest()
