@@ -16,6 +16,10 @@ class PathGeneError(Exception):
     code: ClassVar[int] = 1
     exit_code: ClassVar[int] = 1
 
+    def __str__(self) -> str:
+        """One line, also where it quotes a file or another library that has several."""
+        return " ".join(super().__str__().split())
+
 
 class UsageError(PathGeneError, ValueError):
     """An option, configuration or table that makes no sense; nothing was computed."""
