@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.files import is_safe_name, reason
+from pathgene_rt.files import is_safe_name
 from pathgene_rt.pseudonyms import Pseudonyms, shown_id
+from pathgene_rt.tables import find_id, hint, is_missing, read_table, require_distinct
 
 _SLIDE, _CASE = ("slide", "slide_id"), ("case", "case_id")
 """Names of the two columns: ours, and those of the label tables that heads are trained with."""
@@ -34,11 +34,12 @@ class CaseTable:
 def read_cases(
     path: Path, slides: Sequence[Path], pseudonyms: Pseudonyms | None = None
 ) -> CaseTable:
-    """Read a CSV with the columns ``slide`` and ``case`` about the given ``slides``.
+    """Read a table (:func:`~pathgene_rt.tables.read_table`) with the columns ``slide`` and ``case``
+    about the given ``slides``.
 
-    A slide is named by its file name, with or without its ending; other columns are ignored, a byte
-    order mark is dropped. Cases of which no slide is given are left out, and slides without a case
-    belong to none; ``notes`` say so, by ``pseudonyms`` if there are any, as errors do.
+    A slide is named by its file name, with or without its ending; other columns are ignored. Cases
+    of which no slide is given are left out, and slides without a case belong to none; ``notes`` say
+    so, by ``pseudonyms`` if there are any, as errors do.
 
     Raises UsageError if the file cannot be read, lacks a column, a row lacks its slide or case, a
     slide is listed twice, a case has slides that are not given, a case id is no folder name, or no
@@ -50,10 +51,11 @@ def read_cases(
 
     given = {slide.stem: slide for slide in slides} | {slide.name: slide for slide in slides}
     members: dict[str, list[Path]] = {}
-    missing: dict[str, list[str]] = {}
+    missing: dict[str, list[tuple[int, str]]] = {}
     lines: dict[str | Path, int] = {}
     for line, name, case_id in _read_rows(path):
-        slide = given.get(name)
+        known = find_id(name, given)
+        slide = None if known is None else given[known]
         earlier = lines.setdefault(slide or name, line)
         if earlier != line:
             raise UsageError(
@@ -61,19 +63,29 @@ def read_cases(
                 "remove one of them"
             )
         if slide is None:
-            missing.setdefault(case_id, []).append(name)
+            missing.setdefault(case_id, []).append((line, name))
         else:
             members.setdefault(case_id, []).append(slide)
+
+    def near(name: str) -> str:
+        return "" if pseudonyms else hint(name, [slide.stem for slide in slides])
+
     for case_id in members:
         if case_id in missing:
+            line, name = missing[case_id][0]
             raise UsageError(
-                f"{path}: case {shown_id(case_id, pseudonyms)} has the slide "
-                f"{shown(missing[case_id][0])}, which is not given; give all slides of a case, or "
-                "remove the row"
+                f"{path}: case {shown_id(case_id, pseudonyms)} has the slide {shown(name)}, which "
+                f"is not given (line {line}{near(name)}); give all slides of a case, or remove "
+                "the row"
             )
     _check_ids(path, members, pseudonyms)
     if not members:
-        raise UsageError(f"{path}: names none of the {len(slides)} slides; give those of its cases")
+        names = [name for rows in missing.values() for _, name in rows]
+        tip = next(filter(None, map(near, names)), "")
+        example = f" ({shown(names[0])}{tip})" if names else ""
+        raise UsageError(
+            f"{path}: names none of the {len(slides)} slides{example}; give those of its cases"
+        )
     notes = []
     if missing:
         example = shown_id(next(iter(missing)), pseudonyms)
@@ -87,44 +99,29 @@ def read_cases(
 
 def _read_rows(path: Path) -> list[tuple[int, str, str]]:
     """(line, slide, case) of each row."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            records = [(reader.line_num, record) for record in reader]
-    except OSError as error:
-        raise UsageError(f"cannot read the cases {path}: {reason(error)}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is no CSV in UTF-8: {error}") from error
-    slide_column, case_column = (
-        next((name for name in names if name in columns), None) for names in (_SLIDE, _CASE)
-    )
+    table = read_table(path, "the cases")
+    slide_column, case_column = table.column(*_SLIDE), table.column(*_CASE)
     if slide_column is None or case_column is None:
         raise UsageError(
-            f"{path} needs the columns slide and case; its columns are {', '.join(columns) or '-'}"
+            f"{path} needs the columns slide and case; its columns are "
+            f"{', '.join(table.columns) or '-'}"
         )
     rows = []
-    for line, record in records:
-        name, case_id = ((record[key] or "").strip() for key in (slide_column, case_column))
-        if not name or not case_id:
-            lacking = "case" if name else "slide"
-            raise UsageError(f"{path}: line {line} has no {lacking}; fill it in or remove the line")
-        rows.append((line, name, case_id))
+    for row in table.rows:
+        name, case_id = row.cells[slide_column], row.cells[case_column]
+        if is_missing(name) or is_missing(case_id):
+            lacking = "slide" if is_missing(name) else "case"
+            raise UsageError(
+                f"{path}: line {row.line} has no {lacking}; fill it in or remove the line"
+            )
+        rows.append((row.line, name, case_id))
     return rows
 
 
-def _check_ids(path: Path, case_ids: dict[str, list[Path]], pseudonyms: Pseudonyms | None) -> None:
+def _check_ids(path: Path, case_ids: Iterable[str], pseudonyms: Pseudonyms | None) -> None:
     """A case's results lie in a folder of its name, on Windows too."""
-    by_folder: dict[str, str] = {}
     for case_id in case_ids:
         if "/" in case_id or not is_safe_name(case_id):
             name = shown_id(case_id, pseudonyms)
             raise UsageError(f"{path}: case {name!r} cannot be a folder's name; rename it")
-        other = by_folder.setdefault(case_id.casefold(), case_id)
-        if other != case_id:
-            raise UsageError(
-                f"{path}: cases {shown_id(other, pseudonyms)} and {shown_id(case_id, pseudonyms)} "
-                "differ in upper and lower case only; rename one, or write them alike if they are "
-                "one case"
-            )
+    require_distinct(path, "case", case_ids, lambda case_id: shown_id(case_id, pseudonyms))

@@ -8,6 +8,7 @@ import pytest
 
 from pathgene_rt.cases.table import Case, read_cases
 from pathgene_rt.errors import UsageError
+from pathgene_rt.pseudonyms import Pseudonyms
 
 A, B, C = Path("in/a.svs"), Path("in/b.1.tiff"), Path("in/c.svs")
 
@@ -29,8 +30,9 @@ def test_slides_by_name_or_stem_in_the_order_of_the_table(tmp_path: Path) -> Non
         "\ufeffslide,case\na,P1\nb.1,P1\nc,P1\n",
         "case, slide ,stage\nP1,a,II\nP1, b.1.tiff,\nP1,c,\n\n",
         "slide_id,case_id,EGFR\r\na,P1,wild type\r\nb.1,P1,\r\nc,P1,mutated\r\n",
+        "\ufeffSlide;Case\r\na.scn;P1\r\n;\r\nb.1.tiff;P1\r\nc.svs;P1\r\n",
     ],
-    ids=["byte order mark", "spaces and other columns", "label table"],
+    ids=["byte order mark", "spaces and other columns", "label table", "Excel in Europe"],
 )
 def test_tables_of_other_programs(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text).cases == (Case("P1", (A, B, C)),)
@@ -67,6 +69,17 @@ def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> Non
         read(tmp_path, text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_slide_that_a_spreadsheet_renamed_is_hinted_at(tmp_path: Path) -> None:
+    slides = (Path("0012.svs"), Path("0013.svs"))
+    with pytest.raises(UsageError, match=r"line 3; is it 0012, of which a spreadsheet"):
+        read(tmp_path, "slide,case\n0013,P1\n12.0,P1\n", *slides)
+    with pytest.raises(UsageError, match=r"none of the 2 slides \(12; is it 0012"):
+        read(tmp_path, "slide,case\n12,P1\n", *slides)
+    with pytest.raises(UsageError) as caught:
+        read_cases(tmp_path / "cases.csv", slides, Pseudonyms.random())
+    assert "0012" not in str(caught.value)
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:

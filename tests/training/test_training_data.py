@@ -159,6 +159,44 @@ def test_refuses_cohorts_that_cannot_be_trained_on(
     assert "\n" not in str(caught.value)
 
 
+def test_classes_and_missing_values_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    """Cells in German Excel's way; classes in three programs' ways."""
+    folder = features_folder(tmp_path, list("abcdefgh"))
+    text = (
+        "\ufeffSlide_ID;CASE_ID;EGFR;Mutated\r\n"
+        "a.svs;1;1;Mutated\r\nb.czi;2;1.0;mutated\r\nc;3; 0;wild type\r\nd;4;0.0;mutated\r\n"
+        ";;;\r\ne;5;#N/A;<NA>\r\nf;6;None;unknown\r\ng;7;-;.\r\nh;8;NULL;?\r\n"
+    )
+    table = read_labels(labels_file(tmp_path, text), TCGA)
+    assert table.tasks == ("EGFR", "Mutated")
+    for task, classes in (("EGFR", ("0", "1")), ("Mutated", ("wild type", "mutated"))):
+        cohort = select_cohort(table, task, folder)
+        assert cohort.classes == classes
+        assert [slide.slide_id for slide in cohort.slides] == ["a", "b", "c", "d"]
+        assert "4 slides have no label" in cohort.notes[0]
+        merged = f"column {task}: "
+        assert any(merged in note and "count as one class" in note for note in table.notes)
+    named = select_cohort(table, "Mutated", folder, ("Wild Type", "MUTATED"))
+    assert named.classes == ("Wild Type", "MUTATED")
+    assert [slide.label for slide in named.slides] == [1, 1, 0, 1]
+
+
+def test_slides_of_ome_tiff_and_ids_that_a_spreadsheet_changed(tmp_path: Path) -> None:
+    folder = features_folder(tmp_path, ["a.ome", "b", "0012"])
+    text = "slide_id,EGFR\na.ome.tiff,x\nb.scn,y\n"
+    cohort = select_cohort(read_labels(labels_file(tmp_path, text), TCGA), "EGFR", folder)
+    assert [slide.slide_id for slide in cohort.slides] == ["a.ome", "b"]
+    table = read_labels(labels_file(tmp_path, text + "12.0,x\n"), TCGA)
+    with pytest.raises(UsageError, match=r"1 slides .*12\.0; is it 0012, of which a spreadsheet"):
+        select_cohort(table, "EGFR", folder)
+
+
+def test_one_patient_written_in_two_ways_is_not_on_two_sides(tmp_path: Path) -> None:
+    text = "slide_id,case_id,EGFR\na,P1,x\nb,p1,y\n"
+    with pytest.raises(UsageError, match="cases P1 and p1 differ in upper and lower case only"):
+        read_labels(labels_file(tmp_path, text), TCGA)
+
+
 def test_names_a_features_folder_that_is_not_there(tmp_path: Path) -> None:
     table = read_labels(labels_file(tmp_path, "slide_id,EGFR\na,1\n"), TCGA)
     with pytest.raises(UsageError, match="there is no features folder"):

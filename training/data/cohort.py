@@ -11,8 +11,10 @@ import numpy as np
 
 from pathgene_rt.errors import FeatureFileError, UsageError
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.heads.prediction import NO_CALL
+from pathgene_rt.tables import find_id, hint
 from pathgene_rt.training.data.feature_files import find_feature_files, read_bag
-from pathgene_rt.training.data.labels import LabelTable, listed, order_classes
+from pathgene_rt.training.data.labels import LabelTable, listed, order_classes, spelled
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,17 @@ def select_cohort(
             f"{table.path} has no column {task}; its task columns are {listed(table.tasks)}"
         )
     available = find_feature_files(features)
-    labelled = [row for row in table.rows if task in row.labels]
-    unknown = [row.slide_id for row in labelled if row.slide_id not in available]
+    labelled = [row for row in table.rows if row.labels.get(task, NO_CALL).casefold() != NO_CALL]
+    files = [find_id(row.slide_id, available) for row in labelled]
+    unknown = [row.slide_id for row, file in zip(labelled, files, strict=True) if file is None]
     if unknown:
+        tip = next(filter(None, (hint(name, available) for name in unknown)), "")
         raise UsageError(
             f"{len(unknown)} slides of {table.path} have no features in {features} "
-            f"({listed(unknown)}); extract them or remove their rows"
+            f"({listed(unknown)}{tip}); extract them or remove their rows"
         )
-    found = {row.labels[task] for row in labelled}
+    names = [spelled(row.labels[task], classes) for row in labelled]
+    found = set(names)
     if classes and not found <= set(classes):
         raise UsageError(
             f"{table.path}: column {task} holds {listed(sorted(found - set(classes)))}, which "
@@ -81,15 +86,14 @@ def select_cohort(
             "a head needs cases of at least two"
         )
     slides = tuple(
-        LabelledSlide(
-            row.slide_id, row.case_id, order.index(row.labels[task]), available[row.slide_id]
-        )
-        for row in labelled
+        LabelledSlide(file, row.case_id, order.index(name), available[file])
+        for row, name, file in zip(labelled, names, files, strict=True)
+        if file is not None
     )
     notes = []
     if len(labelled) < len(table.rows):
         notes.append(f"{task}: {len(table.rows) - len(labelled)} slides have no label")
-    unlisted = available.keys() - {row.slide_id for row in table.rows}
+    unlisted = available.keys() - {find_id(row.slide_id, available) for row in table.rows}
     if unlisted:
         notes.append(f"{task}: {len(unlisted)} files in {features} have no row in the labels")
     return Cohort(task, order, slides, tuple(notes))

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.files import reason
+from pathgene_rt.heads.prediction import NO_CALL
+from pathgene_rt.tables import (
+    Table,
+    TableRow,
+    class_form,
+    class_names,
+    is_missing,
+    read_table,
+    require_distinct,
+    slide_id_of,
+)
 
 _SLIDE, _PATH, _CASE, _FOLD = "slide_id", "path", "case_id", "Fold"
-_FILE_SUFFIXES = (".pt", ".h5", ".hdf5", ".npy", ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm")
-_NO_LABEL = ("", "na", "n/a", "nan")
 _NEGATIVE = ("wild type", "wild-type", "wildtype", "wt", "negative", "neg", "absent", "low", "no")
 """Names of the class that goes first, so that the last of two is what the task looks for."""
+
+JOINT = ";"
+"""What stands between the classes of a slide that has several; the word NO_CALL says that it has
+none (an empty cell says that nobody looked)."""
 
 _SHOWN = 4
 
@@ -42,81 +53,113 @@ class LabelTable:
 
 
 def read_labels(path: Path, case_pattern: str, split: str | None = None) -> LabelTable:
-    """Read a CSV with slide_id, case_id and one column a task, or PathGene's path,label[,Fold].
+    """Read a table (:func:`~pathgene_rt.tables.read_table`) with slide_id, case_id and one column a
+    task, or PathGene's path,label[,Fold].
 
-    Paths may have backslashes; of a path the file name without its ending is the slide id. A byte
-    order mark is dropped. Without case_id, the case is what ``case_pattern`` matches at the start
-    of the slide id, else the slide itself. ``split`` names the column of a given split. PathGene's
-    Fold is not used otherwise: in its files the slides of one patient lie in several folds.
+    Paths may have backslashes; of a path the file name without its ending is the slide id. Cells
+    that say "no value" in some program's way are no labels; those that differ in capitals, blanks
+    or a decimal point are one class (``notes`` say so). Without case_id, the case is what
+    ``case_pattern`` matches at the start of the slide id, else the slide itself. ``split`` names
+    the column of a given split. PathGene's Fold is not used otherwise: in its files the slides of
+    one patient lie in several folds.
 
     Raises :class:`UsageError` if the file cannot be read, lacks the slide column or that of the
-    split, has no task column or no row, or lists a slide twice.
+    split, has no task column or no row, lists a slide twice, or has case ids that differ in
+    capitals or leading zeros only.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            records = list(reader)
-    except OSError as error:
-        raise UsageError(f"cannot read the labels {path}: {reason(error)}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is no CSV in UTF-8: {error}") from error
-    slide_column = next((name for name in (_SLIDE, _PATH) if name in columns), None)
+    table = read_table(path, "the labels")
+    slide_column = table.column(_SLIDE, _PATH)
     if slide_column is None:
         raise UsageError(
-            f"{path} has no column {_SLIDE} or {_PATH}; its columns are {listed(columns)}"
+            f"{path} has no column {_SLIDE} or {_PATH}; its columns are {listed(table.columns)}"
         )
-    if split is not None and split not in columns:
+    split_column = None if split is None else table.column(split)
+    if split is not None and split_column is None:
         raise UsageError(
-            f"{path} has no column {split} for the split; its columns are {listed(columns)}"
+            f"{path} has no column {split} for the split; its columns are {listed(table.columns)}"
         )
-    tasks = tuple(name for name in columns if name not in (_SLIDE, _PATH, _CASE, _FOLD, split, ""))
-    if not (tasks or split) or not records:
+    case_column, fold_column = table.column(_CASE), table.column(_FOLD)
+    others = {slide_column, table.column(_PATH), case_column, fold_column, split_column}
+    tasks = tuple(name for name in table.columns if name not in others)
+    if not (tasks or split) or not table.rows:
         lacking = "row" if tasks else "task column"
         raise UsageError(f"{path} has no {lacking}; give {_SLIDE},{_CASE} and a column a task")
+    classes = {task: class_names(_named(row.cells[task] for row in table.rows)) for task in tasks}
     rows = tuple(
-        _row(path, line, record, slide_column, tasks, case_pattern, split)
-        for line, record in enumerate(records, 2)
+        _row(path, row, slide_column, case_column, classes, case_pattern, split_column)
+        for row in table.rows
     )
-    _require_unique(path, rows)
-    return LabelTable(path, tasks, rows, tuple(_notes(path, columns, rows, split)))
+    _require_unique(path, table, rows)
+    require_distinct(path, "case", (row.case_id for row in rows))
+    notes = [*_merged(table, classes), *_notes(path, case_column, fold_column, rows, split_column)]
+    return LabelTable(path, tasks, rows, tuple(notes))
 
 
 def order_classes(found: set[str]) -> tuple[str, ...]:
     """Classes in the order of the logits: numbers by value, names by the alphabet, but a name that
     says absence ("wild type", "negative", ...) before all others."""
-    if all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in found):
-        return tuple(sorted(found, key=float))
+    if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in found):
+        return tuple(sorted(found, key=lambda name: (float(name), name)))
     return tuple(sorted(found, key=lambda name: (name.casefold() not in _NEGATIVE, name)))
+
+
+def spelled(label: str, classes: Sequence[str]) -> str:
+    """``label`` as ``classes`` write it, if it is one of them."""
+    forms = {class_form(name): name for name in classes}
+    return forms.get(class_form(label), label)
+
+
+def _named(cells: Iterable[str]) -> Iterator[str]:
+    """The classes that ``cells`` name; a cell may name several, joined by ";"."""
+    for cell in cells:
+        if not _is_unlabelled(cell):
+            yield from filter(None, (part.strip() for part in cell.split(JOINT)))
+
+
+def _is_unlabelled(cell: str) -> bool:
+    """ "none" says that there is no value, or where cells name several classes that none of them
+    holds: which of the two it is, the task knows."""
+    return is_missing(cell) and cell.casefold() != NO_CALL
 
 
 def _row(
     path: Path,
-    line: int,
-    record: dict[str, str | None],
+    row: TableRow,
     slide_column: str,
-    tasks: tuple[str, ...],
+    case_column: str | None,
+    classes: dict[str, dict[str, str]],
     case_pattern: str,
     split: str | None,
 ) -> LabelRow:
-    values = {name: (record.get(name) or "").strip() for name in (slide_column, _CASE, *tasks)}
-    slide_id = slide_id_of(values[slide_column])
-    if not slide_id:
-        raise UsageError(f"{path} line {line}: the column {slide_column} is empty; name the slide")
-    case_id = values[_CASE]
-    if _CASE in record and not case_id:
-        raise UsageError(f"{path} line {line}: slide {slide_id} has no {_CASE}; fill it in")
-    labels = {task: values[task] for task in tasks if values[task].casefold() not in _NO_LABEL}
-    part = (record.get(split) or "").strip() if split else ""
-    return LabelRow(slide_id, case_id or _case_of(slide_id, case_pattern), labels, part)
+    entry = row.cells[slide_column]
+    if is_missing(entry):
+        raise UsageError(
+            f"{path} line {row.line}: the column {slide_column} is empty; name the slide"
+        )
+    slide_id = slide_id_of(entry)
+    case_id = _case_of(slide_id, case_pattern) if case_column is None else row.cells[case_column]
+    if is_missing(case_id):
+        raise UsageError(f"{path} line {row.line}: slide {slide_id} has no {_CASE}; fill it in")
+    labels = {
+        task: JOINT.join(names[class_form(part)] for part in _named([row.cells[task]]))
+        for task, names in classes.items()
+        if not _is_unlabelled(row.cells[task])
+    }
+    return LabelRow(slide_id, case_id, labels, row.cells[split] if split else "")
 
 
-def slide_id_of(entry: str) -> str:
-    """The slide id of a table's entry: an id, a file name, or a path of either system."""
-    name = PurePosixPath(entry.replace("\\", "/")).name
-    ending = next((end for end in _FILE_SUFFIXES if name.casefold().endswith(end)), "")
-    return name[: len(name) - len(ending)]
+def _merged(table: Table, classes: dict[str, dict[str, str]]) -> Iterator[str]:
+    """Which spellings count as one class, for each task that has such."""
+    for task, names in classes.items():
+        spellings: dict[str, set[str]] = {}
+        for part in _named(row.cells[task] for row in table.rows):
+            spellings.setdefault(class_form(part), set()).add(part)
+        for form, found in spellings.items():
+            if len(found) > 1:
+                yield (
+                    f"{table.path.name}: column {task}: {listed(sorted(found))} count as one "
+                    f"class, {names[form]}"
+                )
 
 
 def _case_of(slide_id: str, case_pattern: str) -> str:
@@ -126,22 +169,29 @@ def _case_of(slide_id: str, case_pattern: str) -> str:
     return match.group(1 if match.re.groups else 0) or slide_id
 
 
-def _require_unique(path: Path, rows: tuple[LabelRow, ...]) -> None:
-    seen: set[str] = set()
-    for row in rows:
-        if row.slide_id in seen:
-            raise UsageError(f"{path} lists the slide {row.slide_id} twice; keep one row a slide")
-        seen.add(row.slide_id)
+def _require_unique(path: Path, table: Table, rows: tuple[LabelRow, ...]) -> None:
+    seen: dict[str, int] = {}
+    for row, read in zip(rows, table.rows, strict=True):
+        earlier = seen.setdefault(row.slide_id, read.line)
+        if earlier != read.line:
+            raise UsageError(
+                f"{path} lists the slide {row.slide_id} twice, in lines {earlier} and {read.line}; "
+                "keep one row a slide"
+            )
 
 
 def _notes(
-    path: Path, columns: list[str], rows: tuple[LabelRow, ...], split: str | None
+    path: Path,
+    case_column: str | None,
+    fold_column: str | None,
+    rows: tuple[LabelRow, ...],
+    split: str | None,
 ) -> list[str]:
     notes = []
-    if _FOLD in columns and split != _FOLD:
+    if fold_column is not None and split != fold_column:
         notes.append(f"{path.name}: the column {_FOLD} is not used; cases are split as wholes")
     alone = sum(row.case_id == row.slide_id for row in rows)
-    if _CASE not in columns and alone:
+    if case_column is None and alone:
         notes.append(
             f"{path.name}: {alone} of {len(rows)} slides have no known case and count as one each; "
             f"add a column {_CASE} or set data.case_pattern if patients have several slides"

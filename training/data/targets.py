@@ -16,11 +16,7 @@ from pathgene_rt.errors import UsageError
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.heads.prediction import NO_CALL
 from pathgene_rt.training.data.cohort import Cohort, LabelledSlide, select_cohort
-from pathgene_rt.training.data.labels import LabelTable, listed, order_classes
-
-JOINT = ";"
-"""What stands between the classes of a slide that has several; the word "none" says that it has
-none (an empty cell says that nobody looked)."""
+from pathgene_rt.training.data.labels import JOINT, LabelTable, listed, order_classes, spelled
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,7 @@ def select_labelled(
     )
     cohort = select_cohort(replace(table, rows=rows), task, features)
     members = [set(_parts(combination)) for combination in cohort.classes]
+    members = [{spelled(name, classes) for name in member} for member in members]
     found = set().union(*members)
     if classes and not found <= set(classes):
         raise UsageError(
