@@ -7,7 +7,6 @@ process; so each has a process of its own.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
@@ -128,7 +128,7 @@ def main(folder: Path) -> None:
                 profiles=profiles_for(spec, MAX_BATCH)[: job["profiles"]],
                 options=TensorRtOptions(),
                 workspace=None,
-                threads=os.cpu_count() or 1,
+                threads=usable_cpus(),
                 current=nullcontext,
                 cards=tuple((major, minor) for major, minor in job["cards"]),
                 every_profile=True,

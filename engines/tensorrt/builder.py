@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -10,8 +11,15 @@ from typing import TYPE_CHECKING
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import ProgressCallback
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.tensorrt import api
-from pathgene_rt.engines.tensorrt.errors import OTHER_ENGINE, advice, failure, native_errors
+from pathgene_rt.engines.tensorrt.errors import (
+    OTHER_ENGINE,
+    TooLargeError,
+    advice,
+    failure,
+    native_errors,
+)
 from pathgene_rt.engines.tensorrt.profiles import Profile, shapes
 from pathgene_rt.engines.tensorrt.progress import BuildProgress, monitor
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
@@ -51,8 +59,9 @@ class Build:
 def build_plan(build: Build, progress: ProgressCallback | None = None) -> bytes:
     """A serialized engine; takes minutes, and Ctrl-C ends it within seconds.
 
-    A head that TensorRT refuses for the largest bags is built for smaller ones: its plan then has
-    the first few of the profiles. Raises EngineError, CancelledError, whatever ``progress`` raises.
+    A head that is too large for TensorRT or the card with the largest bags is built for smaller
+    ones: its plan then has the first few of the profiles. Raises EngineError, CancelledError,
+    whatever ``progress`` raises.
     """
     steps = BuildProgress(f"tensorrt: building {build.spec.name}", progress)
     with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as worker:
@@ -76,13 +85,13 @@ def _build(build: Build, progress: BuildProgress) -> bytes:
             network = builder.create_network(api.strongly_typed())
             # Holds the weights that the network points to.
             parser = _parse(build, network)
-        refused: EngineError | None = None
+        refused: DeviceMemoryError | TooLargeError | None = None
         fewest = len(build.profiles) if build.every_profile else 1
         for count in range(len(build.profiles), fewest - 1, -1):
             progress.restart()
             try:
                 return _attempt(build, build.profiles[:count], builder, network, parser, progress)
-            except EngineError as error:
+            except (DeviceMemoryError, TooLargeError) as error:
                 refused = error
         assert refused is not None
         raise refused
@@ -92,6 +101,10 @@ def _parse(build: Build, network: trt.INetworkDefinition) -> trt.OnnxParser:
     parser = api.trt.OnnxParser(network, api.logger())
     if not parser.parse(build.model):
         raise _refusal(build.spec.name, [parser.get_error(i) for i in range(parser.num_errors)])
+    if network.num_layers == 0:  # which is how it reads what is no graph at all
+        raise EngineError(
+            f"tensorrt finds no operator in the graph of {build.spec.name}; export it again"
+        )
     takes = {network.get_input(index).name for index in range(network.num_inputs)}
     declared = {tensor.name for tensor in build.spec.inputs}
     if takes != declared:
@@ -108,12 +121,23 @@ def _refusal(name: str, errors: Sequence[trt.ParserError]) -> EngineError:
         return EngineError(f"tensorrt cannot read {name}, and does not say why; {OTHER_ENGINE}")
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    node = first.node_name() or f"number {first.node()}"
     told = " ".join(first.desc().split()).rstrip(".")
-    return EngineError(
-        f"tensorrt cannot read {name}: node {node} ({first.node_operator()}): {told}{more}; "
-        f"{advice(told)}"
-    )
+    where = _place(first)
+    if told in ("", "false"):  # an assertion without words
+        told = first.code().name
+    elif first.node() < 0:
+        told = f"{told} ({first.code().name})"
+    return EngineError(f"tensorrt cannot read {name}: {where}{told}{more}; {advice(told)}")
+
+
+def _place(error: trt.ParserError) -> str:
+    """Node and operator that the parser stumbled over, as far as it knows them: if neither, its own
+    function may be named after the operator."""
+    function = re.fullmatch(r"(?:import|check)(\w+)", error.func())
+    operator = error.node_operator() or (function[1] if function else "")
+    if error.node_name() or error.node() >= 0:
+        return f"node {error.node_name() or f'number {error.node()}'} ({operator}): "
+    return f"operator {operator}: " if operator else ""
 
 
 def _attempt(
@@ -176,6 +200,6 @@ def _add_profile(
     for tensor in spec.inputs:
         made.set_shape(tensor.name, *shapes(tensor, profile))
     if config.add_optimization_profile(made) < 0:
-        raise EngineError(
+        raise TooLargeError(
             f"tensorrt does not take {spec.name} for the sizes {profile}; {OTHER_ENGINE}"
         )

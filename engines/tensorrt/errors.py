@@ -32,10 +32,11 @@ class Messages:
         """The message that says most of why the call failed, or an empty string.
 
         What follows the first error is mostly its consequence, except that being out of memory and
-        lacking a kernel are told after the failures of single tactics.
+        lacking a kernel are told after the failures of single tactics. Without a driver, one that
+        is too old is told after every fault of a graph.
         """
         for cause in _CAUSES:
-            for text in self.errors:
+            for text in self.errors[:1] if cause.first else self.errors:
                 if cause.told_by(text):
                     return text
         return next(iter(self.errors), "") or next(reversed(self.warnings), "")
@@ -43,25 +44,32 @@ class Messages:
 
 @dataclass(frozen=True)
 class _Cause:
-    """Which messages tell of a kind of failure, and what a user can do about it."""
+    """Which messages tell of a kind of failure, and what a user can do about it; ``first`` if they
+    do so only where nothing failed before."""
 
     told_by: Callable[[str], object]
     advice: str
+    first: bool = False
 
 
 OTHER_ENGINE = "use --engine onnxruntime-cuda"
+
+_OLD_DRIVER = _Cause(
+    # Not in the middle of what else went wrong, as "API Usage Error (... cudaError 35 ...".
+    re.compile(
+        r"^(?!.*(Usage|Internal) Error).*(driver version is insufficient|error: 35\b)",
+        re.DOTALL,
+    ).search,
+    "install a newer NVIDIA driver",
+    first=True,
+)
 
 _CAUSES = (
     _Cause(
         is_out_of_memory,
         "close what else uses the GPU (nvidia-smi lists it), or build with a smaller --batch",
     ),
-    _Cause(
-        re.compile(
-            r"driver version is insufficient|CUDA initialization failure with error: 35\b"
-        ).search,
-        "install a newer NVIDIA driver",
-    ),
+    _OLD_DRIVER,
     _Cause(
         re.compile(r"no kernel image|architecture is not supported|unsupported SM", re.I).search,
         f"this TensorRT does not know this GPU: {OTHER_ENGINE}",
@@ -75,6 +83,22 @@ _CAUSES = (
         "export the bundle again: older exports move bytes before they cast them",
     ),
 )
+
+
+_TOO_LARGE = re.compile(
+    r"shape constraints|\bvolume\b.*\bexceeds|exceeds the (maximum|limit)|too large"
+    r"|Could not find any implementation",
+    re.I,
+)
+"""What is said of sizes that a graph cannot have, or for which no kernel has enough memory."""
+
+
+class OldDriverError(EngineError):
+    """The driver is too old for this library; nothing is wrong with what was asked."""
+
+
+class TooLargeError(EngineError):
+    """A build failed for the sizes that were asked for; it may not for smaller ones."""
 
 
 class MessageLog:
@@ -137,10 +161,15 @@ def native_errors(doing: str) -> Iterator[Messages]:
 def failure(doing: str, said: Messages, otherwise: str = "it gave no reason") -> EngineError:
     """The error of a call that failed while TensorRT ``said`` something; else ``otherwise``.
 
-    A DeviceMemoryError if GPU memory ran out.
+    A DeviceMemoryError if GPU memory ran out, an OldDriverError if it is the driver's fault, a
+    TooLargeError if it is about sizes.
     """
     text = said.telling or " ".join(otherwise.split())
-    kind = DeviceMemoryError if is_out_of_memory(text) else EngineError
+    kind: type[EngineError] = TooLargeError if _TOO_LARGE.search(text) else EngineError
+    if is_out_of_memory(text):
+        kind = DeviceMemoryError
+    elif _OLD_DRIVER.told_by(text):
+        kind = OldDriverError
     return kind(f"tensorrt cannot {doing}: {shorten(text, _MESSAGE_LENGTH)}; {advice(text)}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.tensorrt import api
-from pathgene_rt.engines.tensorrt.errors import Messages, failure, native_errors
+from pathgene_rt.engines.tensorrt.errors import Messages, OldDriverError, failure, native_errors
 from pathgene_rt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def load_plan(plan: bytes, name: str, *, host_code: bool, weights: bytes | None)
 
     ``host_code`` lets a version-compatible plan run the runtime that it carries, so such plans
     must be our own. ``weights`` is the ONNX file that a plan without weights was built from; None
-    for plans with theirs. Raises ForeignPlanError, DeviceMemoryError, EngineError.
+    for plans with theirs. Raises ForeignPlanError, DeviceMemoryError, OldDriverError,
+    EngineError.
     """
     doing = f"load the engine of {name}"
     with native_errors(doing) as said:
@@ -40,7 +41,7 @@ def load_plan(plan: bytes, name: str, *, host_code: bool, weights: bytes | None)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             why = failure(doing, said, "it is not for this GPU and version")
-            if isinstance(why, DeviceMemoryError):
+            if isinstance(why, DeviceMemoryError | OldDriverError):
                 raise why
             raise ForeignPlanError(str(why))
         if weights is not None:

@@ -24,7 +24,7 @@ from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB
 from pathgene_rt.engines.tensorrt import api, profiles
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
-from pathgene_rt.engines.tensorrt.errors import LOG, native_errors
+from pathgene_rt.engines.tensorrt.errors import LOG, OldDriverError, native_errors
 from pathgene_rt.engines.tensorrt.keys import timing_key
 from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, load_plan
 from pathgene_rt.engines.tensorrt.progress import BuildProgress
@@ -173,6 +173,47 @@ def test_a_refused_operator_is_one_line_with_its_node(library, script):
     assert "Builder.build_serialized_network" not in library.made()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (("", "", "Unsupported reduction type", "importScatterElements", -1),
+         "operator ScatterElements: Unsupported reduction type (UNSUPPORTED_NODE); use"),
+        (("uq", "Unique", "false", "checkUnique", 0), "node uq (Unique): UNSUPPORTED_NODE; use"),
+        (("", "Det", "", "parseNode", 3), "node number 3 (Det): UNSUPPORTED_NODE; use"),
+        (("", "", "it is cut short", "deserialize", -1),
+         "tiny: it is cut short (UNSUPPORTED_NODE); use"),
+    ],
+)  # fmt: skip
+def test_what_the_parser_leaves_out_is_told_by_its_code_and_function(library, script, error, told):
+    script.parser_errors = [error]
+    with pytest.raises(EngineError) as failed:
+        build_plan(order())
+    assert told in str(failed.value)
+
+
+def test_what_is_no_graph_is_refused_though_the_parser_takes_it(library):
+    with pytest.raises(EngineError, match="finds no operator in the graph of tiny; export"):
+        build_plan(order(model=b"hello"))
+    assert "Builder.build_serialized_network" not in library.made()
+
+
+def test_an_old_driver_is_not_blamed_for_the_fault_of_a_graph(library, script):
+    """Without a driver, the library tells so after each of them."""
+    fault = "node_argmax: at least 2 dimensions are required"
+    driver = "Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)"
+    script.plan_is_none, script.log = True, [("ERROR", fault), ("ERROR", driver)]
+    with pytest.raises(EngineError, match=f"{fault}; use --engine onnxruntime-cuda"):
+        build_plan(order())
+    within = f"ITensor::getDimensions: Error Code 3: API Usage Error ({driver})"
+    script.log = [("ERROR", within)]
+    with pytest.raises(EngineError) as failed:
+        build_plan(order())
+    assert "newer NVIDIA driver" not in str(failed.value)
+    script.log = [("ERROR", driver), ("ERROR", fault)]
+    with pytest.raises(EngineError, match="install a newer NVIDIA driver"):
+        build_plan(order())
+
+
 def test_an_old_export_that_moves_bytes_is_to_be_made_again(library, script):
     script.parser_errors = [("Transpose_0", "Transpose", "UINT8 is not supported here")]
     with pytest.raises(EngineError, match="UINT8 is not supported here; export the bundle again"):
@@ -262,6 +303,24 @@ def test_a_head_refused_for_large_bags_is_built_for_smaller_ones(library, script
     script.refuses_profiles_over = 0
     with pytest.raises(EngineError, match="volume of dimension exceeds the maximum"):
         build_plan(head_order())
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts"),
+    [
+        ("s: tensor volume exceeds 1099511627776, dimensions are [n,n]", 4),
+        ("kOPT values for profile 0 violate shape constraints", 4),
+        ("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", 4),
+        ("Could not find any implementation for node {Foreign}", 4),
+        ("Cannot compile operation 'mm' for Turing (SM75): FP32 GEMM is not supported.", 1),
+        ("node_argmax: at least 2 dimensions are required for input", 1),
+    ],
+)
+def test_only_what_may_be_too_large_is_tried_for_smaller_bags(library, script, text, attempts):
+    script.plan_is_none, script.log = True, [("ERROR", text)]
+    with pytest.raises(EngineError, match="tensorrt cannot build egfr"):
+        build_plan(head_order())
+    assert library.made().count("Builder.build_serialized_network") == attempts
 
 
 def test_what_goes_on_in_other_threads_is_heard(library):
@@ -431,6 +490,18 @@ def test_a_plan_that_the_memory_does_not_hold_is_not_foreign(library, monkeypatc
     plan = build_plan(order())
     monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", full)
     with pytest.raises(DeviceMemoryError, match=r"cannot load the engine of tiny: .*OutOfMemory"):
+        load_plan(plan, "tiny", host_code=False, weights=None)
+
+
+def test_an_old_driver_does_not_make_a_plan_foreign(library, monkeypatch):
+    """What is foreign is dropped and built anew."""
+
+    def old(runtime, serialized_engine: bytes) -> None:
+        LOG.error("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)")
+
+    plan = build_plan(order())
+    monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", old)
+    with pytest.raises(OldDriverError, match=r"load the engine of tiny: .*newer NVIDIA driver"):
         load_plan(plan, "tiny", host_code=False, weights=None)
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import onnx
@@ -63,8 +63,8 @@ class Script:
 
     builder_fails: str = ""
     plugins: bool = True
-    parser_errors: list[tuple[str, str, str]] = field(default_factory=list)
-    """(node, operator, text)."""
+    parser_errors: list[tuple[Any, ...]] = field(default_factory=list)
+    """(node, operator, text), and perhaps the parser's function and the node's number."""
     profile_index: int | None = None
     set_shape_fails: str = ""
     refuses_profiles_over: int | None = None
@@ -201,14 +201,23 @@ def _classes(library: FakeTensorRt) -> list[type]:
         _library = library
 
     class ParserError(Native):
-        def __init__(self, node: str, operator: str, text: str) -> None:
+        def __init__(
+            self, node: str, operator: str, text: str, func: str = "parseNode", number: int = 7
+        ) -> None:
             self._node, self._operator, self._text = node, operator, text
+            self._func, self._number = func, number
+
+        def code(self) -> Any:
+            return SimpleNamespace(name="UNSUPPORTED_NODE")
+
+        def func(self) -> str:
+            return self._func
 
         def desc(self) -> str:
             return self._text
 
         def node(self) -> int:
-            return 7
+            return self._number
 
         def node_name(self) -> str:
             return self._node
@@ -224,6 +233,7 @@ def _classes(library: FakeTensorRt) -> list[type]:
 
     class INetworkDefinition(Native):
         num_inputs: int
+        num_layers: int
 
         def __init__(self) -> None:
             self._inputs: list[ITensor] = []
@@ -242,9 +252,10 @@ def _classes(library: FakeTensorRt) -> list[type]:
         def parse(self, model: bytes) -> bool:
             if script.parser_errors:
                 return False
-            names = [item.name for item in onnx.load_from_string(model).graph.input]
-            self._network._inputs = [ITensor(name) for name in names]
-            self._network._has(num_inputs=len(names))
+            # What is no graph is read as an empty one.
+            graph = onnx.load_from_string(model).graph if len(model) > 16 else onnx.GraphProto()
+            self._network._inputs = [ITensor(item.name) for item in graph.input]
+            self._network._has(num_inputs=len(graph.input), num_layers=len(graph.node))
             return True
 
         def get_error(self, index: int) -> ParserError:
