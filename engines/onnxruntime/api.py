@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,12 +20,12 @@ else:
         """
         if name != "ort":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if "onnxruntime" in sys.modules or os.environ.get(_TELEMETRY) == "1":
+            return importlib.import_module("onnxruntime")
         before = os.environ.get(_TELEMETRY)
         os.environ[_TELEMETRY] = "1"
         try:
-            import onnxruntime
-
-            return onnxruntime
+            return importlib.import_module("onnxruntime")
         finally:
             if before is None:
                 del os.environ[_TELEMETRY]

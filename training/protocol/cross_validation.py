@@ -193,13 +193,8 @@ class _Trainer:
                 file = self._folder.diverged(self._plan.config.name)
                 epoch = error.history.best + 1
                 metrics: Metrics = {"part": "none", "weights": f"of epoch {epoch}, then diverged"}
-                self.save(
-                    file,
-                    head,
-                    _task(
-                        self._plan, 0.5, TemperatureScaling(self._plan.targets.activation), metrics
-                    ),
-                )
+                uncalibrated = TemperatureScaling(self._plan.targets.activation)
+                self.save(file, head, _task(self._plan, 0.5, uncalibrated, metrics))
                 kept = f"; the weights of epoch {epoch} are in {file}"
             raise DivergedError(f"{label}: {error}{kept}", error.slide_id) from error
 
