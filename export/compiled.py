@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from pathgene_rt.bundle.spec import CompiledFor, ModelSpec
 from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, Card, Limits, build_ahead
@@ -79,7 +78,7 @@ def compile_graph(
     return Compiled(
         model=name,
         spec=CompiledFor(
-            compiler=f"{TENSORRT_RTX.title} {version('tensorrt-rtx-cu12-bindings')}",
+            compiler=f"{TENSORRT_RTX.title} {TENSORRT_RTX.release()}",
             builds=tuple(in_words(card) for card in CARDS if card not in refused),
             refused={in_words(card): why for card, why in refused.items()},
         ),

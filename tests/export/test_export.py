@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.cli.main import app
 from pathgene_rt.errors import (
     BundleError,
     CheckpointError,
@@ -377,3 +379,34 @@ def test_golden_slides_with_too_little_tissue_are_refused(cmu_slide, shared):
         tiles_from_slides([cmu_slide], Preprocess(tile_px=1024))
     with pytest.raises((NoTissueError, UsageError)):
         tiles_from_slides([shared / "slides" / "small.svs"], Preprocess())
+
+
+def test_a_bundle_says_for_which_cards_its_graphs_build(request_):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
+    report = export_bundle(replace(request_, check_tensorrt=True))
+    newer, all_cards = ("8.0", "8.6", "8.9", "12.0"), ("7.5", "8.0", "8.6", "8.9", "12.0")
+    with Bundle.open(request_.out) as bundle:
+        encoder, (head,) = bundle.encoder, bundle.heads
+        card = bundle.read("MODEL_CARD.md").decode()
+    graphs = [encoder, head.model, head.pooling.model]
+    assert [graph.compiled.builds for graph in graphs] == [newer] * 3
+    assert all("FP32 GEMM" in graph.compiled.refused["7.5"] for graph in graphs)
+    assert encoder.float16.compiled.builds == all_cards
+    assert head.model.float16.compiled.builds == newer
+    assert [graph.model for graph in report.compiled] == [
+        "the encoder",
+        "the encoder in float16",
+        "head egfr",
+        "head egfr in float16",
+        "the pooling graph of head egfr",
+    ]
+    assert all(graph.engine_bytes > 0 for graph in report.compiled)
+    assert not any("does not build" in warning for warning in report.warnings)
+    assert "| the encoder in float16 | yes | yes | yes | yes | yes |" in card
+    shown = CliRunner().invoke(app, ["inspect", str(request_.out)]).stdout
+    assert "NVIDIA cards that TensorRT for RTX 1." in " ".join(shown.split())
+
+
+def test_a_bundle_that_was_not_tried_says_so(panel):
+    assert panel.encoder.compiled is None
+    assert "Not tried: TensorRT for RTX was not installed" in panel.read("MODEL_CARD.md").decode()
