@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+_MEMORY = Path("/dev/shm")
 STALLED_S = 120.0
 """Wall clock without an answer: a case may take 30 s of CPU on a machine that does more."""
 
@@ -44,7 +45,8 @@ def fuzz(kind: str, seconds: float, seed: int, keep: Path | None = None, first: 
     ``keep``."""
     result, number, begun = Result(kind), first, time.monotonic()
     until = time.time() + seconds
-    with tempfile.TemporaryDirectory(prefix="pathgene-fuzz-") as folder:
+    memory = _MEMORY if _MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="pathgene-fuzz-", dir=memory) as folder:
         while time.time() < until or number == first:
             ended = _watch(_Worker(kind, seed, number, until, Path(folder)), result, seed, keep)
             if ended is None:
@@ -98,10 +100,12 @@ def _watch(worker: _Worker, result: Result, seed: int, keep: Path | None) -> int
             told = json.loads(line)
             if "begun" in told:
                 case = told
-            elif "finding" in told:
+                continue
+            if "finding" in told:
                 _found(result, case, told["finding"], seed, keep)
             else:
                 result.outcomes[told["outcome"]] += 1
+            case = {}
     finally:
         worker.process.kill()
         worker.process.wait()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 from collections.abc import Iterator
 
 from tests.fuzz.mutate import INTERESTING, bytes_changed
+
+_MARKER = re.compile(rb"\xff[\xc0-\xfe\x4f-\x65]")
+"""Of JPEG and JPEG 2000."""
 
 _KNOWN_TAGS = (
     254, 256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 282, 283, 284, 296, 317, 322, 323, 324,
@@ -44,7 +48,7 @@ def _entries(data: bytes | bytearray) -> Iterator[tuple[int, str, bool]]:
             for number in range(min(count, 64)):
                 yield first + number * size, order, big
             (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, first + count * size)
-    except struct.error:
+    except (struct.error, OverflowError):
         return
 
 
@@ -77,8 +81,7 @@ def _change_entry(rng: random.Random, out: bytearray) -> None:
 
 def _change_tile(rng: random.Random, out: bytearray) -> None:
     """A segment of a JPEG or JPEG 2000 stream: marker, length, content; or a cut."""
-    starts = [k for k in range(0, len(out) - 4) if out[k] == 0xFF and 0xC0 <= out[k + 1] < 0xFF]
-    starts += [k for k in range(len(out) - 4) if out[k] == 0xFF and 0x4F <= out[k + 1] <= 0x65]
+    starts = [found.start() for found in _MARKER.finditer(out, 0, len(out) - 4)]
     if not starts:
         return
     at = rng.choice(starts)

@@ -31,7 +31,7 @@ from pathgene_rt.slides.tiff.jpeg2000 import (
 MAX_TILE_PX = 1 << 24
 """Of one encoded tile: 4096 x 4096 px, 48 MB decoded."""
 
-FREE_PX = 1 << 28
+FREE_PX = 1 << 26
 MAX_PX_A_BYTE = 4096
 """A level may have FREE_PX, whatever holds them, and so many for each byte of its tiles: a byte
 holds 100 px of blank glass as JPEG, 1,000 as JPEG 2000, and most of a slide may be left out."""
