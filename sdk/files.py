@@ -33,6 +33,19 @@ def is_safe_name(name: str) -> bool:
     )
 
 
+_LONGEST_BYTES = 200
+"""Of a name that others are made of: file systems take 255."""
+
+
+def beside(name: str) -> str:
+    """What names of files that belong to ``name`` begin with: it, or if it is long a shorter one
+    that no other name has."""
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_BYTES:
+        return name
+    return f"{data[: _LONGEST_BYTES // 2].decode(errors='ignore')}~{sha256(data)[:16]}"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it over ``path`` when the block succeeds.
@@ -40,7 +53,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On any exception the temporary file is removed and ``path`` is as it was before. ``OSError``
     (no space, no permission) becomes :class:`OutputError`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{beside(path.name)}.{secrets.token_hex(4)}.part")
     try:
         try:
             yield temporary
@@ -59,7 +72,7 @@ def remove_unfinished(result: Path) -> None:
     """Remove what killed processes left of ``result``, a file or a folder of files, under the names
     that :func:`atomic_path` gives. Raises :class:`OutputError`.
     """
-    folder, names = (result, "*") if result.is_dir() else (result.parent, f"{escape(result.name)}*")
+    folder, names = (result, "*") if result.is_dir() else (result.parent, f"{_start(result)}*")
     try:
         for path in folder.glob(f".{names}.part"):
             unfinished = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part", path.name)
@@ -73,11 +86,16 @@ def remove_unfinished(result: Path) -> None:
 
 def partial_names(name: str) -> tuple[str, str]:
     """Names of a file that is written over a long time, and of the log of its parts."""
-    return f"{name}.partial", f"{name}.partial.log"
+    return f"{beside(name)}.partial", f"{beside(name)}.partial.log"
+
+
+def _start(result: Path) -> str:
+    """A pattern for what all names that belong to ``result`` begin with."""
+    return escape(result.name[: _LONGEST_BYTES // 8])
 
 
 def _names_of(name: str) -> tuple[str, ...]:
-    return (name, *partial_names(name))
+    return tuple(beside(other) for other in (name, *partial_names(name)))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathgene_rt.errors import FileAccessError, OutputError
-from pathgene_rt.files import reason, remove_unfinished
+from pathgene_rt.files import beside, reason, remove_unfinished
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock, FileLock
@@ -63,7 +63,7 @@ def sole_writer(result: Path) -> Iterator[None]:
     Raises FileAccessError if another process or thread holds it, OutputError if the lock cannot be
     written.
     """
-    path = result / ".lock" if result.is_dir() else result.with_name(f".{result.name}.lock")
+    path = result / ".lock" if result.is_dir() else result.with_name(f".{beside(result.name)}.lock")
     marker = path.with_name(f"{path.name}.held")
     try:
         if not path.parent.is_dir():
