@@ -115,7 +115,9 @@ def earlier_report(
     if not earlier.serves or not features:
         return earlier
     if "features" not in report.files:
-        return Earlier(serves=False, note="done before without features: doing it again for them")
+        return Earlier(
+            serves=False, note="done before without features; encoding it again for them"
+        )
     if not is_complete_features(folder / report.files["features"]):
         return Earlier(serves=False, note="done before, but its features are damaged: again")
     return earlier

@@ -55,7 +55,7 @@ def stop(self, *batch):
         sys.stdin.readline()
 
 FeatureJournal.write = stop
-from pathgene_rt.cli.main import main
+from pathgene_rt.cli.entry import main
 main()
 """
 
