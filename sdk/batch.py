@@ -101,7 +101,7 @@ def attempt(
         raise
     except Exception as error:  # noqa: BLE001 - readers and codecs of others raise what they like
         failure = slide_failure(error, name)
-        if conceal is None or failure is error:
+        if conceal is None:
             return failure
         return type(failure)(conceal(str(failure)))
 

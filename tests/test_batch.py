@@ -176,7 +176,7 @@ def test_cases_are_done_skipped_and_renewed(
         case.report.predictions
     )
     assert notes == [
-        f"{name}.svs: done before without features; encoding it again for them" for name in "ab"
+        f"{name}.svs: done before without features: doing it again for them" for name in "ab"
     ]
     again = predictor.predict_many(slides, tmp_path, QUICK, cases=cases)
     assert set(outcomes(again).values()) == {"skipped"}
@@ -254,6 +254,9 @@ def test_under_pseudonyms_results_do_not_name_slides(
     for result in results:
         assert "Doe" not in f"{result.folder.relative_to(tmp_path)} {result.error}"
     assert results[1].error is not None and results[1].error.__cause__ is None
+    given[0].unlink()  # whether it is done can no longer be told
+    (gone,) = predictor.predict_many(given[:1], tmp_path / "out", options)
+    assert isinstance(gone.error, SlideError) and "Doe" not in str(gone.error)
 
 
 @pytest.mark.parametrize(
