@@ -176,7 +176,7 @@ def test_cases_are_done_skipped_and_renewed(
         case.report.predictions
     )
     assert notes == [
-        f"{name}.svs: done before without features: doing it again for them" for name in "ab"
+        f"{name}.svs: done before without features; encoding it again for them" for name in "ab"
     ]
     again = predictor.predict_many(slides, tmp_path, QUICK, cases=cases)
     assert set(outcomes(again).values()) == {"skipped"}
