@@ -183,5 +183,5 @@ def is_complete_case(folder: Path, bundle_sha256: str, slides: tuple[CaseSlide, 
             and [entry["report_sha256"] for entry in document["slides"]]
             == [slide.report_sha256 for slide in slides]
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

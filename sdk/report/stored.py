@@ -73,7 +73,7 @@ class StoredReport:
             raise FileAccessError(
                 f"{path}: cannot be read now ({reason(error)}); try again when it can"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(f"{path} is no report; predict its slide again") from error
 
 

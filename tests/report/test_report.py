@@ -229,7 +229,9 @@ def test_complete_means_this_bundle_and_every_listed_file(tmp_path: Path) -> Non
     assert is_complete_report(tmp_path, BUNDLE, features=True)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema_version": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"schema_version": 1}', "\xff", "[" * 100_000]
+)
 def test_damaged_reports_are_not_complete(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_bytes(text.encode("latin-1"))
     assert not is_complete_report(tmp_path, BUNDLE)
