@@ -1,6 +1,6 @@
 """The operators of a graph, and which of them TensorRT's ONNX parsers cannot take.
 
-The facts are those of onnx-tensorrt's ``docs/operators.md`` and importers at release 10.1 (the
+The facts are those of onnx-tensorrt's list of operators and importers at release 10.1 (the
 oldest parser that we meet, JetPack 6's, is 10.3), and what the parser of TensorRT for RTX 1.7.1
 answered when it was given each. Where that compiler is installed it is asked about whole graphs
 (:mod:`pathgene_rt.export.compiled`); this is for where it is not.
