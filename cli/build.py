@@ -128,7 +128,7 @@ def _calibrate(bundle: Bundle, options: EngineOptions, names: list[str], console
             f"--calibrate makes INT8 for {NAME}, not {options.precision} for {options.backend}; "
             "use it with --precision int8"
         )
-    paths = find_slides(names)
+    paths = find_slides(names, recursive=True)
     share = -(-CALIBRATION_TILES // len(paths))
     slides = []
     for path in paths:

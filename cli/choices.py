@@ -17,6 +17,9 @@ BUNDLE_VARIABLE = "PATHGENE_RT_BUNDLE"
 SlidesArgument = Annotated[
     list[str], typer.Argument(help="Slides: files, patterns or folders.", show_default=False)
 ]
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Also search the folders in folders for slides.")
+]
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle, NAME.pgrt.", show_default=False)]
 BundleOption = Annotated[
     Path | None,

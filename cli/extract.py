@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from pathgene_rt.cli.choices import (
     OverwriteOption,
     PrecisionOption,
     ReadersOption,
+    RecursiveOption,
     SlidesArgument,
     ThreadsOption,
     find_bundle,
@@ -32,6 +34,7 @@ def extract(
     slides: SlidesArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the HDF5 files.")],
     bundle: BundleOption = None,
+    recursive: RecursiveOption = False,
     mpp: MppOption = None,
     mpp_override: MppOverrideOption = None,
     coords: CoordsOption = None,
@@ -52,7 +55,7 @@ def extract(
     unless --overwrite, and a slide that was begun goes on at the tile it had come to: a run that
     was stopped or killed is continued by the same command. A bad slide does not stop the others.
     """
-    from pathgene_rt.batch import attempt
+    from pathgene_rt.batch import attempt, keep_ids
     from pathgene_rt.cli.slide_batch import Batch, Ended, Row
     from pathgene_rt.extraction.earlier import earlier_features, require_replaceable
     from pathgene_rt.extraction.result_identity import ResultIdentity
@@ -63,7 +66,7 @@ def extract(
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
-    found = find_slides(slides)
+    found = find_slides(slides, recursive=recursive)
     check_coords(coords, len(found))
     options = PredictOptions(
         mpp=mpp,
@@ -75,19 +78,20 @@ def extract(
         resume=not overwrite,
     )
     folder = writable_folder(out)
+    ids = keep_ids(found, folder)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with console.steps() as step:
         opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with opened as predictor:
         encoder = predictor.bundle.encoder.weights_sha256
         if not overwrite:
-            require_replaceable([folder / f"{slide.stem}.h5" for slide in found], encoder)
+            require_replaceable([folder / f"{slide_id}.h5" for slide_id in ids.values()], encoder)
 
         def done(slide: Path) -> bool:
             if overwrite:
                 return False
             earlier = earlier_features(
-                folder / f"{slide.stem}.h5",
+                folder / f"{ids[slide]}.h5",
                 encoder,
                 lambda: ResultIdentity.of(slide, options, precision),
             )
@@ -98,11 +102,11 @@ def extract(
         printed = Batch(console)
 
         def extracted(slide: Path) -> Row:
-            features = folder / f"{slide.stem}.h5"
+            features = folder / f"{ids[slide]}.h5"
             printed.tiles(slide.name, 0, None)
             bag, stats = predictor.extract(
                 slide,
-                options,
+                replace(options, slide_id=ids[slide]),
                 out=features,
                 progress=lambda done, total: printed.tiles(slide.name, done, total),
                 warn=lambda text: console.warn(f"{slide.name}: {text}"),

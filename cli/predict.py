@@ -20,6 +20,7 @@ from pathgene_rt.cli.choices import (
     OverwriteOption,
     PrecisionOption,
     ReadersOption,
+    RecursiveOption,
     SlidesArgument,
     ThreadsOption,
     find_bundle,
@@ -37,6 +38,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Results go to OUT/<slide>/.")] = Path(
         "predictions"
     ),
+    recursive: RecursiveOption = False,
     mpp: MppOption = None,
     mpp_override: MppOverrideOption = None,
     coords: CoordsOption = None,
@@ -92,6 +94,7 @@ def predict(
     Slides that have a report of this bundle and these options are skipped unless --overwrite. A bad
     slide does not stop the others (exit code 7 then), but its case gets no prediction.
     """
+    from pathgene_rt.batch import known_ids
     from pathgene_rt.cases.table import CaseTable, read_cases
     from pathgene_rt.cli.predict_batch import predict_batch
     from pathgene_rt.files import writable_folder
@@ -108,9 +111,11 @@ def predict(
     pseudonyms = choose_pseudonyms(pseudonymize or anonymize, pseudonym_key, console)
     if resume and pseudonyms is not None and not pseudonyms.lasting:
         raise UsageError(f"--resume with --pseudonymize needs --pseudonym-key or ${KEY_VARIABLE}")
-    found = find_unnamed(slides, pseudonyms)
+    found = find_unnamed(slides, pseudonyms, recursive=recursive)
     check_coords(coords, len(found))
-    table = read_cases(cases, found, pseudonyms) if cases is not None else CaseTable((), ())
+    table = CaseTable((), ())
+    if cases is not None:
+        table = read_cases(cases, found, pseudonyms, known_ids(found, out, pseudonyms))
     for note in table.notes:
         console.warn(note)
     options = PredictOptions(

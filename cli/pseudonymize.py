@@ -28,12 +28,14 @@ def choose_pseudonyms(wanted: bool, key: Path | None, console: Console) -> Pseud
     return pseudonyms
 
 
-def find_unnamed(names: Sequence[str], pseudonyms: Pseudonyms | None) -> list[Path]:
+def find_unnamed(
+    names: Sequence[str], pseudonyms: Pseudonyms | None, *, recursive: bool
+) -> list[Path]:
     """The slides that ``names`` stand for; an error names none where there are pseudonyms."""
     from pathgene_rt.slides.find import find_slides
 
     try:
-        return find_slides(names)
+        return find_slides(names, recursive=recursive)
     except UsageError:
         if pseudonyms is None:
             raise

@@ -27,9 +27,12 @@ from pathgene_rt.extraction.extract import TileProgress
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.files import writable_folder
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.stored import earlier_report
+from pathgene_rt.slide_ids import assign_ids, changed, read_table, write_table
+from pathgene_rt.tiles.external_coords import check_coords
 
 Outcome = Literal["done", "skipped", "failed"]
 
@@ -121,13 +124,37 @@ def predict_many(
     """As :meth:`Predictor.predict_many`."""
     options = options or PredictOptions()
     _check(slides, cases, options)
-    places = ResultPlaces(writable_folder(out), options.pseudonyms)
+    places = ResultPlaces(
+        writable_folder(out), options.pseudonyms, keep_ids(slides, out, options.pseudonyms)
+    )
     batch = _Batch(model, places, options, overwrite, token, progress, note)
     return batch.results(slides, cases)
 
 
+def known_ids(
+    slides: Sequence[Path], out: Path, pseudonyms: Pseudonyms | None = None
+) -> dict[Path, str]:
+    """The ids of ``slides``, with those that ``slides.csv`` in ``out`` has from earlier runs,
+    unless there are ``pseudonyms``. Raises UsageError.
+    """
+    return assign_ids(slides, {} if pseudonyms is not None else read_table(out))
+
+
+def keep_ids(
+    slides: Sequence[Path], out: Path, pseudonyms: Pseudonyms | None = None
+) -> dict[Path, str]:
+    """:func:`known_ids`, written to ``slides.csv`` where a file's name does not say its slide's id,
+    unless there are ``pseudonyms``. Raises UsageError, OutputError.
+    """
+    ids = known_ids(slides, out, pseudonyms)
+    if pseudonyms is None and changed(ids):
+        write_table(out, ids)
+    return ids
+
+
 def _check(slides: Sequence[Path], cases: Sequence[Case], options: PredictOptions) -> None:
     """Raise UsageError if the batch makes no sense."""
+    check_coords(options.coords, len(slides))
     if cases and options.budget.limited:
         raise UsageError("cases need whole slides; leave out the budget")
     if options.resume and options.pseudonyms is not None and not options.pseudonyms.lasting:
@@ -135,13 +162,6 @@ def _check(slides: Sequence[Path], cases: Sequence[Case], options: PredictOption
             "a killed run cannot be resumed under random pseudonyms; give the key that it had"
         )
     places = ResultPlaces(Path(), options.pseudonyms)
-    by_id: dict[str, Path] = {}
-    for slide in slides:
-        if by_id.setdefault(slide.stem.casefold(), slide) is not slide:
-            raise UsageError(
-                f"two slides have the id of {places.slide_name(slide)}; predict them into "
-                "different folders"
-            )
     given = frozenset(slides)
     for case in cases:
         for slide in case.slides:
@@ -179,7 +199,9 @@ class _Batch:
         failed: set[Path] = set()
         for slide in slides:
             features = self._options.features or slide in case_batch.needed
-            result = self._slide(slide, replace(self._options, features=features))
+            slide_id = self._places.slide_id(slide)
+            options = replace(self._options, features=features, slide_id=slide_id)
+            result = self._slide(slide, options)
             if result.outcome == "failed":
                 failed.add(slide)
             yield result

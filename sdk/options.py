@@ -222,6 +222,7 @@ class PredictOptions:
     writes them to a file, row by row as they come; ``resume`` takes over those that a killed run of
     the same kind left. ``budget`` may end a slide before its last tile: its report is then partial.
     With ``pseudonyms`` no report, file, warning or error names the slide: they have its pseudonym.
+    ``slide_id`` is what results call the slide, if not as its file's name says.
     """
 
     mpp: float | None = None
@@ -240,6 +241,7 @@ class PredictOptions:
     resume: bool = False
     budget: Budget = field(default_factory=Budget)
     pseudonyms: Pseudonyms | None = None
+    slide_id: str = ""
 
     def __post_init__(self) -> None:
         checked_mpp("--mpp", self.mpp)

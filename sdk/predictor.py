@@ -171,8 +171,11 @@ class Predictor:
         of others, is its result's ``error`` and stops no other slide; its cases fail with it.
         ``note`` is called with what is worth telling meanwhile.
 
-        Raises at once UsageError if two slides have the same id, a case has a slide that is not
-        given, or options do not go together; and OutputError where ``out`` cannot be written. From
+        Slides whose files have the same name, or one that is none for a folder, get another id,
+        which ``slides.csv`` in ``out`` tells and keeps.
+
+        Raises at once UsageError if a case has a slide that is not given, or options do not go
+        together; and OutputError where ``out`` cannot be written. From
         the iterator come OutputError (a full disk) and CancelledError (``token``, from another
         thread): they end the batch, and what was finished is kept.
         """

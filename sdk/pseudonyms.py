@@ -18,6 +18,7 @@ from typing import Self
 
 from pathgene_rt.errors import UsageError, slide_failure
 from pathgene_rt.files import reason
+from pathgene_rt.slide_ids import slide_id_of
 
 KEY_VARIABLE = "PATHGENE_RT_PSEUDONYM_KEY"
 KEY_BYTES = (32, 4096)
@@ -89,7 +90,7 @@ class Pseudonyms:
         it, and for ``others``, files whose names may tell as much.
         """
         for path in (slide, *others):
-            text = _pattern(path).sub(self.of(slide.stem), text)
+            text = _pattern(path).sub(self.of(slide_id_of(slide)), text)
         return text
 
     @contextmanager
@@ -100,7 +101,7 @@ class Pseudonyms:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - raised again without the name
-            failure = slide_failure(error, slide.stem)
+            failure = slide_failure(error, slide_id_of(slide))
             hidden = type(failure)(self.conceal(str(failure), slide, *others))
             raise hidden.with_traceback(error.__traceback__) from None
 
@@ -116,6 +117,7 @@ def _pattern(path: Path) -> re.Pattern[str]:
     folders = {str(Path(text).parent) for text in whole} - {".", path.absolute().anchor}
     ends = r"[\s:,;'\"()]"
     beside = [rf"{re.escape(folder)}[/\\][^\s:,;'\"()/\\]+(?={ends}|$)" for folder in folders]
-    names = [rf"(?<![^\W_]){re.escape(name)}(?![^\W_])" for name in (path.name, path.stem)]
+    names = dict.fromkeys((path.name, path.stem, slide_id_of(path)))
+    words = [rf"(?<![^\W_]){re.escape(name)}(?![^\W_])" for name in names]
     exact = sorted(map(re.escape, whole), key=len, reverse=True)
-    return re.compile("|".join([*exact, *beside, *names]))
+    return re.compile("|".join([*exact, *beside, *words]))

@@ -262,7 +262,7 @@ def test_under_pseudonyms_results_do_not_name_slides(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda slides: {"slides": [*slides, Path("else/A.svs")]}, "two slides have the id"),
+        (lambda _: {"options": PredictOptions(coords=Path("c.h5"))}, "one file for . slides"),
         (lambda slides: {"cases": [Case("P1", (Path("d.svs"),))]}, "has the slide d.svs"),
         (
             lambda slides: {

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pathgene_rt.cases.table import Case
 from pathgene_rt.pseudonyms import Pseudonyms, shown_id
+from pathgene_rt.slide_ids import slide_id_of
 
 
 @dataclass(frozen=True)
 class ResultPlaces:
-    """``out/<slide>/`` and ``out/cases/<case>/``, named by pseudonyms where there are any."""
+    """``out/<slide>/`` and ``out/cases/<case>/``, named by pseudonyms where there are any. ``ids``
+    are those of slides that share their file's name with another.
+    """
 
     out: Path
     pseudonyms: Pseudonyms | None = None
+    ids: Mapping[Path, str] = field(default_factory=dict)
+
+    def slide_id(self, slide: Path) -> str:
+        """By its file's name, unless another slide has the same."""
+        return self.ids.get(slide) or slide_id_of(slide)
 
     def slide_name(self, slide: Path) -> str:
-        """What messages call the slide: its file's name, or its pseudonym."""
-        return slide.name if self.pseudonyms is None else self.pseudonyms.of(slide.stem)
+        """What messages call the slide: its file's name if that tells it, else its id; or its
+        pseudonym.
+        """
+        slide_id = self.slide_id(slide)
+        if self.pseudonyms is not None:
+            return self.pseudonyms.of(slide_id)
+        return slide.name if slide_id == slide_id_of(slide) else slide_id
 
     def slide_folder(self, slide: Path) -> Path:
-        """The folder is called by the slide's id: the file's stem, or its pseudonym."""
-        return self.out / shown_id(slide.stem, self.pseudonyms)
+        """The folder is called by the slide's id or pseudonym."""
+        return self.out / shown_id(self.slide_id(slide), self.pseudonyms)
 
     def case_name(self, case: Case) -> str:
         return shown_id(case.case_id, self.pseudonyms)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pathgene_rt.errors import UsageError
 from pathgene_rt.files import is_safe_name
 from pathgene_rt.pseudonyms import Pseudonyms, shown_id
+from pathgene_rt.slide_ids import TABLE_FILE, slide_id_of
 from pathgene_rt.tables import find_id, hint, is_missing, read_table, require_distinct
 
 _SLIDE, _CASE = ("slide", "slide_id"), ("case", "case_id")
@@ -32,30 +34,45 @@ class CaseTable:
 
 
 def read_cases(
-    path: Path, slides: Sequence[Path], pseudonyms: Pseudonyms | None = None
+    path: Path,
+    slides: Sequence[Path],
+    pseudonyms: Pseudonyms | None = None,
+    ids: Mapping[Path, str] = MappingProxyType({}),
 ) -> CaseTable:
     """Read a table (:func:`~pathgene_rt.tables.read_table`) with the columns ``slide`` and ``case``
     about the given ``slides``.
 
-    A slide is named by its file name, with or without its ending; other columns are ignored. Cases
-    of which no slide is given are left out, and slides without a case belong to none; ``notes`` say
-    so, by ``pseudonyms`` if there are any, as errors do.
+    A slide is named by its file name, with or without its ending, or by the id that it has in
+    ``ids``; other columns are ignored. Cases of which no slide is given are left out, and slides
+    without a case belong to none; ``notes`` say so, by ``pseudonyms`` if there are any, as errors
+    do.
 
     Raises UsageError if the file cannot be read, lacks a column, a row lacks its slide or case, a
-    slide is listed twice, a case has slides that are not given, a case id is no folder name, or no
-    case is left.
+    slide is listed twice, a name is that of several slides, a case has slides that are not given, a
+    case id is no folder name, or no case is left.
     """
 
     def shown(name: str) -> str:
-        return shown_id(given[name].stem if pseudonyms and name in given else name, pseudonyms)
+        for slide in given.get(name, ()) if pseudonyms is not None else ():
+            return shown_id(_id_of(slide, ids), pseudonyms)
+        return shown_id(name, pseudonyms)
 
-    given = {slide.stem: slide for slide in slides} | {slide.name: slide for slide in slides}
+    given: dict[str, set[Path]] = {}
+    for one in slides:
+        for name in {one.stem, one.name, slide_id_of(one), _id_of(one, ids)}:
+            given.setdefault(name, set()).add(one)
     members: dict[str, list[Path]] = {}
     missing: dict[str, list[tuple[int, str]]] = {}
     lines: dict[str | Path, int] = {}
     for line, name, case_id in _read_rows(path):
         known = find_id(name, given)
-        slide = None if known is None else given[known]
+        named = set() if known is None else given[known]
+        if len(named) > 1:
+            raise UsageError(
+                f"{path}, line {line}: {len(named)} of the slides are called {shown(name)}; name "
+                f"one by its id, as {TABLE_FILE} beside the results has it"
+            )
+        slide = next(iter(named), None)
         earlier = lines.setdefault(slide or name, line)
         if earlier != line:
             raise UsageError(
@@ -95,6 +112,10 @@ def read_cases(
         notes.append(f"{path}: no case for {len(alone)} of the slides, e.g. {shown(alone[0])}")
     cases = (Case(case_id, tuple(found)) for case_id, found in members.items())
     return CaseTable(tuple(cases), tuple(notes))
+
+
+def _id_of(slide: Path, ids: Mapping[Path, str]) -> str:
+    return ids.get(slide) or slide_id_of(slide)
 
 
 def _read_rows(path: Path) -> list[tuple[int, str, str]]:

@@ -122,7 +122,7 @@ def _named(options: PredictOptions) -> tuple[Path, ...]:
 def _planned(
     path: Path, slide: Slide, preprocess: Preprocess, options: PredictOptions
 ) -> PreparedSlide:
-    slide_id = shown_id(slide.info.slide_id, options.pseudonyms)
+    slide_id = shown_id(options.slide_id or slide.info.slide_id, options.pseudonyms)
     if options.coords is not None:
         coords = coords_of_slide(options.coords, path)
         grid = grid_from_coords(slide.info, preprocess, coords, {path.stem, path.name, slide_id})

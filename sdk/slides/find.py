@@ -3,76 +3,115 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.slide_ids import has_ending
+from pathgene_rt.slides.dicom_header import DicomHeader, is_dicom, read_dicom_header
 from pathgene_rt.slides.registry import known_suffixes
 
+APPLE_DOUBLE = "._"
+"""How files begin that macOS puts beside others on disks that are not its own."""
 
-def find_slides(names: Iterable[str]) -> list[Path]:
+
+def find_slides(names: Iterable[str], *, recursive: bool = False) -> list[Path]:
     """The slides that ``names`` stand for, in order, each once.
 
     A name is a file (taken as it is, there or not, so that its absence is reported), a pattern
-    with ``*``, ``?`` or ``[``, or a folder, of which the files with a slide format's suffix are
-    taken. The files of one DICOM series are one slide, its first file.
+    with ``*``, ``?`` or ``[``, or a folder: of that the files with a slide format's suffix are
+    taken, and DICOM files without any; with ``recursive`` those of its folders too. The files of
+    one DICOM series in a folder are one slide, its first file of the slide itself. Of folders and
+    patterns, DICOM files of other things than slides and the companions ``._*`` that macOS writes
+    are passed over.
 
-    Raises UsageError if a pattern or folder yields nothing, or if two slides would have the same
-    id and so the same results folder.
+    Raises UsageError if a pattern or folder yields nothing.
     """
     found: dict[Path, None] = {}
+    series = _Series()
     for name in names:
-        for path in _expand(name):
+        paths, chosen = _expand(name, recursive=recursive)
+        slides = [path for path in paths if series.takes(path, chosen=chosen)]
+        if not slides and not chosen:
+            raise UsageError(_nothing(name, recursive=recursive))
+        for path in slides:
             found.setdefault(path)
-    slides = _first_of_each_series(found)
-    by_id: dict[str, Path] = {}
-    for slide in slides:
-        other = by_id.setdefault(slide.stem.casefold(), slide)
-        if other is not slide:
-            raise UsageError(
-                f"{other} and {slide} have the same slide id {slide.stem!r}; predict them into "
-                "different folders with --out"
-            )
-    return slides
+    return [path for path in found if series.stands_for_its_own(path)]
 
 
-def _expand(name: str) -> list[Path]:
+class _Series:
+    """The series of DICOM files, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._headers: dict[Path, DicomHeader | None] = {}
+        self._first: dict[tuple[Path, str], Path] = {}
+
+    def takes(self, path: Path, *, chosen: bool) -> bool:
+        """Whether ``path`` is to be opened as a slide, as far as it says; ``chosen``: the user
+        named just this file.
+        """
+        header = self._header(path)
+        if header is None:
+            return True
+        if not header.is_slide:
+            return chosen
+        key = (path.parent, header.series)
+        first = self._first.setdefault(key, path)
+        if header.volume and not self._is_volume(first):
+            self._first[key] = path
+        return True
+
+    def stands_for_its_own(self, path: Path) -> bool:
+        """Whether ``path`` is the file by which its slide is called."""
+        header = self._header(path)
+        if header is None or not header.is_slide:
+            return True
+        return self._first[path.parent, header.series] == path
+
+    def _is_volume(self, path: Path) -> bool:
+        header = self._headers[path]
+        return header is not None and header.volume
+
+    def _header(self, path: Path) -> DicomHeader | None:
+        """What the file says if it is a DICOM file; None for others and those that say nothing."""
+        if path not in self._headers:
+            may_be = path.suffix.lower() == ".dcm" or not has_ending(path)
+            self._headers[path] = read_dicom_header(path) if may_be else None
+        return self._headers[path]
+
+
+def _expand(name: str, *, recursive: bool) -> tuple[list[Path], bool]:
+    """The files that ``name`` may mean, and whether it is the name of one."""
     path = Path(name)
     if path.is_dir():
-        suffixes = known_suffixes()
-        files = sorted(item for item in path.iterdir() if item.suffix.lower() in suffixes)
-        if not files:
-            raise UsageError(
-                f"the folder {name} holds no slide; known: {' '.join(sorted(suffixes))}"
-            )
-        return files
+        return list(_slides_in(path, recursive=recursive)), False
     if glob.has_magic(name) and not path.exists():
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - name may be absolute
         if not matches:
             raise UsageError(f"no file matches {name}; check the pattern")
-        return [Path(match) for match in matches]
-    return [path]
+        found = [Path(match) for match in matches]
+        return [one for one in found if not one.name.startswith(APPLE_DOUBLE)], False
+    return [path], True
 
 
-def _first_of_each_series(paths: Iterable[Path]) -> list[Path]:
-    seen: set[str] = set()
-    slides = []
-    for path in paths:
-        if path.suffix.lower() == ".dcm":
-            series = _dicom_series(path)
-            if series is not None and series in seen:
-                continue
-            seen.add(series or str(path))
-        slides.append(path)
-    return slides
+def _slides_in(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """The files in ``folder`` that look like slides, in order; linked folders are not entered."""
+    suffixes = known_suffixes()
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(folders) if recursive else []
+        for name in sorted(files):
+            path = Path(place) / name
+            if not name.startswith(APPLE_DOUBLE) and (
+                path.suffix.lower() in suffixes or (not has_ending(path) and is_dicom(path))
+            ):
+                yield path
 
 
-def _dicom_series(path: Path) -> str | None:
-    """The series that a DICOM file belongs to; None where it cannot be read (reported later)."""
-    import openslide
-
-    try:
-        with openslide.OpenSlide(path) as slide:
-            return slide.properties.get("dicom.SeriesInstanceUID")
-    except (openslide.OpenSlideError, OSError):
-        return None
+def _nothing(name: str, *, recursive: bool) -> str:
+    if not Path(name).is_dir():
+        return f"no slide matches {name}; check the pattern"
+    known = f"known: {' '.join(sorted(known_suffixes()))}, and DICOM files without ending"
+    if recursive:
+        return f"the folder {name} and those in it hold no slide; {known}"
+    return f"the folder {name} holds no slide; for those in its folders add --recursive ({known})"

@@ -9,6 +9,7 @@ from pathgene_rt.errors import PathGeneError, SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.options import checked_mpp
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     HEAD_BYTES,
@@ -37,7 +38,8 @@ def open_slide(path: Path, mpp: float | None = None, *, mpp_override: float | No
     given = mpp if mpp_override is None else mpp_override
     slide = _opened(Path(path), given)
     try:
-        info = _with_scale(slide.info, mpp, mpp_override)
+        info = replace(slide.info, slide_id=slide_id_of(Path(path)))
+        info = _with_scale(info, mpp, mpp_override)
     except BaseException:
         slide.close()
         raise

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.pixel_slide import PixelSlide
 from pathgene_rt.slides.pyramid import is_larger, levels_of_slide
@@ -120,7 +121,7 @@ class OpenSlideReader(PixelSlide):
         ]
         """OpenSlide's of our levels."""
         self.info = SlideInfo(
-            slide_id=path.stem,
+            slide_id=slide_id_of(path),
             size_px=size_px,
             mpp=scale.mpp,
             downsamples=tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.opening import open_slide
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
@@ -29,7 +30,7 @@ def open_watched(
             slide.close()
         return slide
 
-    slide = run_watched(opened, watch, Path(path).stem, "it could not be opened")
+    slide = run_watched(opened, watch, slide_id_of(Path(path)), "it could not be opened")
     return WatchedSlide(slide, io_timeout_s)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.registry import known_suffixes
 
 MAX_FILES = 200_000
@@ -40,8 +41,8 @@ class SlideIdentity:
 class SlideFolders:
     """The slides below ``roots``. Links that lead out of their root are not followed. Thread-safe.
 
-    A slide's id is its file's stem, in any case. Pseudonymised results find no slide: what would
-    find it would undo the pseudonym.
+    A slide's id is that of its file's name, in any case. Pseudonymised results find no slide: what
+    would find it would undo the pseudonym.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
@@ -79,7 +80,7 @@ class SlideFolders:
                 if seen > MAX_FILES:
                     return by_id
                 if path.suffix.lower() in suffixes and path.resolve().is_relative_to(root):
-                    by_id.setdefault(path.stem.casefold(), []).append(path.resolve())
+                    by_id.setdefault(slide_id_of(path).casefold(), []).append(path.resolve())
         return by_id
 
 

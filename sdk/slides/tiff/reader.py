@@ -20,6 +20,7 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 from pathgene_rt.slides.openslide_reader import (
     WHITE,
@@ -108,7 +109,7 @@ def _open_behind_another(
     scale = settled_scale(*main.declared_mpp, mpp)
     width, height = main.size_px
     info = SlideInfo(
-        slide_id=path.stem,
+        slide_id=slide_id_of(path),
         size_px=main.size_px,
         mpp=scale.mpp,
         downsamples=tuple(
