@@ -104,13 +104,13 @@ def write_table(folder: Path, ids: Mapping[Path, str]) -> None:
 
 
 def file_key(path: Path) -> str:
-    """What tells a file from others: its path from the root."""
-    return str(path.absolute())
+    """What tells a file from others: its path from the root, however its folder was named."""
+    return str(path.parent.resolve() / path.name)
 
 
 def _longer(slide: Path) -> Iterable[str]:
     """Ids of which one is no other slide's."""
-    plain, folder = slide_id_of(slide), slide.absolute().parent.name
+    plain, folder = slide_id_of(slide), slide.parent.resolve().name
     yield _safe(f"{plain}~{folder}", f"{slide.name}/{folder}")
     yield _safe(f"{plain}~{_digest(file_key(slide))}", file_key(slide))
 

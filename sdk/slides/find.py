@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.slide_ids import has_ending
+from pathgene_rt.slide_ids import file_key, has_ending
 from pathgene_rt.slides.dicom_header import DicomHeader, is_dicom, read_dicom_header
 from pathgene_rt.slides.registry import known_suffixes
 
@@ -37,7 +37,10 @@ def find_slides(names: Iterable[str], *, recursive: bool = False) -> list[Path]:
             raise UsageError(_nothing(name, recursive=recursive))
         for path in slides:
             found.setdefault(path)
-    return [path for path in found if series.stands_for_its_own(path)]
+    files: dict[str, Path] = {}
+    for path in found:
+        files.setdefault(file_key(path), path)
+    return [path for path in files.values() if series.stands_for_its_own(path)]
 
 
 class _Series:

@@ -117,7 +117,7 @@ def test_the_old_spelling_still_works_and_says_so(folder: Path) -> None:
         (("--pseudonymize", "--pseudonym-key", "cases.key"), "cannot read the pseudonym key"),
         (("--pseudonymize", "--resume"), "needs --pseudonym-key"),
         (("--pseudonymize", "--cases", "alone.csv"), "has the slide"),
-        (("--pseudonymize", "slides/../slides/" + NAMES[0] + ".svs"), "to say why would name one"),
+        (("--pseudonymize", "slides/" + NAMES[0] + "-*.svs"), "to say why would name one"),
     ],
 )
 def test_usage(folder: Path, more: tuple[str, ...], words: str) -> None:

@@ -43,6 +43,13 @@ def test_a_slide_named_twice_is_one(folder: Path) -> None:
     ]
 
 
+def test_a_slide_named_in_two_ways_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "to").symlink_to(folder)
+    ways = ["b.svs", str(folder / "b.svs"), f"../{folder.name}/b.svs", "to/b.svs"]
+    assert find_slides(ways) == [Path("b.svs")]
+
+
 def test_a_missing_file_is_kept_so_that_it_is_reported(tmp_path: Path) -> None:
     assert names(find_slides([str(tmp_path / "gone.svs")])) == ["gone.svs"]
 
