@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,7 @@ from pathgene_rt.errors import (
     BundleError,
     CancelledError,
     EngineError,
+    FileAccessError,
     NoTissueError,
     OutputError,
     PathGeneError,
@@ -26,6 +31,7 @@ from pathgene_rt.errors import (
     SlideReadError,
     UsageError,
 )
+from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import Budget
 from pathgene_rt.report.report import Report
 from pathgene_rt.training.synthetic.slides import write_slide
@@ -180,6 +186,61 @@ def test_cases_are_done_skipped_and_renewed(
     ]
     again = predictor.predict_many(slides, tmp_path, QUICK, cases=cases)
     assert set(outcomes(again).values()) == {"skipped"}
+
+
+def test_another_file_or_other_options_are_not_done_before(
+    predictor: Predictor, slides: list[Path], tmp_path: Path
+) -> None:
+    slide, out = tmp_path / "s.svs", tmp_path / "out"
+    shutil.copy2(slides[0], slide)
+
+    def run(**changes: Any) -> tuple[str, str]:
+        notes: list[str] = []
+        options = replace(QUICK, html=False, **changes)
+        (result,) = predictor.predict_many([slide], out, options, note=notes.append)
+        return result.outcome, " ".join(notes)
+
+    assert run() == ("done", "")
+    assert run() == ("skipped", "")
+    outcome, said = run(mpp_override=0.51)
+    assert outcome == "done" and "--mpp-override differ" in said
+    assert run(mpp_override=0.51) == ("skipped", "")
+    outcome, said = run(mpp_override=0.51, heatmaps=True)
+    assert outcome == "done" and "--heatmaps differ" in said
+    assert run(mpp_override=0.51) == ("skipped", ""), "it has more than is asked for"
+    write_slide(slide, (768, 768), seed=7)
+    outcome, said = run(mpp_override=0.51)
+    assert outcome == "done" and "the slide differ" in said
+    os.utime(slide, ns=(9, 9))
+    outcome, said = run(mpp_override=0.51)
+    assert outcome == "skipped" and "another time than before" in said
+
+
+def test_features_that_rotted_are_made_again_where_they_are_needed(
+    predictor: Predictor, slides: list[Path], tmp_path: Path
+) -> None:
+    options = replace(QUICK, html=False, features=True)
+    assert outcomes(predictor.predict_many(slides[:1], tmp_path, options)) == {"a.svs": "done"}
+    features = tmp_path / "a" / "features.h5"
+    whole = features.read_bytes()
+    features.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    without = replace(options, features=False)
+    assert outcomes(predictor.predict_many(slides[:1], tmp_path, without)) == {"a.svs": "skipped"}
+    notes: list[str] = []
+    again = predictor.predict_many(slides[:1], tmp_path, options, note=notes.append)
+    assert outcomes(again) == {"a.svs": "done"} and "its features are damaged" in notes[0]
+    assert features.read_bytes() == whole
+
+
+def test_a_folder_that_another_writes_is_left_to_it(
+    predictor: Predictor, slides: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    with sole_writer(tmp_path / "a"):
+        first, second = predictor.predict_many(slides[:2], tmp_path, QUICK)
+    assert isinstance(first.error, FileAccessError) and second.outcome == "done"
+    assert outcomes(predictor.predict_many(slides[:1], tmp_path, QUICK)) == {"a.svs": "done"}
+    assert not (tmp_path / "a" / ".lock").exists()
 
 
 def test_progress_names_what_is_under_way(
