@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.scan_view import scan_view
 from pathgene_rt.errors import UsageError
 from pathgene_rt.scan.stage import StageOrder
 
@@ -46,6 +48,9 @@ def simulate_scan(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
     batch: BatchOption = 0,
+    view: Annotated[
+        bool, typer.Option("--view", help="Show the first session in the browser, until Ctrl-C.")
+    ] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -77,27 +82,35 @@ def simulate_scan(
     with (
         opened as predictor,
         open_slide(slide, mpp, mpp_override=mpp_override) as source,
+        scan_view(slide, source, stage, console) if view else nullcontext() as page,
     ):
         info = source.info
         scale = slide_mpp(info)
 
         def scan(number: int) -> SimulatedScan:
+            shown = page if number == 1 else None
+
             def show(seconds: float, progress: ScanProgress) -> None:
                 console.note(f"session {number}, {seconds:.1f} s: {_standing(progress)}")
+                if shown is not None:
+                    shown.show(seconds, progress)
 
+            out = shown.out if shown is not None else None
             with predictor.open_scan(scale, info.size_px, slide_id=info.slide_id) as session:
-                return scan_simulator.simulate_scan(session, source, stage, show)
+                scanned = scan_simulator.simulate_scan(session, source, stage, show, out)
+            if shown is not None:
+                shown.finish(scanned)
+            return scanned
 
         with ThreadPoolExecutor(sessions, "scanner") as scanners:
             done = list(scanners.map(scan, range(1, sessions + 1)))
-        intended_use = predictor.bundle.manifest.intended_use
-    console.table(
-        f"{info.slide_id}, {info.size_px[0]} x {info.size_px[1]} px, {order}",
-        COLUMNS,
-        [_row(number, scan) for number, scan in enumerate(done, 1)],
-    )
-    console.say(intended_use)
-    console.emit({"slide": info.slide_id, "sessions": [_document(scan) for scan in done]})
+        console.table(
+            f"{info.slide_id}, {info.size_px[0]} x {info.size_px[1]} px, {order}",
+            COLUMNS,
+            [_row(number, scan) for number, scan in enumerate(done, 1)],
+        )
+        console.say(predictor.bundle.manifest.intended_use)
+        console.emit({"slide": info.slide_id, "sessions": [_document(scan) for scan in done]})
 
 
 def parse_rate(text: str) -> float:

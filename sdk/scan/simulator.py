@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.report.report import Report
@@ -41,11 +42,15 @@ class SimulatedScan:
 
 
 def simulate_scan(
-    session: ScanSession, slide: Slide, stage: Stage, on_poll: OnPoll | None = None
+    session: ScanSession,
+    slide: Slide,
+    stage: Stage,
+    on_poll: OnPoll | None = None,
+    out: Path | None = None,
 ) -> SimulatedScan:
     """Scan ``slide`` into ``session``, which was opened with its size and scale, and finish it.
 
-    Raises SlideReadError, and what the session raises.
+    ``out`` is a folder for the report's files. Raises SlideReadError, and what the session raises.
     """
     places = stage.places(slide.info.size_px)
     busy, polled, began = 0, 0.0, 0.0
@@ -62,7 +67,7 @@ def simulate_scan(
             polled = elapsed
             on_poll(elapsed, session.poll())
     pushed = time.perf_counter()
-    report = session.finish()
+    report = session.finish(out=out)
     return SimulatedScan(
         report=report,
         pushes=len(places),

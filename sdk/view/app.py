@@ -70,6 +70,7 @@ class View:
         self.workers = workers
         self.language = language
         self.events = Events(results)
+        self.scan_picture: bytes | None = None
         self._cache: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
         self._cached_bytes = 0
 
@@ -126,6 +127,7 @@ def make_app(view: View) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        view.events.started()
         yield
         view.events.close()
         await run_in_threadpool(view.workers.close)
@@ -151,6 +153,7 @@ def make_app(view: View) -> Starlette:
             route(f"{one}/tiles/{{level}}/{{column}}/{{row}}", _tile),
             route(f"{one}/region", _region),
             route(f"{one}/tissue", _tissue),
+            route("/api/scan/picture", _scan_picture),
             route("/api/events", _events),
         ],
         lifespan=lifespan,
@@ -330,6 +333,14 @@ async def _tissue(view: View, request: Request) -> Response:
     path, identity = await _slide_as_shown(view, request)
     found, data = await view.ask({"job": "tissue", "path": str(path)}, identity)
     return Response(data, 200, {"X-Downsample": str(found["downsample"])}, "image/png")
+
+
+async def _scan_picture(view: View, request: Request) -> Response:
+    """The slide that is being scanned in this process."""
+    del request
+    if view.scan_picture is None:
+        raise HTTPException(404, "nothing is scanned here")
+    return Response(view.scan_picture, media_type="image/jpeg")
 
 
 async def _events(view: View, request: Request) -> Response:

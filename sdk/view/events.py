@@ -26,18 +26,30 @@ class Events:
         self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._last: dict[str, bytes] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def full(self) -> bool:
         """Whether no more pages can listen."""
         return len(self._listeners) >= MAX_LISTENERS
 
-    def publish(self, kind: str, document: Mapping[str, Any], *, keep: bool = False) -> None:
-        """Send ``document`` to all pages; with ``keep`` also to those that open later. From the
-        event loop's thread."""
-        message = f"event: {kind}\ndata: {json.dumps(document)}\n\n".encode()
-        if keep:
-            self._last[kind] = message
+    def started(self) -> None:
+        """The server's event loop is the one that calls this."""
+        self._loop = asyncio.get_running_loop()
+
+    def publish_soon(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Send ``document`` to all pages, also those that open later, until the next of its kind.
+        From any thread."""
+        message = _message(kind, document)
+        self._last[kind] = message
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._send, message)
+
+    def publish(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Send ``document`` to all pages that are open. From the event loop's thread."""
+        self._send(_message(kind, document))
+
+    def _send(self, message: bytes) -> None:
         for listener in self._listeners:
             if listener.qsize() < _MAX_UNREAD:
                 listener.put_nowait(message)
@@ -57,7 +69,7 @@ class Events:
             self._watch = asyncio.create_task(self._look())
         try:
             yield b"retry: 2000\n\n"
-            for message in self._last.values():
+            for message in tuple(self._last.values()):
                 yield message
             while True:
                 try:
@@ -82,3 +94,7 @@ class Events:
                 self.publish("results", {"changed": changed, "gone": gone})
             known = now
             await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _message(kind: str, document: Mapping[str, Any]) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(document)}\n\n".encode()

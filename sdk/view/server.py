@@ -17,6 +17,7 @@ from pathgene_rt.pages.texts import LANGUAGES
 from pathgene_rt.view.requirements import require_view
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
 
     from pathgene_rt.view.app import View
@@ -81,23 +82,40 @@ def serve(
     extra "view".
     """
     require_view()
+    chosen = options or ViewOptions()
+    view, listening = prepared(Path(predictions), slides, chosen)
+    with listening:
+        server_of(view, listening, chosen, ready)[0].run(sockets=[listening])
+
+
+def prepared(
+    predictions: Path, slides: Sequence[Path], options: ViewOptions
+) -> tuple[View, socket.socket]:
+    """What is shown, and the socket to listen on. Nothing is started if either cannot be; raises as
+    :func:`serve` does."""
+    from pathgene_rt.view.app import View
+    from pathgene_rt.view.results import ResultFolder
+    from pathgene_rt.view.slide_files import SlideFolders
+    from pathgene_rt.view.slide_workers import SlideWorkers
+
+    results, folders = ResultFolder(predictions), SlideFolders(slides)
+    listening = listen(options.host, options.port)
+    return View(results, folders, SlideWorkers(), options.language), listening
+
+
+def server_of(
+    view: View,
+    listening: socket.socket,
+    options: ViewOptions,
+    ready: Callable[[str], None] | None = None,
+) -> tuple[uvicorn.Server, str]:
+    """The server of ``view``, to be run on the socket, and the address to open."""
     import uvicorn
 
-    chosen = options or ViewOptions()
-    token = secrets.token_urlsafe(24) if chosen.token == "new" else chosen.token
-    view, listening = _prepared(Path(predictions), slides, chosen)
+    token = secrets.token_urlsafe(24) if options.token == "new" else options.token
     port = int(listening.getsockname()[1])
-    shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+    shown = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
-    config = uvicorn.Config(
-        _guarded(view, chosen.host, port, token),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=2,
-        ws="none",
-    )
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,22 +127,16 @@ def serve(
             view.events.close()  # pages that listen would never end by themselves
             await super().shutdown(sockets)
 
-    with listening:
-        Server(config).run(sockets=[listening])
-
-
-def _prepared(
-    predictions: Path, slides: Sequence[Path], options: ViewOptions
-) -> tuple[View, socket.socket]:
-    """What is shown, and the socket to listen on. Nothing is started if either cannot be."""
-    from pathgene_rt.view.app import View
-    from pathgene_rt.view.results import ResultFolder
-    from pathgene_rt.view.slide_files import SlideFolders
-    from pathgene_rt.view.slide_workers import SlideWorkers
-
-    results, folders = ResultFolder(predictions), SlideFolders(slides)
-    listening = listen(options.host, options.port)
-    return View(results, folders, SlideWorkers(), options.language), listening
+    config = uvicorn.Config(
+        _guarded(view, options.host, port, token),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=2,
+        ws="none",
+    )
+    return Server(config), address
 
 
 def _guarded(view: View, host: str, port: int, token: str | None) -> ASGIApp:

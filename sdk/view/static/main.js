@@ -4,6 +4,7 @@ import { el } from "./dom.js";
 import { startEvents } from "./events.js";
 import { parseAddress } from "./address.js";
 import { ResultsPage } from "./results_page.js";
+import { ScanPage } from "./scan_page.js";
 import { SlidePage } from "./slide_page.js";
 import { setLanguage, startTexts, t } from "./texts.js";
 
@@ -24,8 +25,9 @@ function route(anew = false) {
   page?.close();
   host.replaceChildren();
   const context = { facts, changeLanguage };
-  page = address.name === null ? new ResultsPage(host, context)
-    : new SlidePage(host, context, address);
+  if (location.hash === "#/scan") page = new ScanPage(host, context);
+  else if (address.name === null) page = new ResultsPage(host, context);
+  else page = new SlidePage(host, context, address);
 }
 
 function changeLanguage(language) {

@@ -39,6 +39,7 @@ export class Pane {
     this.report = result.report;
     this.pictures = result.pictures;
     this.html = result.html;
+    this.stamp = result.stamp;
     this.predictions = this.report.predictions;
     this.head = this.predictions.some((one) => one.head === head) ? head
       : (this.predictions.find((one) => one.has_attention) ?? this.predictions[0])?.head ?? null;

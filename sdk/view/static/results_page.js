@@ -47,17 +47,19 @@ export class ResultsPage {
           el("table", {}, el("thead", {}, this.headings), this.body)),
         this.more, el("p", { class: "quiet" }, t("common.research_use"))));
     document.title = t("title");
-    this.stop = listen("results", (event) => this.update(event));
+    this.stops = [listen("results", (event) => this.update(event)),
+      listen("open", () => this.load())];
     this.load();
   }
 
   close() {
-    this.stop();
+    for (const stop of this.stops) stop();
   }
 
   async load() {
     try {
-      for (const one of await getJson("/api/results")) this.results.set(one.name, one);
+      const found = await getJson("/api/results");
+      this.results = new Map(found.map((one) => [one.name, one]));
     } catch (error) {
       this.count.replaceChildren(el("span", { class: "notice danger" }, error.message));
       return;

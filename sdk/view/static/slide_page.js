@@ -255,7 +255,8 @@ export class SlidePage {
   resultsChanged({ changed, gone }) {
     for (const pane of this.panes) {
       if (gone.includes(pane.name)) pane.notice(t("result_gone"), "warning");
-      if (changed.some((one) => one.name === pane.name)) {
+      if (changed.some((one) => one.name === pane.name && one.state === "ready"
+        && one.stamp !== pane.stamp)) {
         pane.notice(t("result_changed"), "warning", el("button", { type: "button",
           onclick: () => location.reload() }, t("reload")));
       }
