@@ -31,7 +31,7 @@ _ENDING = ".npy"
 
 
 def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz by name, read-only. Raises ValueError with what is wrong."""
+    """The arrays of a .npz by name. Raises ValueError with what is wrong."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -82,4 +82,4 @@ def _array(content: bytes) -> NDArray[Any]:
     if math.prod(sizes) * dtype.itemsize != len(content) - start:
         raise ValueError(f"an array of {list(sizes)} {dtype} has {len(content) - start} bytes")
     flat = np.frombuffer(content, dtype, offset=start)
-    return flat.reshape(sizes, order="F" if order == b"True" else "C")
+    return flat.reshape(sizes, order="F" if order == b"True" else "C").copy(order="K")

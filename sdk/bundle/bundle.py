@@ -155,7 +155,7 @@ class Bundle:
     def golden(self, name: str) -> dict[str, NDArray[Any]]:
         """Golden arrays of "encoder" (tiles, features) or of a head (its inputs and outputs).
 
-        Read-only. Raises :class:`BundleError`.
+        Raises :class:`BundleError`.
         """
         file = ENCODER_GOLDEN if name == "encoder" else head_golden(name)
         try:
