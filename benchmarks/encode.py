@@ -1,12 +1,14 @@
-"""Tiles a second of the encoder alone: each engine and precision beside torch, and the ceiling.
+"""Tiles a second of the encoder alone: each engine and precision beside torch, and its ceiling.
 
     python benchmarks/encode.py [--slide SLIDE] [--bundle NAME.pgrt] [--calibrate SLIDES]
 
 All sides are measured in turn, round after round, so that what else the machine does meanwhile
 falls on all of them; figures are medians over the rounds. torch is what CLAM and TRIDENT run: the
 encoder as published, eager, float32, on pixels that are resized and normalised already, at the best
-of a few batches. The ceiling is the best rate of large bfloat16 matrix products, in torch or
-OpenVINO; shares of it count the multiply-adds of the exported graph. Without --bundle, an encoder
+of a few batches. A precision's ceiling is the best rate of large matrix products in it, in torch;
+it is measured for those that the processor computes in natively, and shares of it count the
+multiply-adds of the exported graph. INT8, where all but the MLPs stays in the next wider
+precision, is compared with the ceiling of that. Without --bundle, an encoder
 with seeded weights is exported. INT8 is measured if it was calibrated for the bundle on this
 machine (`pathgene-rt build BUNDLE --precision int8 --calibrate ...`), or with --calibrate here.
 """
@@ -32,10 +34,11 @@ from graph_cost import graph_cost
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.engines.engine import Engine
+from pathgene_rt.engines.machine import cpu_features, cpu_name, usable_cpus
 from pathgene_rt.engines.qualify.compare import Fidelity, fidelity_error
 from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
-from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.engines.registry import EngineFactory, load_backend
 from pathgene_rt.errors import EngineError
 from pathgene_rt.export.reference import pillow_pixels
 from pathgene_rt.geometry import UInt8Array
@@ -50,13 +53,16 @@ SIDES: tuple[tuple[str, Precision], ...] = (
 )
 TORCH_BATCHES = (8, 16, 32)
 PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 1024), (3136, 768, 3072))
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions whose ceiling is measured, the widest first."""
 
 
 @dataclass
 class Side:
-    """What is measured once a round: tiles, or GFLOP, a second."""
+    """What is measured once a round: tiles, or GFLOP, a second, of products in ``precision``."""
 
     name: str
+    precision: Precision
     measure: Callable[[], float]
     error: Fidelity | None = None
     found: list[float] = field(default_factory=list)
@@ -118,7 +124,10 @@ def run(bundle: Bundle, encoder: CTransPath, options: EngineOptions, rounds: int
     tiles: UInt8Array = golden["tiles"]
     work = graph_cost(bundle.read(ENCODER_FILE)).gflop
     eager = torch_side(bundle, encoder, tiles)
-    ceilings = [ceiling_side(*shape) for shape in PRODUCTS]
+    native = load_backend("openvino").probe().precisions
+    dtypes = {name: dtype for name, dtype in DTYPES.items() if name in native}
+    narrowest = list(dtypes)[-1]
+    ceilings = [ceiling_side(precision, *shape) for precision in dtypes for shape in PRODUCTS]
     sides = [eager, *ceilings]
     engines: list[Engine] = []
     for backend, precision in SIDES:
@@ -136,14 +145,18 @@ def run(bundle: Bundle, encoder: CTransPath, options: EngineOptions, rounds: int
         features = encode_tiles(engine, tiles, tuned.batch)
         name = f"{backend} {precision}, batch {tuned.batch} x {tuned.in_flight}"
         measure = partial(measure_rate, engine, tiles, tuned.batch)
-        sides.append(Side(name, measure, fidelity_error(features, golden["features"])))
+        products = precision if precision in dtypes else narrowest
+        sides.append(Side(name, products, measure, fidelity_error(features, golden["features"])))
     for _ in range(rounds):
         for side in sides:
             side.found.append(side.measure())
     for engine in engines:
         engine.close()
-    ceiling = max(side.rate for side in ceilings)
-    table([side for side in sides if side not in ceilings], eager.rate, ceiling, work)
+    best = {
+        precision: max(side.rate for side in ceilings if side.precision == precision)
+        for precision in dtypes
+    }
+    table([side for side in sides if side not in ceilings], eager.rate, best, work)
 
 
 def torch_side(bundle: Bundle, encoder: CTransPath, tiles: UInt8Array) -> Side:
@@ -159,14 +172,15 @@ def torch_side(bundle: Bundle, encoder: CTransPath, tiles: UInt8Array) -> Side:
 
     rate(TORCH_BATCHES[0])
     best = max(TORCH_BATCHES, key=lambda batch: max(rate(batch), rate(batch)))
-    return Side(f"torch eager float32, batch {best}", lambda: rate(best))
+    return Side(f"torch eager float32, batch {best}", "float32", lambda: rate(best))
 
 
-def ceiling_side(rows: int, inner: int, columns: int) -> Side:
-    """GFLOP/s of one large bfloat16 product on all cores."""
-    left = torch.randn(rows, inner, dtype=torch.bfloat16)
-    right = torch.randn(inner, columns, dtype=torch.bfloat16)
-    out = torch.empty(rows, columns, dtype=torch.bfloat16)
+def ceiling_side(precision: Precision, rows: int, inner: int, columns: int) -> Side:
+    """GFLOP/s of one large product on all cores."""
+    dtype = DTYPES[precision]
+    left = torch.randn(rows, inner, dtype=dtype)
+    right = torch.randn(inner, columns, dtype=dtype)
+    out = torch.empty(rows, columns, dtype=dtype)
     work = 2e-9 * rows * inner * columns
 
     def rate() -> float:
@@ -178,14 +192,15 @@ def ceiling_side(rows: int, inner: int, columns: int) -> Side:
         return fastest
 
     rate()
-    return Side(f"bfloat16 product {rows} x {inner} x {columns}", rate)
+    return Side(f"{precision} product {rows} x {inner} x {columns}", precision, rate)
 
 
 def emit(name: str, figures: dict[str, Any]) -> None:
     print(json.dumps({"side": name, **figures}), flush=True)
 
 
-def table(sides: list[Side], eager: float, ceiling: float, work: float) -> None:
+def table(sides: list[Side], eager: float, ceilings: dict[Precision, float], work: float) -> None:
+    """``eager`` in tiles/s, ``ceilings`` in GFLOP/s by precision, ``work`` in GFLOP a tile."""
     for side in sides:
         error = side.error
         emit(
@@ -194,15 +209,19 @@ def table(sides: list[Side], eager: float, ceiling: float, work: float) -> None:
                 "tiles_per_second": side.rate,
                 "rounds": side.found,
                 "times_torch": side.rate / eager,
-                "share_of_ceiling": side.rate * work / ceiling,
+                "ceiling": side.precision,
+                "share_of_ceiling": side.rate * work / ceilings[side.precision],
                 "e_median": error and error.median,
                 "e_max": error and error.maximum,
             },
         )
-    print(
-        f"\n{work:.2f} GFLOP a tile; ceiling {ceiling:.0f} GFLOP/s = {ceiling / work:.1f} tiles/s\n"
+    shown = "; ".join(
+        f"{precision} {ceiling:.0f} GFLOP/s = {ceiling / work:.1f} tiles/s"
+        for precision, ceiling in ceilings.items()
     )
-    print("| side | tiles/s | x torch | of the ceiling | e median | e max |")
+    print(f"\n{cpu_name()} ({', '.join(cpu_features())}), {usable_cpus()} cores")
+    print(f"{work:.2f} GFLOP a tile; ceilings: {shown}\n")
+    print("| side | tiles/s | x torch | of its ceiling | e median | e max |")
     print("|---|---|---|---|---|---|")
     for side in sides:
         errors = (
@@ -210,7 +229,7 @@ def table(sides: list[Side], eager: float, ceiling: float, work: float) -> None:
         )
         print(
             f"| {side.name} | {side.rate:.1f} | {side.rate / eager:.2f} | "
-            f"{side.rate * work / ceiling:.0%} | {errors} |"
+            f"{side.rate * work / ceilings[side.precision]:.0%} of {side.precision} | {errors} |"
         )
 
 
