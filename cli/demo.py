@@ -17,16 +17,17 @@ from pathgene_rt.cli.console import Console
 from pathgene_rt.errors import OutputError, PathGeneError
 
 _MARK = ".pathgene-rt-demo"
-_SLIDES = 36
-_SIZE_PX = (2048, 1792)
-_HELD_OUT = ("synthetic-033", "synthetic-034")
-"""One slide of either answer for either gene."""
+_TRAINING, _TRAINING_PX = 25, (1536, 1408)
+"""Slides to train on: about 16 tiles each, since most of the demo is encoding them."""
+
+_HELD_OUT, _HELD_OUT_PX = 2, (2048, 1792)
+"""Slides to predict: one of either answer for either gene, large enough to show a heatmap."""
 
 _CONFIG = """\
 # Written by `pathgene-rt demo`. docs/train.example.toml explains every key.
 [data]
 features = "features"
-labels = "train.csv"
+labels = "slides/labels.csv"
 
 [[head]]
 name = "egfr"
@@ -45,12 +46,8 @@ gene = "TP53"
 
 _STEPS: tuple[tuple[str, str], ...] = (
     (
-        "The encoder alone becomes a bundle, to extract features with",
-        "export --encoder ctranspath.pth --out encoder.pgrt",
-    ),
-    (
-        "Engines for this machine: the fastest precision that keeps the limits",
-        "build encoder.pgrt",
+        "The encoder alone becomes a bundle, to extract features with (in float32)",
+        "export --encoder ctranspath.pth --out encoder.pgrt --no-float16",
     ),
     (
         "Features of the training slides, by the runtime that will predict",
@@ -61,7 +58,10 @@ _STEPS: tuple[tuple[str, str], ...] = (
         "Encoder and heads become one bundle, compared with torch before it is written",
         "export --encoder encoder.pgrt --head run/egfr.pt --head run/tp53.pt --out lung.pgrt",
     ),
-    ("Engines for the whole bundle", "build lung.pgrt"),
+    (
+        "Engines for this machine: the fastest precision that keeps the limits",
+        "build lung.pgrt",
+    ),
     ("The bundle's golden outputs, replayed on this machine", "verify lung.pgrt"),
     ("Two slides that no head has seen", "predict held-out --bundle lung.pgrt"),
 )
@@ -83,7 +83,7 @@ def demo(
     _fresh_folder(out)
     console.say("# Generated H&E-like slides, and a CTransPath with seeded (not trained) weights")
     truth = _prepare(out)
-    console.say(f"{_SLIDES - len(truth)} slides to train on, {len(truth)} held out.")
+    console.say(f"{_TRAINING} slides to train on, {_HELD_OUT} held out.")
     for number, (title, command) in enumerate(_STEPS, 1):
         console.say(f"\n# {number}. {title}\n$ pathgene-rt {command}")
         _run(command.split(), out)
@@ -120,17 +120,12 @@ def _prepare(out: Path) -> dict[str, dict[str, str]]:
     from pathgene_rt.training.encoders.ctranspath import CTransPath
     from pathgene_rt.training.synthetic.slides import write_cohort
 
-    labels = write_cohort(out / "slides", _SLIDES, seed=1, size_px=_SIZE_PX)
+    write_cohort(out / "slides", _TRAINING, seed=1, size_px=_TRAINING_PX)
+    labels = write_cohort(
+        out / "held-out", _HELD_OUT, seed=1, size_px=_HELD_OUT_PX, first=_TRAINING
+    )
     with labels.open(newline="", encoding="utf-8") as file:
-        rows = {row["slide_id"]: row for row in csv.DictReader(file)}
-    truth = {slide: rows.pop(slide) for slide in _HELD_OUT}
-    with (out / "train.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=truth[_HELD_OUT[0]].keys())
-        writer.writeheader()
-        writer.writerows(rows.values())
-    (out / "held-out").mkdir()
-    for slide in _HELD_OUT:
-        (out / "slides" / f"{slide}.svs").rename(out / "held-out" / f"{slide}.svs")
+        truth = {row["slide_id"]: row for row in csv.DictReader(file)}
     torch.save(CTransPath.seeded(1).state_dict(), out / "ctranspath.pth")
     (out / "train.toml").write_text(_CONFIG)
     return truth

@@ -87,18 +87,23 @@ def write_slide(
 
 
 def write_cohort(
-    folder: Path, n_slides: int = 12, seed: int = 0, size_px: tuple[int, int] = (2816, 2560)
+    folder: Path,
+    n_slides: int = 12,
+    seed: int = 0,
+    size_px: tuple[int, int] = (2816, 2560),
+    first: int = 0,
 ) -> Path:
     """Write ``n_slides`` slides and ``labels.csv``; return the path of the latter.
 
-    Its columns are slide_id, case_id, EGFR and TP53. EGFR is mutated where the tumour grows in
+    Slides are numbered from ``first``: a cohort in two parts has those of the whole. The columns of
+    the table are slide_id, case_id, EGFR and TP53. EGFR is mutated where the tumour grows in
     glands, TP53 where its nuclei are large; the four combinations take turns, so that neither task
     tells the other's answer. Stain strength varies and tells nothing. Raises UsageError,
     OutputError.
     """
     writable_folder(folder)
     rows = []
-    for index in range(n_slides):
+    for index in range(first, first + n_slides):
         rng = np.random.default_rng([seed, index])
         glandular, large = bool(index & 1), bool(index & 2)
         texture = Texture(
