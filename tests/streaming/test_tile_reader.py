@@ -174,7 +174,7 @@ def test_opening_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slide is closed when it is opened after all."""
     released, slide = threading.Event(), ScriptedSlide(4)
 
-    def hanging(path, mpp):
+    def hanging(path, mpp, *, mpp_override):
         assert released.wait(30)
         return slide
 
