@@ -39,7 +39,7 @@ from pathgene_rt.export.float16.mixed_precision import rounding_in_float32
 from pathgene_rt.export.golden import golden_tiles
 from pathgene_rt.export.head import HeadGraph
 from pathgene_rt.export.preprocess import TileEncoder
-from pathgene_rt.export.reference import encoder_features
+from pathgene_rt.export.reference import encoder_features, example_inputs
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import sha256
 from pathgene_rt.geometry import Float32Array
@@ -115,7 +115,7 @@ def _judge(variant: str, features: Float32Array, sizes: list[int]) -> bool:
     slides = slide_bags(head.inputs, features)
     module = SpreadLogits(head, slides).eval()
     names = ("logits", "attention") if head.has_attention else ("logits",)
-    graph = to_onnx(module, as_tensors(dict(slides[0])), names)
+    graph = to_onnx(module, as_tensors(example_inputs(head.inputs, features)), names)
     spec, float32 = _spec(variant, head, graph), open_graph(graph)
     softmax = TemperatureScaling("softmax")
     shown = np.stack([softmax.apply(float32(bag)["logits"]) for bag in slides])
