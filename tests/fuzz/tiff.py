@@ -46,7 +46,8 @@ def _entries(data: bytes | bytearray) -> Iterator[tuple[int, str, bool]]:
             (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
             first, size = at + (8 if big else 2), 20 if big else 12
             for number in range(min(count, 64)):
-                yield first + number * size, order, big
+                if first + (number + 1) * size <= len(data):
+                    yield first + number * size, order, big
             (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, first + count * size)
     except (struct.error, OverflowError):
         return
