@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathgene_rt.errors import UsageError
@@ -101,6 +101,7 @@ def test_what_is_no_table(tmp_path: Path, content: bytes, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_one_line(tmp_path_factory, content: bytes) -> None:
     try:
