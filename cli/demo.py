@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json as jsonlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,10 @@ def demo(
     right = _compare(out, truth, console)
     console.say(f"{right} of {2 * len(truth)} predictions are right.")
     console.say(f"Reports, heatmaps and GeoJSON: {(out / 'predictions').resolve()}")
+    console.say(
+        "Look at them: pathgene-rt view "
+        f"{shlex.quote(str(out / 'predictions'))} --slides {shlex.quote(str(out / 'held-out'))}"
+    )
     console.say(
         "These are synthetic slides and synthetic weights: the figures say that the chain works, "
         "nothing about any patient or gene."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,26 +96,26 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def differences(
-    document: dict[str, Any], info: dict[str, Any], identity: SlideIdentity
+    document: Mapping[str, Any], info: Mapping[str, Any], identity: SlideIdentity
 ) -> list[dict[str, str]]:
     """What speaks against the file being the slide that the report is about: keys of texts, each
-    with its values. Compared are size in pixels and bytes where the report has them, the scale, and
-    whether the file is newer than the report.
+    with its values. Compared are the scale, and the fingerprint of the file that the report was
+    made from; where an older report has none, whether the file is newer than the report.
     """
-    said = document.get("provenance", {}).get("slide", {})
+    provenance = document["provenance"]
     found = []
 
-    def differs(what: str, report: object, slide: object) -> None:
+    def differs(what: str, report: object = "", slide: object = "") -> None:
         found.append({"key": what, "report": str(report), "slide": str(slide)})
 
-    size = said.get("size_px")
-    if isinstance(size, list) and size != info["size_px"]:
-        differs("changed_size", "×".join(map(str, size)), "×".join(map(str, info["size_px"])))
-    if isinstance(said.get("bytes"), int) and said["bytes"] != identity.size:
-        differs("changed_bytes", said["bytes"], identity.size)
-    mpp, own = said.get("mpp"), info["mpp"]
+    mpp, own = provenance.get("slide", {}).get("mpp"), info["mpp"]
     if isinstance(mpp, float) and own is not None and abs(mpp - own) > 0.01 * own:
         differs("changed_mpp", f"{mpp:.4g}", f"{own:.4g}")
+    fingerprint = (provenance.get("made_from") or {}).get("slide_sha256")
+    if fingerprint is not None:
+        if fingerprint != info["content_sha256"]:
+            differs("changed_content")
+        return found
     try:
         made = datetime.fromisoformat(str(document.get("created"))).timestamp()
     except ValueError:

@@ -22,6 +22,7 @@ from pathgene_rt.errors import PathGeneError, SlideError, SlideOpenError, TileDe
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.slides import Slide, open_slide
+from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.view.attention_layer import read_layer
 from pathgene_rt.view.pyramid import (
     Pyramid,
@@ -125,8 +126,7 @@ def info(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
         "reader": slide.reader,
         "origin_px": list(facts.bounds_xy_px),
         "identity": str(identity),
-        "bytes": identity.size,
-        "mtime_ns": identity.mtime_ns,
+        "content_sha256": SlideFingerprint.of(Path(job["path"])).content_sha256,
     }, b""
 
 

@@ -67,6 +67,13 @@ def test_the_page_and_its_files_are_served(client: TestClient) -> None:
         assert client.get(f"/static/{name}").status_code == 404, name
 
 
+def test_every_module_is_asked_for_at_once(client: TestClient) -> None:
+    folder = Path(__file__).parents[2] / "sdk" / "view" / "static"
+    page = client.get("/").text
+    for path in folder.glob("*.js"):
+        assert page.count(f'"/static/{path.name}"') == 1, path.name
+
+
 def test_the_page_names_no_other_host(client: TestClient) -> None:
     own = [client.get("/").text]
     folder = Path(__file__).parents[2] / "sdk" / "view" / "static"

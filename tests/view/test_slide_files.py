@@ -14,9 +14,10 @@ from pathgene_rt.view.slide_files import SlideFolders, SlideIdentity, difference
 
 REPORT = {
     "created": "2026-01-02T10:00:00+00:00",
-    "provenance": {"slide": {"mpp": 0.5, "size_px": [100, 200], "bytes": 10}},
+    "provenance": {"slide": {"mpp": 0.5}, "made_from": {"slide_sha256": "ab" * 32}},
 }
-INFO = {"mpp": 0.5, "size_px": [100, 200]}
+OLDER_REPORT = {"created": "2026-01-02T10:00:00+00:00", "provenance": {"slide": {"mpp": 0.5}}}
+INFO = {"mpp": 0.5, "content_sha256": "ab" * 32}
 BEFORE = 1_700_000_000 * 10**9
 
 
@@ -63,21 +64,27 @@ def test_the_same_slide_differs_in_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("info", "identity", "key"),
+    ("report", "info", "changed_ns", "key"),
     [
-        ({**INFO, "size_px": [100, 201]}, SlideIdentity(10, BEFORE), "changed_size"),
-        (INFO, SlideIdentity(11, BEFORE), "changed_bytes"),
-        ({**INFO, "mpp": 0.25}, SlideIdentity(10, BEFORE), "changed_mpp"),
-        (INFO, SlideIdentity(10, time.time_ns()), "changed_newer"),
+        (REPORT, {**INFO, "content_sha256": "cd" * 32}, BEFORE, "changed_content"),
+        (REPORT, {**INFO, "mpp": 0.25}, BEFORE, "changed_mpp"),
+        (OLDER_REPORT, INFO, time.time_ns(), "changed_newer"),
     ],
 )
-def test_another_slide_is_told_from_the_reports(info: dict, identity: object, key: str) -> None:
-    assert [one["key"] for one in differences(REPORT, info, identity)] == [key]
+def test_another_slide_is_told_from_the_reports(
+    report: dict, info: dict, changed_ns: int, key: str
+) -> None:
+    found = differences(report, info, SlideIdentity(10, changed_ns))
+    assert [one["key"] for one in found] == [key]
+
+
+def test_a_copy_of_the_same_slide_is_no_other_slide() -> None:
+    assert differences(REPORT, INFO, SlideIdentity(10, time.time_ns())) == []
 
 
 def test_reports_that_say_less_are_compared_by_what_they_say() -> None:
-    report = {"created": "never", "provenance": {"slide": {"mpp": 0.5}}}
-    assert differences(report, INFO, SlideIdentity(1, BEFORE)) == []
+    report = {"created": "never", "provenance": {}}
+    assert differences(report, {**INFO, "mpp": None}, SlideIdentity(1, BEFORE)) == []
 
 
 def test_an_identity_changes_with_the_file(tmp_path: Path) -> None:

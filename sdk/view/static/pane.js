@@ -35,6 +35,8 @@ export class Pane {
   /** Load the result `name` and show `head`, or the first head there is. Raises ApiError. */
   async load(name, head) {
     this.name = name;
+    // Asked for together; why there is no slide is said when the result is there.
+    this.slideAnswer = getJson(resultPath(name, "slide")).catch((error) => error);
     const result = await getJson(resultPath(name));
     this.report = result.report;
     this.pictures = result.pictures;
@@ -60,14 +62,14 @@ export class Pane {
   }
 
   async loadSlide() {
-    try {
-      this.slide = await getJson(resultPath(this.name, "slide"));
-    } catch (error) {
-      const missing = error.status === 404;
+    const answer = await this.slideAnswer;
+    if (answer instanceof Error) {
+      const missing = answer.status === 404;
       this.notice(missing ? t("no_slide", { slide: this.report.slide })
-        : t("slide_failed", { why: error.message }), missing ? "" : "danger");
+        : t("slide_failed", { why: answer.message }), missing ? "" : "danger");
       return;
     }
+    this.slide = answer;
     if (this.page.panes.some((one) => one !== this && one.name === this.name)) return;
     for (const { key, report, slide } of this.slide.differences) {
       const shown = key === "changed_newer" ? when : String;
@@ -284,7 +286,7 @@ export class Pane {
   }
 
   read(event) {
-    if (!this.overlay || !this.values) return;
+    if (!this.overlay || !this.values || event.buttons !== 0) return;
     const box = this.viewer.canvas.getBoundingClientRect();
     const point = new OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
     const place = this.viewer.world.getItemAt(0)?.viewerElementToImageCoordinates(point);
@@ -339,10 +341,16 @@ export class Pane {
     return () => this.listeners.delete(listener);
   }
 
+  /** Micrometres a level-0 pixel: those that the report was made with; null if nobody knows. */
+  mpp() {
+    return this.report.provenance.slide?.mpp ?? this.slide?.mpp ?? null;
+  }
+
   /** Micrometres of a page's pixel; null without slide or scale. */
   umPerPx() {
     const scale = this.pxPerPx();
-    return scale === null || !this.slide?.mpp ? null : scale * this.slide.mpp;
+    const mpp = this.mpp();
+    return scale === null || mpp === null ? null : scale * mpp;
   }
 
   /** Level-0 pixels of a page's pixel; null while there is no slide. */
@@ -358,7 +366,7 @@ export class Pane {
     if (scale === null) return null;
     const { viewport } = this.viewer;
     const centre = this.viewer.world.getItemAt(0).viewportToImageCoordinates(viewport.getCenter(true));
-    const mpp = this.slide.mpp ?? 1;
+    const mpp = this.mpp() ?? 1;
     return { px: [centre.x, centre.y], um: [centre.x * mpp, centre.y * mpp], umPerPx: scale * mpp,
       rotation: viewport.getRotation(true) };
   }
@@ -366,7 +374,7 @@ export class Pane {
   /** At once: to `um`, or `px`, with `umPerPx`, turned by `rotation`. */
   moveTo({ um = null, px = null, umPerPx, rotation }) {
     if (!this.slide || !this.viewer) return;
-    const mpp = this.slide.mpp ?? 1;
+    const mpp = this.mpp() ?? 1;
     const { viewport } = this.viewer;
     const [x, y] = px ?? um.map((value) => value / mpp);
     const width = this.slide.size_px[0] * mpp;

@@ -28,6 +28,8 @@ export class ScaleBar {
 
   /** `umPerPx` of a page's pixel, null where the slide's scale is not known. */
   update(umPerPx) {
+    if (umPerPx === this.shown) return;
+    this.shown = umPerPx;
     this.line.hidden = umPerPx === null;
     if (umPerPx === null) {
       this.length.textContent = t("no_scale");

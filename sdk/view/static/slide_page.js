@@ -235,7 +235,7 @@ export class SlidePage {
     }
     if (first.slide && address.x !== null && address.y !== null && address.scale > 0) {
       this.active = first;
-      const mpp = first.slide.mpp ?? 1;
+      const mpp = first.mpp() ?? 1;
       first.moveTo({ px: [address.x, address.y], umPerPx: address.scale * mpp,
         rotation: address.rotation ?? 0 });
     }
