@@ -88,7 +88,6 @@ def _measure_first_view(browser: Browser, address: str) -> None:
     for number in range(ROUNDS):
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         weights: dict[str, int] = {}
-        page.on("response", lambda answer, weights=weights: _weigh(answer, weights))
         began = time.perf_counter()
         page.goto(address)
         page.wait_for_selector("tbody th a")
@@ -109,9 +108,9 @@ def _measure_first_view(browser: Browser, address: str) -> None:
             f"all squares {complete:.2f} s, overlay and tiles {overlaid:.2f} s"
         )
         page.close()
-    own = sum(size for name, size in weights.items() if name != "squares")
+    own = weights["page and code"] + weights["answers"]
     print(
-        f"page: {own / 1e3:.0f} kB besides squares; "
+        f"page: {own / 1e3:.0f} kB besides squares and tiles; "
         + ", ".join(f"{name} {size / 1e3:.0f}" for name, size in sorted(weights.items()))
     )
 
@@ -124,8 +123,7 @@ def _weigh(answer: Any, weights: dict[str, int]) -> None:
     elif path.endswith("/layer"):
         kind = "layer of tiles"
     size = int(answer.headers.get("content-length", 0))
-    key = f"{kind}" if kind == "squares" else kind
-    weights[key] = weights.get(key, 0) + size
+    weights[kind] = weights.get(kind, 0) + size
 
 
 def _measure_squares(address: str) -> None:
