@@ -205,6 +205,7 @@ def _summary(document: Mapping[str, Any]) -> dict[str, Any]:
                 "head": str(one["head"]),
                 "gene": str(one["gene"] or one["head"]),
                 "call": str(one["call"]),
+                "called": [int(place) for place in one["called"]],
                 "classes": [str(name) for name in one["classes"]],
                 "probabilities": [float(value) for value in one["probabilities"]],
             }

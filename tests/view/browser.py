@@ -90,6 +90,7 @@ class Watched:
         self.page.wait_for_selector("button.tile")
         self.until(f"document.querySelectorAll('.stage').length === {panes}")
         self.still()
+        assert "[object" not in self.page.inner_text("body")
 
     def still(self) -> None:
         """Wait until nothing moves and everything is drawn."""

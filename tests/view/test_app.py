@@ -94,6 +94,14 @@ def test_results_are_listed_without_paths(client: TestClient, view_results: View
     assert client.get("/api/results/case-1/picture/2").status_code == 404
 
 
+def test_the_reports_page_can_ask_this_server_for_nothing(client: TestClient) -> None:
+    answer = client.get("/api/results/case-1/page")
+    assert answer.status_code == 200 and "case-1" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts allow-modals; default-src 'none'")
+    assert "allow-same-origin" not in policy and "connect-src" not in policy
+
+
 def test_a_slides_squares_show_its_pixels(client: TestClient, view_results: ViewResults) -> None:
     info = client.get("/api/results/case-1/slide").json()
     assert info["size_px"] == list(SIZE_PX) and info["differences"] == []

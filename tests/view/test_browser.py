@@ -70,6 +70,8 @@ def test_results_are_searched_filtered_and_ordered(view: Watched) -> None:
     view.open()
     page = view.page
     assert rows(page) == ["case-1", "case-2"]
+    # The number beside a call is the probability of the class that is called.
+    assert "TP53 wild type 0.71" in page.locator("tbody tr").first.inner_text().replace("\n", " ")
     page.get_by_role("button", name="Slide").click()
     assert rows(page) == ["case-2", "case-1"]
     page.get_by_role("searchbox").fill("CASE-2 lung")
@@ -251,6 +253,8 @@ def test_all_can_be_done_with_keys_alone(view: Watched) -> None:
     assert first.get_attribute("aria-current") == "true"
     page.keyboard.press("?")
     assert page.get_by_role("dialog").is_visible()
+    keys = page.get_by_role("dialog").locator("kbd").all_inner_texts()
+    assert {"?", "+", "n", "R", "← → ↑ ↓"} <= set(keys)
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").count() == 0
     assert page.evaluate("document.activeElement.className") == "openseadragon-canvas"

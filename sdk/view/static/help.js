@@ -14,8 +14,8 @@ export function helpDialog() {
   const dialog = el("dialog", { "aria-labelledby": "help-title", onclose: () => {
     dialog.remove();
     before?.focus?.();
-  } }, el("h2", { id: "help-title" }, t("help_title")), el("p", {}, t("help_where")),
-  el("table", {}, el("tbody", {}, rows)), close);
+  } }, el("div", { class: "dialog-head" }, el("h2", { id: "help-title" }, t("help_title")), close),
+  el("p", {}, t("help_where")), el("table", {}, el("tbody", {}, rows)));
   document.body.append(dialog);
   dialog.showModal();
 }

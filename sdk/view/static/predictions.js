@@ -13,9 +13,10 @@ export function statedClass(prediction) {
 /** Calls may be several classes, joined by ", ". */
 export const callText = (prediction) => prediction.call.split(", ").map(word).join(", ");
 
-/** "EGFR mutated 0.98" for a list. */
+/** "EGFR mutated 0.98" for a list: the probability of the class that is called, where one is. */
 export function callChip(prediction) {
-  const stated = statedClass(prediction);
+  const { called } = prediction;
+  const stated = called.length === 1 ? called[0] : statedClass(prediction);
   const value = probability(prediction.probabilities[stated]);
   return el("span", { class: "call" }, el("b", {}, prediction.gene), " ", callText(prediction),
     el("span", { class: "quiet", title: t("probability_of",
