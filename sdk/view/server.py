@@ -98,7 +98,8 @@ def prepared(
     from pathgene_rt.view.slide_files import SlideFolders
     from pathgene_rt.view.slide_workers import SlideWorkers
 
-    results, folders = ResultFolder(predictions), SlideFolders(slides)
+    results = ResultFolder(predictions)
+    folders = SlideFolders(slides, results.root)
     listening = listen(options.host, options.port)
     return View(results, folders, SlideWorkers(), options.language), listening
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.errors import UsageError
-from pathgene_rt.slide_ids import slide_id_of
+from pathgene_rt.slide_ids import read_table, slide_id_of
 from pathgene_rt.slides.registry import known_suffixes
 
 MAX_FILES = 200_000
@@ -45,12 +45,18 @@ class SlideFolders:
     would find it would undo the pseudonym.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        """Raises UsageError for a root that is no folder."""
+    def __init__(self, roots: Sequence[Path], results: Path | None = None) -> None:
+        """``results`` is the folder whose ``slides.csv`` says which file an id means, where several
+        have that name; a file that it names counts only if it lies in ``roots``.
+
+        Raises UsageError for a root that is no folder, or a damaged table.
+        """
         for root in roots:
             if not root.is_dir():
                 raise UsageError(f"--slides {root} is no folder; give the folder of the slides")
         self._roots = [root.resolve() for root in roots]
+        self._results = results
+        self._table()
         self._lock = threading.Lock()
         self._by_id: dict[str, list[Path]] = {}
         self._listed_s = -float("inf")
@@ -70,7 +76,27 @@ class SlideFolders:
                 found = self._by_id.get(slide_id.casefold(), [])
             return tuple(found)
 
+    def _table(self) -> dict[str, list[Path]]:
+        """Files of the table that lie in the roots, by their ids. Raises UsageError."""
+        if self._results is None:
+            return {}
+        files = {slide_id: Path(file) for file, slide_id in read_table(self._results).items()}
+        return {
+            slide_id.casefold(): [path.resolve()]
+            for slide_id, path in files.items()
+            if path.is_file() and any(path.resolve().is_relative_to(root) for root in self._roots)
+        }
+
     def _list(self) -> dict[str, list[Path]]:
+        by_id = self._by_name()
+        try:
+            return by_id | self._table()
+        except (
+            UsageError
+        ):  # damaged since the start: names alone still say which files may be meant
+            return by_id
+
+    def _by_name(self) -> dict[str, list[Path]]:
         by_id: dict[str, list[Path]] = {}
         seen = 0
         suffixes = known_suffixes()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.slide_ids import write_table
 from pathgene_rt.view import slide_files
 from pathgene_rt.view.slide_files import SlideFolders, SlideIdentity, differences
 
@@ -52,6 +53,24 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (inside / "real.svs").write_bytes(b"x")
     (inside / "case-2.svs").symlink_to(inside / "real.svs")
     assert SlideFolders([inside]).find("case-2") == (inside / "real.svs",)
+
+
+def test_the_results_table_says_which_of_several_files_is_meant(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    outside = tmp_path / "secret.svs"
+    for path in (tmp_path / "slides/a/case.svs", tmp_path / "slides/b/case.svs", outside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    named = {path: f"case~{path.parent.name}" for path in (tmp_path / "slides").glob("*/*.svs")}
+    write_table(results, {**named, outside: "secret"})
+    folders = SlideFolders([tmp_path / "slides"], results)
+    assert folders.find("case~b") == (tmp_path / "slides/b/case.svs",)
+    assert len(folders.find("case")) == 2
+    assert folders.find("secret") == ()
+    (results / "slides.csv").write_text("not,the,table")
+    with pytest.raises(UsageError, match=r"slides\.csv"):
+        SlideFolders([tmp_path / "slides"], results)
 
 
 def test_a_folder_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
