@@ -20,6 +20,8 @@ REPORT = {
 OLDER_REPORT = {"created": "2026-01-02T10:00:00+00:00", "provenance": {"slide": {"mpp": 0.5}}}
 INFO = {"mpp": 0.5, "content_sha256": "ab" * 32}
 BEFORE = 1_700_000_000 * 10**9
+LATER = 4_000_000_000_000_000_000
+"""In the year 2096: after any report."""
 
 
 def test_slides_are_found_in_subfolders_in_any_case(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_the_same_slide_differs_in_nothing() -> None:
     [
         (REPORT, {**INFO, "content_sha256": "cd" * 32}, BEFORE, "changed_content"),
         (REPORT, {**INFO, "mpp": 0.25}, BEFORE, "changed_mpp"),
-        (OLDER_REPORT, INFO, time.time_ns(), "changed_newer"),
+        (OLDER_REPORT, INFO, LATER, "changed_newer"),
     ],
 )
 def test_another_slide_is_told_from_the_reports(
