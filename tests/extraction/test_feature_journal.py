@@ -291,5 +291,4 @@ def test_kill_9_and_resume_give_what_an_undisturbed_run_gives(tmp_path: Path) ->
     assert resumed["predictions"] == whole["predictions"]
     features = (folder / "large" / "features.h5" for folder in (out, tmp_path / "whole"))
     assert len({path.read_bytes() for path in features}) == 1
-    written = {path.name for path in (out / "large").iterdir()}
-    assert written == {"features.h5", "report.html", "report.json"}
+    assert sorted(path.name for path in (out / "large").iterdir()) == ["features.h5", "report.json"]
