@@ -40,6 +40,13 @@ def both(key: str, /, **values: object) -> Markup:
     return Markup("").join(parts)
 
 
+def probability(value: float) -> str:
+    """Two digits, but never 0 or 1: no model is certain."""
+    if value < 0.005:
+        return "< 0.01"
+    return "> 0.99" if value > 0.995 else f"{value:.2f}"
+
+
 class Word:
     """A word of a bundle (a class, a call), to be shown in each language's usual form."""
 
@@ -65,6 +72,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["probability"] = probability
     environment.globals.update(
         both=both,
         word=word,

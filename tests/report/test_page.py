@@ -16,6 +16,7 @@ from PIL import Image
 from pathgene_rt.errors import UsageError
 from pathgene_rt.heads.prediction import Partial
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.pages.render import probability
 from pathgene_rt.report.evidence import Faithfulness, HeadEvidence, Support, TileEvidence
 from pathgene_rt.report.heatmap import colour_table
 from pathgene_rt.report.html_file import HTML_FILE
@@ -178,3 +179,18 @@ def test_several_classes_and_names_with_markup_are_shown_as_they_are(tmp_path: P
     assert "<script>a" not in text
     assert "&lt;script&gt;a&lt;/script&gt;" in text
     assert "L858R" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "< 0.01"),
+        (0.004, "< 0.01"),
+        (0.006, "0.01"),
+        (0.5, "0.50"),
+        (0.996, "> 0.99"),
+        (1.0, "> 0.99"),
+    ],
+)
+def test_no_probability_is_shown_as_certain(value: float, shown: str) -> None:
+    assert probability(value) == shown
