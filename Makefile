@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TYPINGS := typings
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
-.PHONY: demo test test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
+.PHONY: demo test test-world test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
 
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
@@ -15,7 +15,11 @@ demo: link
 # names: those with fewest tests, which xdist would leave for the end, take longest.
 test: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
-	  -m "not slow"
+	  -m "not slow and not world"
+
+# What meets NVIDIA's compiler, a browser, a tracer of system calls, and fuzzed input.
+test-world: link
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "world and not slow"
 
 test-slow: link
 	$(BIN)/python -m pytest

@@ -24,6 +24,8 @@ from tests.support import tiny_models as tiny
 from tests.support.foreign_encoders import SPEC_TOML, write_vit
 from tests.support.training_cohort import write_cohort
 
+pytestmark = pytest.mark.world
+
 ENGINES = backend_names(on_gpu=False)
 SYSCALLS = "socket,connect,open,openat,openat2,creat,mkdir,mkdirat,rename,renameat,renameat2,link"
 OPENED = re.compile(r'(?:open|openat|creat)\((?:\w+<(?P<folder>[^>]*)>, )?"(?P<name>[^"]*)", (\S+)')

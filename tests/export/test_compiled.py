@@ -18,6 +18,8 @@ from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.export.compiled import TURING, compile_graph, wanted
 from pathgene_rt.export.operators import tensorrt_warnings
 
+pytestmark = pytest.mark.world
+
 NEWER = tuple(card for card in CARDS if card != TURING)
 LIMITS = Limits(memory=4 << 30, seconds=240)
 

@@ -9,6 +9,8 @@ import pytest
 from tests.fuzz.kinds import KINDS, SHARED
 from tests.fuzz.run import fuzz
 
+pytestmark = pytest.mark.world
+
 SECONDS = 4.0
 
 

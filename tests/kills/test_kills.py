@@ -9,6 +9,8 @@ import pytest
 
 from tests.kills.kill import run
 
+pytestmark = pytest.mark.world
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)

@@ -22,6 +22,8 @@ from pathgene_rt.view.server import ViewOptions
 from tests.support.view_results import SIZE_PX, SPAN_PX, ViewResults, change_report
 from tests.view.browser import Watched, chromium, viewer_process
 
+pytestmark = pytest.mark.world
+
 SLIDE = "#/case-1"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
