@@ -145,7 +145,7 @@ def _predictions(out: Path) -> dict[str, object]:
 
 def _bundle(out: Path) -> dict[str, object]:
     with Bundle.open(out / "panel.pgrt") as bundle:
-        models = (bundle.encoder, *bundle.heads)
+        models = (bundle.encoder, *(head.model for head in bundle.heads))
         return {model.name: (model.onnx_sha256, model.weights_sha256) for model in models}
 
 
