@@ -133,7 +133,8 @@ def test_every_error_can_be_said_again() -> None:
     def below(kind: type[PathGeneError]) -> list[type[PathGeneError]]:
         return [kind, *(one for child in kind.__subclasses__() for one in below(child))]
 
-    kinds = below(PathGeneError)
+    # Those of training are raised where no slide is predicted, and say more than a message.
+    kinds = [kind for kind in below(PathGeneError) if ".training." not in kind.__module__]
     assert {NotCalibratedError, DeviceLostError} < set(kinds)
     for kind in kinds:
         assert str(kind("as it was")) == "as it was"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -113,10 +114,14 @@ def test_built_in_readers_are_asked_first(install: Install, tmp_path: Path) -> N
 def test_one_that_cannot_be_loaded_is_told_and_left_out(
     install: Install,
     picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     source: str,
     told: str,
 ) -> None:
+    # Libraries that configure logging in the same process may have turned existing loggers off.
+    monkeypatch.setattr(logging.getLogger("pathgene_rt.slides"), "disabled", False)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
     install("npy_slides", documented())
     install("broken", source)
     assert find_slides([str(picture.parent)]) == [picture]
