@@ -57,7 +57,8 @@ _STEPS: tuple[tuple[str, str], ...] = (
     ("ABMIL for EGFR and CLAM-SB for TP53", "train train.toml --out run"),
     (
         "Encoder and heads become one bundle, compared with torch before it is written",
-        "export --encoder encoder.pgrt --head run/egfr.pt --head run/tp53.pt --out lung.pgrt",
+        "export --encoder encoder.pgrt --head run/egfr.pt --head run/tp53.pt --out lung.pgrt "
+        "--no-check-tensorrt",
     ),
     (
         "Engines for this machine: the fastest precision that keeps the limits",

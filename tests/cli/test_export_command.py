@@ -47,6 +47,12 @@ app = typer.Typer()
 app.command()(export)
 
 
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/export/test_compiled.py has NVIDIA's compiler; here it would only take time."""
+    monkeypatch.setattr("pathgene_rt.export.compiled.wanted", bool)
+
+
 def run(*arguments: str):
     return CliRunner().invoke(app, list(arguments), catch_exceptions=True)
 
