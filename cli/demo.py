@@ -58,7 +58,7 @@ _STEPS: tuple[tuple[str, str], ...] = (
     (
         "Encoder and heads become one bundle, compared with torch before it is written",
         "export --encoder encoder.pgrt --head run/egfr.pt --head run/tp53.pt --out lung.pgrt "
-        "--no-check-tensorrt",
+        "--no-float16 --no-check-tensorrt",
     ),
     (
         "Engines for this machine: the fastest precision that keeps the limits",
