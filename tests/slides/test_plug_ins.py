@@ -122,6 +122,9 @@ def test_one_that_cannot_be_loaded_is_told_and_left_out(
     # Libraries that configure logging in the same process may have turned existing loggers off.
     monkeypatch.setattr(logging.getLogger("pathgene_rt.slides"), "disabled", False)
     monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger("pathgene_rt"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("pathgene_rt.slides"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="pathgene_rt.slides")
     install("npy_slides", documented())
     install("broken", source)
     assert find_slides([str(picture.parent)]) == [picture]
