@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports the library itself
+
+# A shell starts background jobs with SIGINT ignored, which commands that tests end would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -38,6 +42,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Bundles that tests export share the graphs of equal modules, in all workers."""
     from pathgene_rt.export import encoder, head, incremental_pooling
+    from pathgene_rt.export.float16 import gpu_pixels
     from pathgene_rt.export.foreign import encoder as foreign_encoder
     from tests.support.exported_once import exported_once
 
@@ -45,7 +50,7 @@ def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (encoder, head, incremental_pooling, foreign_encoder):
+        for module in (encoder, head, incremental_pooling, foreign_encoder, gpu_pixels):
             patch.setattr(module, "to_onnx", exported_once(folder))
         yield
 

@@ -89,6 +89,7 @@ static pgrt_status start(const char *home, call_error *error) {
     }
     snprintf(executable, sizeof executable, "%s/bin/python3", home);
     PyConfig_InitIsolatedConfig(&config);
+    config.write_bytecode = 0; /* nothing is written into an installation */
     status = PyConfig_SetBytesString(&config, &config.executable, executable);
     if (!PyStatus_Exception(status)) {
         status = PyConfig_SetBytesString(&config, &config.program_name, executable);
