@@ -26,9 +26,8 @@ from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
-from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.features_file import FEATURES_FILE
-from pathgene_rt.report.pdf_file import require_pdf
+from pathgene_rt.report.pdf import require_pdf
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
@@ -123,14 +122,13 @@ class Predictor:
                 predictions, attention = self.predict_bag(encoded.bag)
                 if run is not None and partial is not None:
                     predictions = run.with_intervals(predictions, encoded.bag)
-            evidence = {}
-            if options.html:
-                with prepared.timed("evidence"):
-                    evidence = gather_evidence(
-                        self.bundle.heads, self.heads.run, encoded.bag, predictions, attention
-                    )
             report = assemble_report(
-                self, _facts(prepared, encoded), predictions, attention, partial, evidence
+                self,
+                _facts(prepared, encoded),
+                predictions,
+                attention,
+                partial=partial,
+                evidence=options.html or options.pdf,
             )
             if out is None:
                 return report

@@ -2,9 +2,9 @@
 
 ``assemble`` makes the ``report`` of files and scans alike; ``writer`` lists what puts it into a
 folder, each kind of file a writer of its own (``contents`` is what they are given): ``json_file``,
-``features_file``, ``heatmap_files`` (drawn by ``heatmap``) and ``geojson``, of what ``attention``
-ranks. ``stored`` reads a report back. Imports what a report is about: heads, extraction, and all
-below them.
+``features_file``, ``heatmap_files`` (drawn by ``heatmap``), ``geojson`` and ``page_files``, of what
+``attention`` ranks and ``evidence`` finds. ``stored`` reads a report back. Imports what a report is
+about: heads, extraction, and all below them.
 """
 
 from __future__ import annotations

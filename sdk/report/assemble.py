@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.engine import EngineInfo
+from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
+from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
-from pathgene_rt.report.evidence import HeadEvidence
+from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.streaming.encoder_service import EncodeStats
@@ -26,6 +27,7 @@ class ReportModel(Protocol):
     """What reports of slides and cases need of a :class:`~pathgene_rt.predictor.Predictor`."""
 
     bundle: Bundle
+    heads: HeadPanel
 
     def predict_bag(self, bag: FeatureBag) -> Predicted: ...
 
@@ -79,11 +81,23 @@ def assemble_report(
     slide: EncodedFacts,
     predictions: tuple[Prediction, ...],
     attention: Mapping[str, Float32Array],
+    *,
     partial: Partial | None = None,
-    evidence: Mapping[str, HeadEvidence] = MappingProxyType({}),
+    evidence: bool = True,
 ) -> Report:
-    """The report of a slide that was predicted as :class:`Report` says."""
+    """The report of a slide that was predicted as :class:`Report` says.
+
+    With ``evidence`` the heads run again on parts of the bag, to find what their answers rest on.
+    Raises EngineError.
+    """
     grid, stats = slide.grid, slide.stats
+    seconds = dict(slide.seconds)
+    found = {}
+    if evidence:
+        with timed(seconds, "evidence"):
+            found = gather_evidence(
+                model.bundle.heads, model.heads.run, slide.bag, predictions, attention
+            )
     return Report(
         slide_id=slide.slide_id,
         intended_use=model.bundle.manifest.intended_use,
@@ -102,7 +116,7 @@ def assemble_report(
             tile_px=grid.tile_px,
             level=grid.level,
             tiles=len(slide.bag),
-            seconds={**slide.seconds, "first_batch": stats.first_batch_s},
+            seconds={**seconds, "first_batch": stats.first_batch_s},
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
             made_from=slide.made_from,
@@ -113,5 +127,5 @@ def assemble_report(
             *model.engine_warnings,
         ),
         partial=partial,
-        evidence=evidence,
+        evidence=found,
     )

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Int64Array, SlideInfo, UInt8Array
-from pathgene_rt.options import Language, PredictOptions
+from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.attention import ShownAttention, percentile_ranks, shown_attention
 from pathgene_rt.report.report import Report
 
@@ -25,7 +25,7 @@ class ReportContents:
     ``overview`` uint8 [h, w, 3] shows the whole slide, None: nothing is drawn on one.
     ``save_features`` writes the bag's file where its rows are on the disk already. ``read_tiles``
     gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
-    ``language`` is the one that pages open in.
+    ``options`` say which files are wanted, and in which language pages open.
     """
 
     report: Report
@@ -33,9 +33,9 @@ class ReportContents:
     info: SlideInfo
     overview: UInt8Array | None
     shown: tuple[ShownAttention, ...]
+    options: PredictOptions
     save_features: Callable[[Path], None] | None = None
     read_tiles: ReadTiles | None = None
-    language: Language = "en"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,15 @@ from pathgene_rt.report.contents import ReadTiles, ReportContents, ReportWriter,
 from pathgene_rt.report.features_file import FeaturesWriter
 from pathgene_rt.report.geojson import GeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
-from pathgene_rt.report.html_file import HtmlWriter
 from pathgene_rt.report.json_file import JsonWriter
-from pathgene_rt.report.pdf_file import PdfWriter
+from pathgene_rt.report.page_files import PageWriter
 from pathgene_rt.report.report import Report
 
 WRITERS: tuple[ReportWriter, ...] = (
     FeaturesWriter(),
     HeatmapWriter(),
     GeoJsonWriter(),
-    HtmlWriter(),
-    PdfWriter(),
+    PageWriter(),
     JsonWriter(),
 )
 """In the order in which they write. The report comes last: without it the folder is not done."""
@@ -63,7 +61,7 @@ def write_report(
         shown=shown_of(report),
         save_features=save_features,
         read_tiles=read_tiles,
-        language=options.language,
+        options=options,
     )
     writable_folder(folder)
     _remove_older(folder)

@@ -10,12 +10,10 @@ from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
-from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
-from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -26,7 +24,6 @@ class ScanModel(ReportModel, Protocol):
 
     options: EngineOptions
     service: EncoderService
-    heads: HeadPanel
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,6 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
     """Run the heads; ``seconds`` are those of the stages before. Raises BagError, EngineError."""
     with timed(seconds, "heads"):
         predictions, attention = model.predict_bag(slide.bag)
-    with timed(seconds, "evidence"):
-        evidence = gather_evidence(
-            model.bundle.heads, model.heads.run, slide.bag, predictions, attention
-        )
     facts = EncodedFacts(
         slide_id=slide.info.slide_id,
         info=slide.info,
@@ -83,9 +76,7 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
         seconds=seconds,
         warnings=_missing(slide),
     )
-    return ScanResult(
-        assemble_report(model, facts, predictions, attention, evidence=evidence), slide
-    )
+    return ScanResult(assemble_report(model, facts, predictions, attention), slide)
 
 
 def _missing(slide: ScannedSlide) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
 from pathgene_rt.report.geojson import GEOJSON_FILE
 from pathgene_rt.report.heatmap import colour_table
-from pathgene_rt.report.html_file import HTML_FILE
+from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.view.events import Events
 from pathgene_rt.view.pyramid import TILE_PX, Pyramid
 from pathgene_rt.view.results import Result, ResultFolder

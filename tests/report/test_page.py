@@ -19,7 +19,7 @@ from pathgene_rt.options import PredictOptions
 from pathgene_rt.pages.render import probability
 from pathgene_rt.report.evidence import Faithfulness, HeadEvidence, Support, TileEvidence
 from pathgene_rt.report.heatmap import colour_table
-from pathgene_rt.report.html_file import HTML_FILE
+from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.report.page_pictures import attention_layers
 from pathgene_rt.report.writer import write_report
 from tests.report.test_report import BAG, INFO, OVERVIEW, TILES, make_report, predicted

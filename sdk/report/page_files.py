@@ -1,4 +1,4 @@
-"""``report.html``: what a person reads, written from the same report and bag as all other files."""
+"""``report.html`` and ``report.pdf``: one page to read, made once and written as either."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ from pathgene_rt.report.page_pictures import (
     slide_picture,
     tile_picture,
 )
+from pathgene_rt.report.pdf import pdf_of
 from pathgene_rt.report.report import Report
 
-HTML_FILE = "report.html"
+HTML_FILE, PDF_FILE = "report.html", "report.pdf"
 
 
-class HtmlWriter:
-    """Writes the page, with pictures where the slide's overview is at hand."""
+class PageWriter:
+    """Makes the page once, with pictures where the slide's overview is at hand, and writes it as
+    each kind of file that was asked for."""
 
-    stale = (HTML_FILE,)
+    stale = (HTML_FILE, PDF_FILE)
     uses_overview = True
 
     def wanted(self, report: Report, options: PredictOptions) -> bool:  # noqa: ARG002 - always
-        return options.html
+        return options.html or options.pdf
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
-        write_bytes(folder / HTML_FILE, slide_page(contents).encode())
-        return Written(files={"html": HTML_FILE})
-
-
-def slide_page(contents: ReportContents) -> str:
-    """The page of one slide with its pictures."""
-    return report_page(
-        contents.report.to_dict(), pictures=_pictures(contents), language=contents.language
-    )
+        options = contents.options
+        page = report_page(
+            contents.report.to_dict(), pictures=_pictures(contents), language=options.language
+        )
+        files = {}
+        if options.html:
+            write_bytes(folder / HTML_FILE, page.encode())
+            files["html"] = HTML_FILE
+        if options.pdf:
+            write_bytes(folder / PDF_FILE, pdf_of(page))
+            files["pdf"] = PDF_FILE
+        return Written(files=files)
 
 
 def _pictures(contents: ReportContents) -> PagePictures | None:

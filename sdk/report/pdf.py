@@ -1,32 +1,10 @@
-"""``report.pdf``: the page as it prints, for archives that take no HTML. WeasyPrint makes it."""
+"""A page as it prints, for archives that take no HTML. WeasyPrint makes it."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from pathgene_rt.errors import MissingExtraError
-from pathgene_rt.files import write_bytes
-from pathgene_rt.options import PredictOptions
-from pathgene_rt.report.contents import ReportContents, Written
-from pathgene_rt.report.html_file import slide_page
-from pathgene_rt.report.report import Report
-
-PDF_FILE = "report.pdf"
-
-
-class PdfWriter:
-    """Writes the document where it was asked for."""
-
-    stale = (PDF_FILE,)
-    uses_overview = True
-
-    def wanted(self, report: Report, options: PredictOptions) -> bool:  # noqa: ARG002 - asked for
-        return options.pdf
-
-    def write(self, contents: ReportContents, folder: Path) -> Written:
-        write_bytes(folder / PDF_FILE, pdf_of(slide_page(contents)))
-        return Written(files={"pdf": PDF_FILE})
 
 
 def require_pdf() -> None:
