@@ -195,7 +195,13 @@ class _Batch:
         self, slides: Sequence[Path], cases: Sequence[Case]
     ) -> Iterator[SlideResult | CaseResult]:
         """All slides in their order, then all cases."""
-        case_batch = CaseBatch(cases, self._model, self._places, self._is_done)
+        case_batch = CaseBatch(
+            cases,
+            self._model,
+            self._places,
+            self._is_done,
+            page=self._options.language if self._options.html else None,
+        )
         failed: set[Path] = set()
         for slide in slides:
             features = self._options.features or slide in case_batch.needed
@@ -257,10 +263,16 @@ class _Batch:
     def _case(self, case: Case, batch: CaseBatch, failed: set[Path]) -> CaseResult:
         self._token.raise_if_cancelled()
         name, folder = self._places.case_name(case), self._places.case_folder(case)
-        if batch.done(case):
-            return CaseResult(case=case, name=name, folder=folder, outcome="skipped")
-        self._progress(name, 0, None)
-        ended = attempt(lambda: batch.predict(case, failed), name)
+
+        def work() -> CaseReport | None:
+            if batch.done(case):
+                batch.add_page(case)
+                return None
+            self._progress(name, 0, None)
+            return batch.predict(case, failed)
+
+        ended = attempt(work, name)
         if isinstance(ended, PathGeneError):
             return CaseResult(case=case, name=name, folder=folder, outcome="failed", error=ended)
-        return CaseResult(case=case, name=name, folder=folder, outcome="done", report=ended)
+        outcome: Outcome = "skipped" if ended is None else "done"
+        return CaseResult(case=case, name=name, folder=folder, outcome=outcome, report=ended)

@@ -1,8 +1,8 @@
 """Several slides of one case.
 
 ``table`` reads which slides belong together, ``predict`` gives the mean over slides and the pooled
-bag, ``report`` is what is written of it; ``batch`` does the cases of many slides, whose results lie
-where ``places`` says. Imports report and all below it.
+bag, ``report`` is what is written of it, ``page`` how it is shown; ``batch`` does the cases of many
+slides, whose results lie where ``places`` says. Imports report and all below it.
 """
 
 from __future__ import annotations

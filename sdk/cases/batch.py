@@ -10,6 +10,7 @@ from pathgene_rt.cases.predict import predict_case
 from pathgene_rt.cases.report import (
     CaseReport,
     CaseSlide,
+    add_page,
     is_complete_case,
     remove_case,
     with_slide_reports,
@@ -18,6 +19,7 @@ from pathgene_rt.cases.report import (
 from pathgene_rt.cases.table import Case
 from pathgene_rt.errors import BatchError
 from pathgene_rt.features.hdf5 import read_features
+from pathgene_rt.options import Language
 from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.features_file import FEATURES_FILE
 
@@ -25,7 +27,8 @@ from pathgene_rt.report.features_file import FEATURES_FILE
 class CaseBatch:
     """What is to be done about ``cases``, whose slides' results lie in ``places``.
 
-    ``slide_done`` says whether a slide's result is what this batch would make. An older result of a
+    ``slide_done`` says whether a slide's result is what this batch would make, ``page`` in which
+    language each case's page is to open, None for none. An older result of a
     case that is to be done is removed at construction, before a slide of it changes. One case's
     features are in memory at a time. Raises OutputError.
     """
@@ -36,10 +39,12 @@ class CaseBatch:
         model: ReportModel,
         places: ResultPlaces,
         slide_done: Callable[[Path], bool],
+        page: Language | None = None,
     ) -> None:
         self._model = model
         self._places = places
         self._slide_done = slide_done
+        self._page = page
         self._finished = [case for case in cases if self._is_complete(case)]
         waiting = [case for case in cases if case not in self._finished]
         for case in waiting:
@@ -49,7 +54,7 @@ class CaseBatch:
 
     def _is_complete(self, case: Case) -> bool:
         bundle = self._model.bundle.sha256
-        folders = [self._places.slide_folder(slide) for slide in case.slides]
+        folders = self._folders(case)
         return all(map(self._slide_done, case.slides)) and is_complete_case(
             self._places.case_folder(case),
             bundle,
@@ -71,10 +76,21 @@ class CaseBatch:
                 f"no prediction, because {', '.join(lost)} failed; put that right and run again, "
                 "or take it out of the case"
             )
-        folders = [self._places.slide_folder(slide) for slide in case.slides]
+        folders = self._folders(case)
         slides = tuple(CaseSlide.from_report(folder) for folder in folders)
         bags = (read_features(folder / FEATURES_FILE) for folder in folders)
         report = predict_case(self._model, self._places.case_name(case), bags)
         report = with_slide_reports(report, slides)
-        write_case(report, self._places.case_folder(case))
+        write_case(report, self._places.case_folder(case), folders, self._page)
         return report
+
+    def add_page(self, case: Case) -> None:
+        """Write the page of a case that was done before, if it is asked for and there is none.
+
+        Raises OutputError.
+        """
+        if self._page is not None:
+            add_page(self._places.case_folder(case), self._folders(case), self._page)
+
+    def _folders(self, case: Case) -> list[Path]:
+        return [self._places.slide_folder(slide) for slide in case.slides]

@@ -7,16 +7,20 @@ reports by hash, so a case is done again when one of them is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pathgene_rt.cases.page import case_page, page_slides
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import reason, writable_folder, write_json
+from pathgene_rt.files import reason, writable_folder, write_bytes, write_json
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.locks import sole_writer
+from pathgene_rt.options import Language
+from pathgene_rt.pages.render import framed
+from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.report.report import (
     RESEARCH_USE,
     BundleIdentity,
@@ -104,6 +108,15 @@ class CaseReport:
     versions: Mapping[str, str] = field(default_factory=software_versions)
     schema_version: int = SCHEMA_VERSION
 
+    def to_html(self, language: Language = "en") -> str:
+        """The page of the case's figures; with pictures and links to its slides it is the
+        ``report.html`` beside ``case.json``."""
+        return case_page(self.to_dict(), language=language)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return framed(self.to_html())
+
     def to_dict(self) -> dict[str, Any]:
         """The document of ``case.json``."""
         slide_ids = tuple(slide.slide_id for slide in self.slides)
@@ -154,19 +167,45 @@ def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> Cas
     return replace(report, slides=slides, warnings=(*warnings, *report.warnings))
 
 
-def write_case(report: CaseReport, folder: Path) -> None:
-    """Write ``case.json`` in ``folder``, whole or not at all. Raises OutputError; FileAccessError
-    if another process writes there."""
+def write_case(
+    report: CaseReport, folder: Path, slides: Sequence[Path] = (), page: Language | None = None
+) -> None:
+    """Write ``case.json`` in ``folder``, whole or not at all, before it ``report.html`` if it is to
+    open in the language ``page``. The slides' results lie in the folders ``slides``.
+
+    Raises OutputError; FileAccessError if another process writes there.
+    """
+    document = report.to_dict()
     with sole_writer(writable_folder(folder)):
-        write_json(folder / CASE_FILE, report.to_dict())
+        if page is not None:
+            _write_page(document, folder, slides, page)
+        write_json(folder / CASE_FILE, document)
+
+
+def add_page(folder: Path, slides: Sequence[Path], language: Language) -> None:
+    """Write the page of the case in ``folder`` if it has none: an older version made it, or it was
+    not asked for. Raises as :func:`write_case`."""
+    if (folder / HTML_FILE).is_file():
+        return
+    with sole_writer(folder):
+        document = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
+        _write_page(document, folder, slides, language)
+
+
+def _write_page(
+    document: Mapping[str, Any], folder: Path, slides: Sequence[Path], language: Language
+) -> None:
+    page = case_page(document, page_slides(document, slides, folder), language)
+    write_bytes(folder / HTML_FILE, page.encode())
 
 
 def remove_case(folder: Path) -> None:
-    """Remove an older ``case.json``, if there is one: its slides' reports are no longer those that
-    it was made of. Raises OutputError.
+    """Remove an older case's files, if there are any: its slides' reports are no longer those that
+    they were made of. Raises OutputError.
     """
     try:
-        (folder / CASE_FILE).unlink(missing_ok=True)
+        for name in (CASE_FILE, HTML_FILE):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"cannot replace the older case in {folder}: {reason(error)}; close what shows it"

@@ -1,7 +1,8 @@
 """What all pages that people look at have in common: texts in every language, and one style.
 
-``texts`` reads the catalogue (``catalogue/en.toml`` and ``zh.toml``), ``style`` the sheet
-``base.css``. Imports nothing of this package; whoever makes a page imports it.
+``texts`` reads the catalogue (``catalogue/en.toml`` and ``zh.toml``), ``messages`` finds warnings
+in it, ``style`` the sheet ``base.css``, and ``render`` makes pages of ``templates/``. Imports
+nothing of this package; whoever makes a page imports it.
 """
 
 from __future__ import annotations

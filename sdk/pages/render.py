@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from pathgene_rt.pages.messages import SOURCE_LANGUAGE, in_languages
 from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import HTML_LANG, LANGUAGES, Texts
 
@@ -28,7 +29,7 @@ def render(template: str, /, **values: Any) -> str:
 
 def both(key: str, /, **values: object) -> Markup:
     """The text of ``key`` in every language, each marked with its own; values are escaped. A value
-    that is a Texts-callable (see :func:`word`) is translated, too."""
+    that is a :class:`Word` is translated, too."""
     parts = []
     for language in LANGUAGES:
         texts = Texts(language)
@@ -38,6 +39,12 @@ def both(key: str, /, **values: object) -> Markup:
         }
         parts.append(_span(language, texts(key, **translated)))
     return Markup("").join(parts)
+
+
+def framed(page: str) -> str:
+    """``page`` in a frame of its own, for notebooks: its style stays there."""
+    frame = '<iframe srcdoc="{}" style="width:100%;height:40rem;border:0"></iframe>'
+    return str(Markup(frame).format(page))
 
 
 def probability(value: float) -> str:
@@ -59,8 +66,18 @@ def word(text: str) -> Markup:
     return Markup("").join(_span(language, Texts(language).word(text)) for language in LANGUAGES)
 
 
+def message(text: str) -> Markup:
+    """A warning in every language that it is known in; where in English only, in English always."""
+    said = in_languages(text)
+    if len(said) == 1:
+        return Markup('<span lang="{}">{}</span>').format(HTML_LANG[SOURCE_LANGUAGE], text)
+    return Markup("").join(_span(language, said[language]) for language in LANGUAGES)
+
+
 def _span(language: str, text: str) -> Markup:
-    return Markup('<span lang="{}">{}</span>').format(HTML_LANG[language], text)
+    """Shown while the page is in ``language``."""
+    marked = Markup('<span class="in-{}" lang="{}">{}</span>')
+    return marked.format(language, HTML_LANG[language], text)
 
 
 @cache
@@ -76,6 +93,8 @@ def _environment() -> Environment:
     environment.globals.update(
         both=both,
         word=word,
+        message=message,
+        languages=[(tag, Texts(tag)("common.language_name")) for tag in LANGUAGES],
         Word=Word,
         has_text=Texts(LANGUAGES[0]).__contains__,
         base_css=Markup(base_css()),

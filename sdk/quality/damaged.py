@@ -55,4 +55,4 @@ class DamagedTiles:
         """Where the first of them lie, in reading order, in words."""
         first = sorted(self._xy, key=lambda xy: (xy[1], xy[0]))[:_NAMED]
         named = ", ".join(f"x {x} y {y}" for x, y in first)
-        return f"at {named}{' and more' if len(self._xy) > _NAMED else ''}"
+        return f"at {named} and more" if len(self._xy) > _NAMED else f"at {named}"

@@ -5,7 +5,7 @@ Made of the document of ``report.json`` and of pictures, so that it can be made 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ def report_page(
     return render(
         "report.html.j2",
         document=document,
+        created=document["created"],
         provenance=provenance,
         heads=heads,
         mapped=[head for head in heads if head.layers],
@@ -86,6 +87,17 @@ def report_page(
     )
 
 
+def stated_class(probabilities: Sequence[float], called: Sequence[int]) -> int:
+    """The class whose probability is shown: of two the last, which a threshold is on, of more the
+    likeliest of those ``called``."""
+    return 1 if len(probabilities) == 2 else _likeliest(probabilities, called)
+
+
+def _likeliest(probabilities: Sequence[float], called: Sequence[int]) -> int:
+    """Of the classes ``called``, or of all if none was."""
+    return max(called or range(len(probabilities)), key=lambda place: probabilities[place])
+
+
 def _section(
     number: int,
     prediction: Mapping[str, Any],
@@ -94,11 +106,8 @@ def _section(
 ) -> HeadSection:
     name, classes = prediction["head"], prediction["classes"]
     evidence = document.get("evidence", {}).get(name)
-    likeliest = max(
-        prediction["called"] or range(len(classes)),
-        key=lambda place: prediction["probabilities"][place],
-    )
-    stated = len(classes) - 1 if len(classes) == 2 else likeliest
+    likeliest = _likeliest(prediction["probabilities"], prediction["called"])
+    stated = stated_class(prediction["probabilities"], prediction["called"])
     interval = prediction["interval"]
     anchor = f"head{number}"
     figures = _tiles(anchor, evidence, name, pictures)

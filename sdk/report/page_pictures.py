@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -19,7 +21,10 @@ from pathgene_rt.report.heatmap import colour_table
 
 _SLIDE_PX = 1400
 _TILE_PX = 192
+_THUMBNAIL_PX = 320
 _MOST_CELLS = 4_000_000
+_SLIDE = re.compile(rb'<img id="slide" src="data:image/jpeg;base64,([A-Za-z0-9+/=]+)"')
+"""How report.html.j2 shows what :func:`slide_picture` gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,16 @@ def slide_picture(overview: UInt8Array) -> tuple[str, tuple[int, int]]:
     image = Image.fromarray(overview)
     image.thumbnail((_SLIDE_PX, _SLIDE_PX), Image.Resampling.LANCZOS)
     return _address(image, "JPEG", quality=82), image.size
+
+
+def thumbnail_of(page: Path) -> str | None:
+    """The slide's picture in its ``report.html`` as a small JPEG; None if the page has none."""
+    found = _SLIDE.search(page.read_bytes())
+    if found is None:
+        return None
+    image = Image.open(io.BytesIO(base64.b64decode(found.group(1))))
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    return _address(image, "JPEG", quality=80)
 
 
 def tile_picture(rgb: UInt8Array) -> str:

@@ -6,7 +6,6 @@ other files, so a folder with a report is complete. No path of the slide is in i
 
 from __future__ import annotations
 
-import html
 import math
 import platform
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
 from pathgene_rt.options import Language
+from pathgene_rt.pages.render import framed
 from pathgene_rt.report.evidence import HeadEvidence
 from pathgene_rt.report.page import report_page
 
@@ -159,8 +159,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page in a frame of its own, so that its style stays there."""
-        page = html.escape(self.to_html(), quote=True)
-        return f'<iframe srcdoc="{page}" style="width:100%;height:40rem;border:0"></iframe>'
+        return framed(self.to_html())
 
 
 def without_nan(value: Any) -> Any:

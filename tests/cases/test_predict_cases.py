@@ -144,7 +144,11 @@ def test_cases_are_written_skipped_and_renewed(folder: Path, tmp_path: Path) -> 
         logits, _ = tiny.run_head(np.concatenate(features), weights)
         np.testing.assert_allclose(pooled["logits"], logits, atol=1e-4)
 
+    page = tmp_path / "cases" / "P1" / "report.html"
+    assert 'href="../../a/report.html"' in page.read_text()
+    page.unlink()
     assert set(statuses(run(folder, tmp_path, *case_of(folder))).values()) == {"skipped"}
+    assert page.is_file()
 
     (tmp_path / "b" / "report.json").unlink()
     again = statuses(run(folder, tmp_path, *case_of(folder)))

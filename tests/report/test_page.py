@@ -39,7 +39,7 @@ EVIDENCE = HeadEvidence(
 
 
 class Page(HTMLParser):
-    """The addresses a page names, its ids and the texts by language."""
+    """The addresses a page names, its ids and the texts that there are by language."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -54,7 +54,8 @@ class Page(HTMLParser):
         self.addresses += [given[name] for name in ("src", "href") if given.get(name)]
         self.ids += [given["id"]] if "id" in given else []
         if tag == "span":
-            self.lang.append(given.get("lang"))
+            translated = (given.get("class") or "").startswith("in-")
+            self.lang.append(given.get("lang") if translated else None)
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "span":
@@ -140,6 +141,17 @@ def test_warnings_and_what_is_partial_stand_before_the_results(tmp_path: Path) -
     assert text.index("the budget of 3 tiles is used up") < results
     assert "between 0.70 and 0.95" in text
     assert "<b>blurred" not in text
+
+
+def test_warnings_are_in_both_languages_where_they_are_known(tmp_path: Path) -> None:
+    known = "1.50% of the slide was never pushed and counts as background"
+    text = written(tmp_path, make_report("egfr", warnings=(known, "a new one")))
+    page = Page(text)
+    assert known in page.texts["en"]
+    assert "切片的 1.50% 从未传入，按背景处理" in page.texts["zh-Hans"]
+    assert '<li><span lang="en">a new one</span></li>' in text
+    rules = re.findall(r"\[data-language=\w+\] (\S+?)[, ]", text)
+    assert rules == [".in-zh", ".in-en"], "nothing else is hidden in one language"
 
 
 def test_a_map_that_explains_nothing_says_so(tmp_path: Path) -> None:
