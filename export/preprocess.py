@@ -122,51 +122,12 @@ class _Bands(nn.Module):
         return torch.cat(found, dim=axis)
 
 
-class _Taps(nn.Module):
-    """Products with ``weights`` [r, p], of which each row is zero but for a few neighbours, as a
-    gather, a multiplication and an addition for each of these.
-
-    No product of matrices, which GPUs may have in float16 only; three times slower on CPUs. Sums of
-    the same exact numbers, so that their order does not count.
-    """
-
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__()
-        counts = (weights != 0).to(torch.int64)
-        first = counts.argmax(dim=1)
-        # A cubic crosses zero within its window.
-        width = int((weights.shape[1] - counts.flip(1).argmax(dim=1) - first).max())
-        seen = first[:, None] + torch.arange(width)
-        # Behind the last pixel the weight is zero, whichever pixel is taken.
-        seen = seen.clamp(max=weights.shape[1] - 1)
-        taken = weights.gather(1, seen)
-        repeated = seen[:, 1:] == seen[:, :-1]
-        taken[:, 1:][repeated] = 0
-        self.width = width
-        for tap in range(width):
-            self.register_buffer(f"pixel{tap}", seen[:, tap].contiguous(), persistent=False)
-            self.register_buffer(f"weight{tap}", taken[:, tap].contiguous(), persistent=False)
-
-    def forward(self, levels: Tensor, axis: int) -> Tensor:
-        """As :class:`_Bands`."""
-        column = (-1, 1) if axis == -2 else (-1,)
-        found = [
-            levels.index_select(axis, self.get_buffer(f"pixel{tap}"))
-            * self.get_buffer(f"weight{tap}").reshape(column)
-            for tap in range(self.width)
-        ]
-        whole = found[0]
-        for term in found[1:]:
-            whole = whole + term
-        return whole
-
-
 class TileResize(nn.Module):
     """Levels 0..255 as float32 [n, 3, p, p] -> the middle ``crop_px`` of the levels resized to
     ``target_px``, float32 [n, 3, crop_px, crop_px].
 
     Along the rows first, then down the columns, rounded to the nearest level after each, as Pillow
-    does. ``gathers`` computes the same without products of matrices.
+    does.
     """
 
     def __init__(
@@ -175,14 +136,11 @@ class TileResize(nn.Module):
         target_px: int,
         interpolation: Interpolation = "bilinear",
         crop_px: int | None = None,
-        *,
-        gathers: bool = False,
     ) -> None:
         super().__init__()
         middle = middle_of(target_px, crop_px or target_px)
         parts = coefficient_parts(source_px, target_px, interpolation)
-        product = _Taps if gathers else _Bands
-        self.parts = nn.ModuleList(product(torch.from_numpy(part[middle])) for part in parts)
+        self.parts = nn.ModuleList(_Bands(torch.from_numpy(part[middle])) for part in parts)
         self.overshoots = interpolation == "bicubic"
 
     def forward(self, levels: Tensor) -> Tensor:
@@ -201,14 +159,13 @@ def middle_of(side_px: int, crop_px: int) -> slice:
 
 class TilePixels(nn.Module):
     """Tiles uint8 [n, tile_px, tile_px, 3] -> what an encoder takes, float32 [n, 3, i, i] with
-    i = ``preprocess.image_px``: resized, cropped and normalised. ``gathers`` as of
-    :class:`TileResize`.
+    i = ``preprocess.image_px``: resized, cropped and normalised.
     """
 
     gain: Tensor
     offset: Tensor
 
-    def __init__(self, preprocess: Preprocess, *, gathers: bool = False) -> None:
+    def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         tile_px, resize_px, image_px = (
             preprocess.tile_px,
@@ -218,7 +175,7 @@ class TilePixels(nn.Module):
         self.resize = (
             None
             if resize_px == tile_px
-            else TileResize(tile_px, resize_px, preprocess.interpolation, image_px, gathers=gathers)
+            else TileResize(tile_px, resize_px, preprocess.interpolation, image_px)
         )
         self.middle = None if image_px == resize_px else middle_of(resize_px, image_px)
         mean = torch.tensor(preprocess.mean).reshape(3, 1, 1)

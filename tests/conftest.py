@@ -42,7 +42,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Bundles that tests export share the graphs of equal modules, in all workers."""
     from pathgene_rt.export import encoder, head, incremental_pooling
-    from pathgene_rt.export.float16 import gpu_pixels
     from pathgene_rt.export.foreign import encoder as foreign_encoder
     from tests.support.exported_once import exported_once
 
@@ -50,7 +49,7 @@ def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (encoder, head, incremental_pooling, foreign_encoder, gpu_pixels):
+        for module in (encoder, head, incremental_pooling, foreign_encoder):
             patch.setattr(module, "to_onnx", exported_once(folder))
         yield
 

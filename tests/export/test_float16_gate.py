@@ -318,7 +318,7 @@ def test_every_architecture_is_reduced_or_refused(tmp_path, architecture):
         if isinstance(part, torch.nn.LayerNorm):  # with drawn gains of 0.02 all tiles are alike
             torch.nn.init.ones_(part.weight)
     bags = head_bags(module.inputs, normal(48, 48), [1, 17, 300])
-    example = {name: torch.from_numpy(array) for name, array in bags[2].items()}
+    example = {name: torch.from_numpy(array) for name, array in bags[3].items()}
     outputs = ("logits", "attention") if module.has_attention else ("logits",)
     model = to_onnx(HeadGraph(module), example, outputs)
     report, reduced = head_in_float16(spec(), model, bags)

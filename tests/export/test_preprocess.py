@@ -12,7 +12,7 @@ from torch import nn
 
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.export.check import check_graph, open_graph
-from pathgene_rt.export.float16.gpu_pixels import with_gathered_resize
+from pathgene_rt.export.float16.gpu_pixels import gathered_pixels, with_gathered_resize
 from pathgene_rt.export.operators import operators
 from pathgene_rt.export.preprocess import (
     TileEncoder,
@@ -42,11 +42,9 @@ def by_pillow(tiles: np.ndarray, side: int, interpolation: str = "bilinear") -> 
     return np.stack([np.asarray(Image.fromarray(t).resize((side, side), how)) for t in tiles])
 
 
-def by_graph(
-    tiles: np.ndarray, side: int, interpolation: str = "bilinear", *, gathers: bool = False
-) -> np.ndarray:
+def by_graph(tiles: np.ndarray, side: int, interpolation: str = "bilinear") -> np.ndarray:
     levels = torch.from_numpy(tiles).permute(0, 3, 1, 2).float()
-    resize = TileResize(tiles.shape[1], side, interpolation, gathers=gathers)
+    resize = TileResize(tiles.shape[1], side, interpolation)
     return resize(levels).permute(0, 2, 3, 1).numpy()
 
 
@@ -56,7 +54,11 @@ def test_noise_is_resized_to_exactly_the_pixels_of_pillow(source, target, interp
     tiles = noise(6, source)
     expected = by_pillow(tiles, target, interpolation)
     np.testing.assert_array_equal(by_graph(tiles, target, interpolation), expected)
-    gathered = by_graph(tiles[:2], target, interpolation, gathers=True)
+    preprocess = Preprocess(
+        tile_px=source, resize_px=target, interpolation=interpolation, mean=(0,) * 3, std=(1,) * 3
+    )
+    pixels = open_graph(gathered_pixels(preprocess).SerializeToString())({"tiles": tiles[:2]})
+    gathered = np.rint(255 * pixels["pixels"]).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(gathered, expected[:2])
 
 
