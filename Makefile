@@ -72,4 +72,4 @@ capi-wheel: link
 	$(BIN)/pathgene-rt capi wheel --out dist
 
 clean:
-	rm -rf $(VENV) build dist demo-out *.egg-info
+	rm -rf $(VENV) .pytest_cache build dist demo-out *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports the library
 
 # A shell starts background jobs with SIGINT ignored, which commands that tests end would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# pytest 9.2 listens to loggers that do not propagate, and torch describes each step of an export to
+# this one if anybody listens, which takes as long as the export.
+logging.getLogger("torch.__trace").addHandler = lambda handler: None
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -39,17 +44,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Bundles that tests export share the graphs of equal modules, in all workers."""
+def graphs_exported_once(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What tests export shares the graphs of equal modules: in all workers, and with the next run
+    of the same sources and packages.
+    """
     from pathgene_rt.export import encoder, head, incremental_pooling
     from pathgene_rt.export.foreign import encoder as foreign_encoder
-    from tests.support.exported_once import exported_once
+    from tests.support import head_graphs, incremental_heads
+    from tests.support.exported_once import exported_once, folder_of_graphs
 
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs"
-    folder.mkdir(exist_ok=True)
+    folder = folder_of_graphs(pytestconfig.cache.mkdir("graphs"))
+    exporting = (encoder, head, incremental_pooling, foreign_encoder, head_graphs)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (encoder, head, incremental_pooling, foreign_encoder):
+        for module in (*exporting, incremental_heads):
             patch.setattr(module, "to_onnx", exported_once(folder))
         yield
 

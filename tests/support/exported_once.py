@@ -1,7 +1,7 @@
-"""torch's exporter takes seconds for the smallest module: each graph is exported once a session.
+"""torch's exporter takes seconds for the smallest module: each graph is exported once.
 
 What it gives depends on the module and its inputs alone (tests/export/test_export_graphs.py), so
-tests that are about what is done with graphs share them, all workers of pytest-xdist through files.
+tests that are about what is done with graphs share them through files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,25 @@ from torch import Tensor, nn
 
 from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.files import write_bytes
+from tests.support.paths import ROOT
 
 ToOnnx = Callable[[nn.Module, Mapping[str, Tensor], Sequence[str]], bytes]
+
+_SOURCES = ("export", "training", "sdk", "tests/support")
+_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript")
+
+
+def folder_of_graphs(parent: Path) -> Path:
+    """The one folder of ``parent`` whose graphs these sources and packages make; others go."""
+    made_by = hashlib.sha256(repr([version(name) for name in _PACKAGES]).encode())
+    for source in sorted(path for room in _SOURCES for path in (ROOT / room).rglob("*.py")):
+        made_by.update(source.read_bytes())
+    folder = parent / made_by.hexdigest()[:16]
+    folder.mkdir(exist_ok=True)
+    for other in parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 def exported_once(folder: Path) -> ToOnnx:
