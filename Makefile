@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPINGS := typings
+LOWEST := $(addprefix tests/,bundle features report slides streaming tiles test_predictor.py) \
+  $(addprefix --ignore=tests/,bundle/test_pooling_bundles.py features/test_feature_files.py)
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
-.PHONY: demo test test-world test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
+.PHONY: demo test test-world test-lowest test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
 
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
@@ -20,6 +22,16 @@ test: link
 # What meets NVIDIA's compiler, a browser, a tracer of system calls, and fuzzed input.
 test-world: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "world and not slow"
+
+# The runtime, installed from its wheel with the lowest versions that pyproject.toml allows; without
+# the two files of tests that need torch.
+test-lowest: wheel
+	test -d .venv-lowest || $(PYTHON) -m venv .venv-lowest || python3 -m venv .venv-lowest
+	$(BIN)/python -m tests.support.lowest_versions cpu jpeg2000 > .venv-lowest/lowest.txt
+	.venv-lowest/bin/pip install -q -c .venv-lowest/lowest.txt "$$(ls -t dist/*.whl | head -1)[cpu,jpeg2000]" \
+	  hypothesis onnx psutil pytest pytest-timeout pytest-xdist
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadfile \
+	  -m "not slow and not world" $(LOWEST)
 
 test-slow: link
 	$(BIN)/python -m pytest
@@ -72,4 +84,4 @@ capi-wheel: link
 	$(BIN)/pathgene-rt capi wheel --out dist
 
 clean:
-	rm -rf $(VENV) .pytest_cache build dist demo-out *.egg-info
+	rm -rf $(VENV) .venv-lowest .pytest_cache build dist demo-out *.egg-info
