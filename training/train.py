@@ -74,7 +74,7 @@ def train(
         for plan in plans
     ]
     if methods is not None:
-        write_leaderboard(folder, trained, f"{config.head[0].task}: {len(trained)} methods")
+        write_leaderboard(folder, trained, config.head[0].task)
     write_json(folder.path / RUN_FILE, run_document(config, trained, planner.notes))
     return TrainResult(folder.path, tuple(trained), tuple(planner.notes))
 

@@ -188,6 +188,9 @@ def test_a_cache_that_fails_unheard_fails(keeping, name):
 def test_the_report_is_written_twice_and_says_the_same(report, tmp_path):
     page = html(report)
     assert f"{report.count('passed')} passed" in report.verdict
+    assert f"通过 {report.count('passed')} 项" in page
+    assert page.count('<span class="chip good">') == report.count("passed")
+    assert "src=" not in page and "href=" not in page
     for result in report.results:
         assert result.check in page
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == report.verdict

@@ -207,6 +207,13 @@ def test_methods_are_compared_on_the_same_folds(cohort: Path, tmp_path: Path) ->
     with Image.open(tmp_path / "leaderboard.png") as picture:
         assert picture.width > 1000
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    found = re.findall(r'<th scope="row">(\w+)</th>.*?(\d\.\d{3}) \((\d\.\d{3})', page, re.DOTALL)
+    assert found == [
+        (row["method"], *(f"{float(row[name]):.3f}" for name in ("auroc", "auroc_low")))
+        for row in rows
+    ]
+    assert "src=" not in page and "href=" not in page
     # A method more: those that are finished are kept.
     seen: Steps = []
     train(

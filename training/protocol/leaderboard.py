@@ -1,4 +1,4 @@
-"""Methods compared on the same folds: a table and a dot plot with intervals, the best first."""
+"""Methods compared on the same folds, the best first: a table, a page and a dot plot."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 from pathgene_rt.files import atomic_path, write_bytes
+from pathgene_rt.pages.render import render
+from pathgene_rt.report.report import utc_now
 from pathgene_rt.training.protocol.cross_validation import TrainedHead
 from pathgene_rt.training.protocol.metrics import FIGURES
 from pathgene_rt.training.protocol.run_folder import LEADERBOARD, RunFolder
@@ -24,10 +26,15 @@ _DOT, _FOLD, _EXTERNAL = (0, 84, 147), (150, 186, 214), (190, 90, 0)
 _SIZES = {"title": 24, "text": 16, "small": 13}
 
 
-def write_leaderboard(folder: RunFolder, heads: Sequence[TrainedHead], title: str) -> None:
-    """Write leaderboard.csv and leaderboard.png of ``heads``, by AUROC. Raises OutputError."""
+def write_leaderboard(folder: RunFolder, heads: Sequence[TrainedHead], task: str) -> None:
+    """Write leaderboard.csv, .html and .png of ``heads``, which learned ``task``, by AUROC.
+
+    Raises OutputError.
+    """
     best_first = ranked(heads)
     write_bytes(folder.path / f"{LEADERBOARD}.csv", _table(best_first).encode())
+    write_bytes(folder.path / f"{LEADERBOARD}.html", leaderboard_page(best_first, task).encode())
+    title = f"{task}: {len(heads)} methods"
     with atomic_path(folder.path / f"{LEADERBOARD}.png") as temporary:
         draw_leaderboard(best_first, title).save(temporary, format="PNG")
 
@@ -35,6 +42,41 @@ def write_leaderboard(folder: RunFolder, heads: Sequence[TrainedHead], title: st
 def ranked(heads: Sequence[TrainedHead]) -> list[TrainedHead]:
     """``heads`` by AUROC, the best first."""
     return sorted(heads, key=lambda head: -_number(head, "auroc"))
+
+
+def leaderboard_page(heads: Sequence[TrainedHead], task: str) -> str:
+    """``heads``, in the order given, as one page that needs nothing else."""
+    first = heads[0].metrics
+    return render(
+        "leaderboard.html.j2",
+        task=task,
+        created=utc_now(),
+        language="en",
+        folds=len(heads[0].folds),
+        slides=first["slides"],
+        cases=first["cases"],
+        part=first["part"],
+        lowest=_axis_start(heads),
+        external="external_auroc" in first,
+        figures=FIGURES,
+        rows=[_row(head) for head in heads],
+    )
+
+
+def _row(head: TrainedHead) -> dict[str, object]:
+    low, high = _interval(head)
+    external = "external_auroc" in head.metrics
+    return {
+        "method": head.architecture,
+        "auroc": _number(head, "auroc"),
+        "low": low,
+        "high": high,
+        "folds": _folds(head),
+        "external": _number(head, "external_auroc") if external else None,
+        "figures": {name: _number(head, name) for name in FIGURES},
+        "parameters": head.parameters,
+        "seconds": head.seconds,
+    }
 
 
 def draw_leaderboard(heads: Sequence[TrainedHead], title: str) -> Image.Image:
@@ -102,8 +144,7 @@ class _Drawing:
 def _draw_head(drawing: _Drawing, head: TrainedHead, y: float) -> None:
     low, high = _interval(head)
     drawing.text((_NAMES, y), head.architecture, "text", anchor="lm")
-    folds = head.metrics.get("auroc_folds")
-    for value in folds if isinstance(folds, list) else ():
+    for value in _folds(head):
         drawing.dot(drawing.x(value), y + 9, 2.5, _FOLD)
     drawing.line((drawing.x(low), y, drawing.x(high), y), _DOT, 2)
     for bound in (low, high):
@@ -121,8 +162,7 @@ def _axis_start(heads: Sequence[TrainedHead]) -> float:
     """A tenth below everything that is drawn, and at most 0.5, where chance is."""
     lows = [_interval(head)[0] for head in heads]
     for head in heads:
-        folds = head.metrics.get("auroc_folds")
-        lows += folds if isinstance(folds, list) else []
+        lows += _folds(head)
     return min(0.5, math.floor(min(lows) * 10) / 10)
 
 
@@ -159,6 +199,12 @@ def _table(heads: Sequence[TrainedHead]) -> str:
         cells += [head.metrics["part"], head.metrics["cases"], head.parameters]
         writer.writerow([*cells, f"{head.seconds:.1f}", head.file.name])
     return text.getvalue()
+
+
+def _folds(head: TrainedHead) -> list[float]:
+    """AUROC of each fold; empty where there was one split."""
+    folds = head.metrics.get("auroc_folds")
+    return folds if isinstance(folds, list) else []
 
 
 def _number(head: TrainedHead, name: str) -> float:

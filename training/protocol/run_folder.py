@@ -4,7 +4,7 @@
     <head>.pt                the checkpoint that `pathgene-rt export` takes
     folds/<head>/<k>.json    history and logits of fold k (from 1), as soon as it is finished
     folds/<head>/final.json  says that <head>.pt is finished
-    leaderboard.csv, .png    where methods were compared
+    leaderboard.csv, .html and .png, where methods were compared
 
 Every file is written whole or not at all, so that a run that was stopped can go on.
 """
@@ -92,7 +92,7 @@ class RunFolder:
             ) from error
 
     def _results(self, heads: Sequence[str]) -> list[Path]:
-        files = [RUN_FILE, f"{LEADERBOARD}.csv", f"{LEADERBOARD}.png"]
+        files = [RUN_FILE, *(f"{LEADERBOARD}.{kind}" for kind in ("csv", "html", "png"))]
         results = [self.path / name for name in files]
         for head in heads:
             results += [self.checkpoint(head), self.diverged(head), self.path / "folds" / head]
