@@ -10,6 +10,9 @@ from pathgene_rt.cases.table import Case
 from pathgene_rt.pseudonyms import Pseudonyms, shown_id
 from pathgene_rt.slide_ids import slide_id_of
 
+CASES_FOLDER = "cases"
+"""Of the results, for those of cases."""
+
 
 @dataclass(frozen=True)
 class ResultPlaces:
@@ -42,4 +45,4 @@ class ResultPlaces:
         return shown_id(case.case_id, self.pseudonyms)
 
     def case_folder(self, case: Case) -> Path:
-        return self.out / "cases" / self.case_name(case)
+        return self.out / CASES_FOLDER / self.case_name(case)

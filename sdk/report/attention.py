@@ -47,6 +47,15 @@ def shown_attention(attention: Float32Array, prediction: Prediction) -> Float32A
     return mean
 
 
+def class_attention(attention: Float32Array, prediction: Prediction) -> dict[str, Float32Array]:
+    """Attention float32 [N] by class, of ``attention`` [N, k] that has a branch for each; of others
+    none: a single branch is for no class in particular."""
+    branches = attention.shape[1]
+    if branches == 1 or branches != len(prediction.classes):
+        return {}
+    return {name: attention[:, place] for place, name in enumerate(prediction.classes)}
+
+
 def shown_class(prediction: Prediction) -> int:
     """The likeliest of the called classes, or of all if none was called."""
     among = prediction.called or range(len(prediction.classes))

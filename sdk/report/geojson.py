@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.report.attention import class_attention, percentile_ranks, shown_class
 from pathgene_rt.report.contents import ReportContents, Written
 from pathgene_rt.report.report import Report
 
@@ -31,7 +32,8 @@ _ROWS = 4096
 
 
 class GeoJsonWriter:
-    """Writes the tiles with each head's attention and percentile ranks as measurements."""
+    """Writes the tiles with each head's attention and percentile ranks as measurements; of heads
+    with a branch for each class those of every class."""
 
     stale = (GEOJSON_FILE,)
     uses_overview = False
@@ -43,8 +45,13 @@ class GeoJsonWriter:
         measurements = {}
         for shown in contents.shown:
             head = shown.prediction.head
-            measurements[f"{head} attention percentile"] = shown.ranks
-            measurements[f"{head} attention"] = shown.attention
+            measurements |= _measurements(head, shown.attention, shown.ranks)
+            by_class = class_attention(contents.report.attention[head], shown.prediction)
+            for name, values in by_class.items():
+                if name != shown.prediction.classes[shown_class(shown.prediction)]:
+                    measurements |= _measurements(
+                        head, values, percentile_ranks(values), about=f" for {name}"
+                    )
         bag, info = contents.bag, contents.info
         kept = write_geojson(
             folder / GEOJSON_FILE,
@@ -59,6 +66,13 @@ class GeoJsonWriter:
         return Written(
             files={"geojson": GEOJSON_FILE}, warnings=(left_out,) if kept < len(bag) else ()
         )
+
+
+def _measurements(
+    head: str, attention: Float32Array, ranks: Float32Array, about: str = ""
+) -> dict[str, Float32Array]:
+    """By the names that QuPath shows. Without ``about`` they are of the class that is called."""
+    return {f"{head} attention percentile{about}": ranks, f"{head} attention{about}": attention}
 
 
 def write_geojson(

@@ -16,7 +16,7 @@ from PIL import Image
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
-from pathgene_rt.report.attention import percentile_ranks
+from pathgene_rt.report.attention import class_attention, percentile_ranks
 from pathgene_rt.report.heatmap import colour_table
 
 _SLIDE_PX = 1400
@@ -81,14 +81,11 @@ def attention_layers(
 ) -> tuple[AttentionLayer, ...]:
     """Percentile ranks of ``attention`` float32 [N, k]: one layer a class where the head has a
     branch for each, else one of the mean of its branches."""
-    branches = attention.shape[1]
-    if branches > 1 and branches == len(prediction.classes):
-        columns = [(name, attention[:, place]) for place, name in enumerate(prediction.classes)]
-    else:
-        columns = [("", attention.mean(axis=1, dtype=np.float32))]
+    by_class = class_attention(attention, prediction)
+    columns = by_class or {"": attention.mean(axis=1, dtype=np.float32)}
     return tuple(
         AttentionLayer(about=about, picture=_layer(bag, percentile_ranks(values)))
-        for about, values in columns
+        for about, values in columns.items()
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from pathgene_rt.cases.places import CASES_FOLDER
 from pathgene_rt.errors import OutputError
 from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
@@ -26,7 +28,7 @@ from pathgene_rt.report.heatmap import colour_table
 from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.view.events import Events
 from pathgene_rt.view.pyramid import TILE_PX, Pyramid
-from pathgene_rt.view.results import Result, ResultFolder
+from pathgene_rt.view.results import Result, ResultFolder, case_name
 from pathgene_rt.view.slide_files import SlideFolders, SlideIdentity, differences
 from pathgene_rt.view.slide_process import Answer
 from pathgene_rt.view.slide_workers import BusyError, CrashedError, SlideWorkers
@@ -100,9 +102,10 @@ class View:
             _, (_, dropped) = self._cache.popitem(last=False)
             self._cached_bytes -= len(dropped)
 
-    async def result(self, request: Request) -> Result:
+    async def result(self, request: Request, name_of: Callable[[str], str] = str) -> Result:
         """The result that the address names. Raises HTTPException."""
-        found = await run_in_threadpool(self.results.get, request.path_params["name"])
+        name = name_of(request.path_params["name"])
+        found = await run_in_threadpool(self.results.get, name)
         if found is None:
             raise HTTPException(404, "no such result")
         return found
@@ -112,7 +115,7 @@ class View:
 
         Raises HTTPException.
         """
-        slide_id = result.summary.get("slide")
+        slide_id = None if result.is_case else result.summary.get("slide")
         found = await run_in_threadpool(self.slides.find, slide_id) if slide_id else ()
         if not found:
             raise HTTPException(404, "no slide")
@@ -139,6 +142,9 @@ def make_app(view: View) -> Starlette:
         return Route(path, endpoint, methods=["GET"])
 
     one = "/api/results/{name}"
+    # Beside each other as the files are, so that a case's page leads to its slides' pages.
+    page = f"/pages/{{name}}/{HTML_FILE}"
+    case_page = f"/pages/{CASES_FOLDER}/{{name}}/{HTML_FILE}"
     return Starlette(
         routes=[
             route("/", _page),
@@ -147,7 +153,8 @@ def make_app(view: View) -> Starlette:
             route("/api/results", _results),
             route(one, _result),
             route(f"{one}/picture/{{number}}", _picture),
-            route(f"{one}/page", _report_page),
+            route(page, _report_page),
+            route(case_page, _case_page),
             route(f"{one}/layer", _layer),
             route(f"{one}/slide", _slide),
             route(f"{one}/tiles/{{level}}/{{column}}/{{row}}", _tile),
@@ -210,11 +217,11 @@ async def _results(view: View, request: Request) -> Response:
 
 async def _document(view: View, result: Result) -> dict[str, Any]:
     if result.state != "ready":
-        raise HTTPException(409, result.state)
+        raise HTTPException(409, json.dumps(result.to_dict(), ensure_ascii=False))
     try:
         return await run_in_threadpool(view.results.document, result)
     except OutputError:
-        raise HTTPException(409, "writing") from None
+        raise HTTPException(409, json.dumps({"state": "writing"})) from None
 
 
 def _pictures(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -257,9 +264,16 @@ async def _picture(view: View, request: Request) -> Response:
 
 
 async def _report_page(view: View, request: Request) -> Response:
+    return await _own_page(view, await view.result(request))
+
+
+async def _case_page(view: View, request: Request) -> Response:
+    return await _own_page(view, await view.result(request, case_name))
+
+
+async def _own_page(view: View, result: Result) -> Response:
     """The report's own page. It has scripts and styles inside, so it gets an origin of its own,
     which can ask this server for nothing."""
-    result = await view.result(request)
     await _document(view, result)
     path = view.results.file(result, HTML_FILE)
     if path is None:

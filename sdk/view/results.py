@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from pathgene_rt.cases.places import CASES_FOLDER
+from pathgene_rt.cases.report import CASE_FILE
+from pathgene_rt.cases.report import SCHEMA_VERSION as CASE_VERSION
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason
 from pathgene_rt.report.geojson import GEOJSON_FILE
@@ -27,7 +30,8 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One slide's folder. ``name`` is the folder's, ``stamp`` (mtime in ns, bytes) its report's.
+    """One slide's folder, or a case's. ``name`` is the folder's (of a case :func:`case_name`),
+    ``file`` its report there, ``stamp`` (mtime in ns, bytes) that file's.
 
     ``state`` "writing": a run is under way or was stopped, there is no report (yet); "unreadable":
     ``problem`` is the key of a text of the page that says why, ``problem_value`` its value.
@@ -38,20 +42,31 @@ class Result:
     folder: Path
     state: State
     stamp: Stamp
+    file: str = REPORT_FILE
     problem: str = ""
     problem_value: str = ""
     summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_case(self) -> bool:
+        return self.file == CASE_FILE
 
     def to_dict(self) -> dict[str, Any]:
         """For the page: nothing of where the folder lies."""
         return {
             "name": self.name,
             "state": self.state,
+            "is_case": self.is_case,
             "stamp": f"{self.stamp[0]:x}-{self.stamp[1]:x}",
             "problem": self.problem,
             "problem_value": self.problem_value,
             **self.summary,
         }
+
+
+def case_name(folder: str) -> str:
+    """The name of the case whose results lie in ``folder``: a slide may have the same id."""
+    return f"case:{folder}"
 
 
 class ResultFolder:
@@ -90,8 +105,8 @@ class ResultFolder:
         return self.results().get(name)
 
     def document(self, result: Result) -> dict[str, Any]:
-        """The whole ``report.json``. Raises OutputError if it is gone or damaged by now."""
-        return _read_document(result.folder / REPORT_FILE)
+        """The whole report. Raises OutputError if it is gone or damaged by now."""
+        return _read_document(result.folder / result.file)
 
     def file(self, result: Result, name: str) -> Path | None:
         """The file ``name`` of a result, which the caller took from its report; None if it is not
@@ -116,7 +131,28 @@ class ResultFolder:
             one = self._result(folder)
             if one is not None:
                 found[one.name] = one
+        return found | self._list_cases()
+
+    def _list_cases(self) -> dict[str, Result]:
+        cases = self.root / CASES_FOLDER
+        if not cases.is_dir() or cases.resolve() != cases:
+            return {}
+        found = {}
+        for folder in sorted(item for item in cases.iterdir() if item.is_dir())[:MAX_RESULTS]:
+            if not folder.name.startswith(".") and folder.resolve() == folder:
+                one = self._case(folder)
+                if one is not None:
+                    found[one.name] = one
         return found
+
+    def _case(self, folder: Path) -> Result | None:
+        try:
+            status = (folder / CASE_FILE).stat()
+        except OSError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_size)
+        known = self._results.get(case_name(folder.name))
+        return known if known is not None and known.stamp == stamp else _read(_CASE, folder, stamp)
 
     def _result(self, folder: Path) -> Result | None:
         report = folder / REPORT_FILE
@@ -134,7 +170,7 @@ class ResultFolder:
         known = self._results.get(folder.name)
         if known is not None and known.stamp == stamp and known.state != "writing":
             return known
-        return _read(folder, stamp)
+        return _read(_SLIDE, folder, stamp)
 
 
 def _mtime_ns(path: Path) -> int:
@@ -144,29 +180,34 @@ def _mtime_ns(path: Path) -> int:
         return 0
 
 
-def _read(folder: Path, stamp: Stamp) -> Result:
+def _read(kind: _Kind, folder: Path, stamp: Stamp) -> Result:
+    name = kind.name(folder.name)
+
     def unreadable(problem: str, value: object = "") -> Result:
         return Result(
-            name=folder.name,
+            name=name,
             folder=folder,
             state="unreadable",
             stamp=stamp,
+            file=kind.file,
             problem=problem,
             problem_value=str(value)[:200],
         )
 
     try:
-        document = _read_document(folder / REPORT_FILE)
+        document = _read_document(folder / kind.file)
     except OutputError:
         return unreadable("problem_no_report")
     version = document.get("schema_version")
-    if version not in READABLE_VERSIONS:
+    if version not in kind.versions:
         return unreadable("problem_version", version)
     try:
-        summary = _summary(document)
+        summary = kind.summary(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return unreadable("problem_content", error)
-    return Result(name=folder.name, folder=folder, state="ready", stamp=stamp, summary=summary)
+    return Result(
+        name=name, folder=folder, state="ready", stamp=stamp, file=kind.file, summary=summary
+    )
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -200,15 +241,48 @@ def _summary(document: Mapping[str, Any]) -> dict[str, Any]:
             for name in ("tissue_area_mm2", "tissue_share", "damaged_tiles", "pen_share")
             if quality.get(name) is not None
         },
+        "predictions": [_answer(one, one) for one in document["predictions"]],
+    }
+
+
+def _case_summary(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the list shows of a case: of its two answers that for all tiles as one bag, and the call
+    of the other. Raises as :func:`_summary`."""
+    return {
+        "slide": str(document["case"]),
+        "slides": [str(one["slide"]) for one in document["slides"]],
+        "created": str(document["created"]),
+        "bundle": str(document["provenance"]["bundle"]["name"]),
+        "tiles": int(document["provenance"]["tiles"]["count"]),
+        "partial": False,
+        "warnings": len(list(document["warnings"])),
+        "quality": {},
         "predictions": [
-            {
-                "head": str(one["head"]),
-                "gene": str(one["gene"] or one["head"]),
-                "call": str(one["call"]),
-                "called": [int(place) for place in one["called"]],
-                "classes": [str(name) for name in one["classes"]],
-                "probabilities": [float(value) for value in one["probabilities"]],
-            }
+            _answer(one, one["pooled_bag"]) | {"mean_call": str(one["mean_of_slides"]["call"])}
             for one in document["predictions"]
         ],
     }
+
+
+def _answer(head: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "head": str(head["head"]),
+        "gene": str(head["gene"] or head["head"]),
+        "call": str(answer["call"]),
+        "called": [int(place) for place in answer["called"]],
+        "classes": [str(name) for name in head["classes"]],
+        "probabilities": [float(value) for value in answer["probabilities"]],
+    }
+
+
+class _Kind(NamedTuple):
+    """A kind of result: where its report is, which versions can be read, what the list shows."""
+
+    name: Callable[[str], str]
+    file: str
+    versions: Collection[object]
+    summary: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+_SLIDE = _Kind(str, REPORT_FILE, READABLE_VERSIONS, _summary)
+_CASE = _Kind(case_name, CASE_FILE, (CASE_VERSION,), _case_summary)

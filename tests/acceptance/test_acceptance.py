@@ -195,7 +195,7 @@ def test_the_report_is_written_twice_and_says_the_same(report, tmp_path):
         assert result.check in page
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == report.verdict
     marked = replace(report.results[0], detail="<script>alert(1)</script>")
-    assert "<script>" not in html(replace(report, results=(marked,)))
+    assert "<script>alert" not in html(replace(report, results=(marked,)))
 
 
 def test_a_wrong_engine_fails(bundle, slide, tmp_path):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from pathgene_rt.cases.places import ResultPlaces
+from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, write_case
+from pathgene_rt.cases.table import Case
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.heads.prediction import Prediction
@@ -36,7 +39,7 @@ def make_view_results(
     root: Path, names: Iterable[str] = ("case-1", "case-2"), size_px: tuple[int, int] = SIZE_PX
 ) -> ViewResults:
     """Generated slides of ``size_px``, and reports of three heads on all their tiles: "egfr" and
-    "tp53" with seeded attention, "tmb" with none."""
+    "tp53" with seeded attention, the latter's for each class, "tmb" with none."""
     folders = ViewResults(root / "predictions", root / "slides", tuple(names))
     folders.slides.mkdir(parents=True)
     for number, name in enumerate(folders.names):
@@ -53,9 +56,9 @@ def write_result(folder: Path, slide_path: Path, seed: int = 0) -> Report:
     xy = np.stack(np.meshgrid(np.arange(wide), np.arange(high)), axis=-1).reshape(-1, 2) * SPAN_PX
     rng = np.random.Generator(np.random.PCG64(seed))
     attention = {}
-    for head in ("egfr", "tp53"):
-        weights = rng.random((len(xy), 1)) ** 4
-        attention[head] = (weights / weights.sum()).astype(np.float32)
+    for head, branches in (("egfr", 1), ("tp53", 2)):
+        weights = rng.random((len(xy), branches)) ** 4
+        attention[head] = (weights / weights.sum(axis=0)).astype(np.float32)
     bag = FeatureBag(
         info.slide_id,
         np.ones((len(xy), 4), np.float32),
@@ -80,6 +83,25 @@ def write_result(folder: Path, slide_path: Path, seed: int = 0) -> Report:
         created=(datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds"),
     )
     return write_report(report, folder, overview, info, bag, PredictOptions())
+
+
+def write_view_case(folders: ViewResults, case_id: str) -> None:
+    """A case of all slides of ``folders``, whose two answers for "egfr" differ."""
+    high, low = (
+        _prediction("egfr", (1 - p, p), (int(p > 0.5),), attention=True) for p in (0.92, 0.04)
+    )
+    mean = replace(low, logits=None, probabilities=(0.52, 0.48))
+    slides = (high, low)[: len(folders.names)]
+    report = CaseReport(
+        case_id=case_id,
+        slides=tuple(CaseSlide(slide_id=name, tiles=99) for name in folders.names),
+        predictions=(CasePrediction(slides=slides, mean=mean, pooled=high),),
+        bundle=_provenance(99).bundle,
+        heads=_provenance(99).heads,
+    )
+    places = ResultPlaces(folders.predictions)
+    results = [folders.predictions / name for name in folders.names]
+    write_case(report, places.case_folder(Case(case_id, ())), results, "en")
 
 
 def _prediction(

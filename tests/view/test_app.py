@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import numpy as np
 import pytest
@@ -21,7 +23,13 @@ from pathgene_rt.view.guard import Guard
 from pathgene_rt.view.results import ResultFolder
 from pathgene_rt.view.slide_files import SlideFolders
 from pathgene_rt.view.slide_workers import SlideWorkers
-from tests.support.view_results import SIZE_PX, SPAN_PX, ViewResults, change_report
+from tests.support.view_results import (
+    SIZE_PX,
+    SPAN_PX,
+    ViewResults,
+    change_report,
+    write_view_case,
+)
 
 BASE = "http://localhost:8765"
 
@@ -95,11 +103,27 @@ def test_results_are_listed_without_paths(client: TestClient, view_results: View
 
 
 def test_the_reports_page_can_ask_this_server_for_nothing(client: TestClient) -> None:
-    answer = client.get("/api/results/case-1/page")
+    answer = client.get("/pages/case-1/report.html")
     assert answer.status_code == 200 and "case-1" in answer.text
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-scripts allow-modals; default-src 'none'")
     assert "allow-same-origin" not in policy and "connect-src" not in policy
+
+
+def test_a_cases_page_leads_to_those_of_its_slides(own) -> None:
+    client, folders = own
+    write_view_case(folders, "P 1")
+    page = client.get("/pages/cases/P%201/report.html")
+    assert "sandbox" in page.headers["content-security-policy"]
+    links = re.findall(r'href="([^"]+)"', page.text)
+    assert len(links) == 2
+    for link, name in zip(links, folders.names, strict=True):
+        assert urljoin("/pages/cases/P%201/report.html", link) == f"/pages/{name}/report.html"
+        assert name in client.get(f"/pages/{name}/report.html").text
+    for part in ("/slide", "/layer", "/picture/0"):
+        assert client.get(f"/api/results/case:P%201{part}").status_code == 404, part
+    assert client.get("/pages/cases/case-1/report.html").status_code == 404
+    assert client.get("/pages/nothing/report.html").status_code == 404
 
 
 def test_a_slides_squares_show_its_pixels(client: TestClient, view_results: ViewResults) -> None:
@@ -171,7 +195,9 @@ def test_reports_that_are_not_whole_are_said_to_be_that(own) -> None:
     assert client.get("/api/results/case-1").status_code == 409
     assert client.get("/api/results/case-1/layer").status_code == 409
     change_report(folders.predictions / "case-2", schema_version=77)
-    assert client.get("/api/results/case-2").status_code == 409
+    answer = client.get("/api/results/case-2")
+    assert answer.status_code == 409
+    assert json.loads(answer.text)["problem_value"] == "77"
 
 
 def test_a_damaged_layer_is_one_line(own) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,13 @@ from pathgene_rt.scan.stage import Stage
 from pathgene_rt.slides import open_slide
 from pathgene_rt.view.live import LiveView
 from pathgene_rt.view.server import ViewOptions
-from tests.support.view_results import SIZE_PX, SPAN_PX, ViewResults, change_report
+from tests.support.view_results import (
+    SIZE_PX,
+    SPAN_PX,
+    ViewResults,
+    change_report,
+    write_view_case,
+)
 from tests.view.browser import Watched, chromium, viewer_process
 
 pytestmark = pytest.mark.world
@@ -123,6 +130,53 @@ def test_raw_weights_and_ranks_are_told_apart(view: Watched) -> None:
     assert np.abs(ranks[..., :3].astype(int) - view.pixels("overlay")[..., :3]).max() > 20
     page.locator(".stage").hover(position={"x": 500, "y": 400})
     assert page.locator(".readout").inner_text().startswith("Rank ")
+
+
+def test_attention_for_each_class_is_shown_on_its_own(view: Watched) -> None:
+    view.open(f"{SLIDE}?head=tp53")
+    page = view.page
+    called = view.pixels("overlay")
+    choice = page.get_by_label("Attention for")
+    assert choice.input_value() == "wild type"
+    choice.select_option("mutated")
+    view.still()
+    other = view.pixels("overlay")
+    assert np.abs(called[..., :3].astype(int) - other[..., :3]).max() > 20
+    assert "tp53 for “mutated”" in page.locator(".legend").inner_text()
+    view.until("location.hash.includes('class=mutated')")
+    page.locator(".stage").first.click()
+    page.keyboard.press("a")
+    view.still()
+    np.testing.assert_array_equal(view.pixels("overlay"), called)
+    page.locator("[data-head=egfr]").click()
+    assert choice.count() == 0, "attention of one branch is for no class"
+    view.open(f"{SLIDE}?head=tp53&class=mutated")
+    view.page.reload()
+    view.ready()
+    assert choice.input_value() == "mutated"
+
+
+def test_cases_are_listed_with_their_slides(
+    open_page, view_results: ViewResults, tmp_path: Path
+) -> None:
+    folders = replace(view_results, predictions=tmp_path / "predictions")
+    shutil.copytree(view_results.predictions, folders.predictions)
+    write_view_case(folders, "P1")
+    with viewer_process(folders.predictions, "--language", "en") as address:
+        view = open_page(address)
+        view.open()
+        row = view.page.locator("tbody tr", has=view.page.locator(".chip", has_text="Case"))
+        assert "mean of the slides: wild type" in row.inner_text()
+        with view.page.expect_popup() as opened:
+            row.get_by_role("link", name="P1").click()
+        case = opened.value
+        case.get_by_role("link", name="case-2").click()
+        case.wait_for_selector("h1:has-text('case-2')")
+        assert case.url == f"{address}pages/case-2/report.html"
+        row.get_by_role("link", name="case-1").click()
+        view.page.wait_for_selector("h1:has-text('case-1')")
+        view.expected += ["Failed to load resource"]
+        view.page.close()
 
 
 def test_a_click_on_a_tile_arrives_at_its_pixels(view: Watched, view_results: ViewResults) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pathgene_rt.errors import OutputError
 from pathgene_rt.view.results import ResultFolder
-from tests.support.view_results import ViewResults, change_report
+from tests.support.view_results import ViewResults, change_report, write_view_case
 
 
 @pytest.fixture
@@ -35,6 +36,29 @@ def test_each_subfolder_with_a_report_is_a_result(predictions: Path) -> None:
 
 def test_a_single_slides_folder_is_one_result(predictions: Path) -> None:
     assert list(listed(predictions / "case-1")) == ["case-1"]
+
+
+def test_cases_are_listed_beside_the_slides(view_results: ViewResults, predictions: Path) -> None:
+    write_view_case(replace(view_results, predictions=predictions), "case-1")
+    found = listed(predictions)
+    assert list(found) == ["case-1", "case-2", "case:case-1"]
+    case = found["case:case-1"].to_dict()
+    assert (case["is_case"], case["slide"], case["slides"]) == (
+        True,
+        "case-1",
+        ["case-1", "case-2"],
+    )
+    assert [(one["call"], one["mean_call"]) for one in case["predictions"]] == [
+        ("mutated", "wild type")
+    ]
+    assert not found["case-1"].is_case
+    document = predictions / "cases" / "case-1" / "case.json"
+    document.write_text(document.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    damaged = listed(predictions)["case:case-1"]
+    assert (damaged.state, damaged.problem_value) == ("unreadable", "9")
+    document.unlink()
+    (predictions / "cases" / "elsewhere").symlink_to(predictions / "case-1")
+    assert list(listed(predictions)) == ["case-1", "case-2"]
 
 
 def test_reports_of_version_1_are_shown(predictions: Path) -> None:

@@ -1,6 +1,6 @@
 /** Deep links: which slide, which place of it and which head, in the part of the address after #. */
 
-/** {name, head, value, opacity, x, y, scale, rotation, with, with_head} of "#/name?head=..."; numbers
+/** {name, head, class, value, opacity, x, y, scale, rotation, with, with_head} of "#/name?head=..."; numbers
  * are null where absent or senseless. x and y are level-0 pixels, scale how many a page's pixel is. */
 export function parseAddress(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
@@ -18,6 +18,7 @@ export function parseAddress(hash) {
   return {
     name,
     head: given.get("head"),
+    class: given.get("class"),
     value: given.get("value") === "weight" ? "weight" : "percentile",
     opacity: finite("opacity"),
     x: finite("x"),

@@ -16,6 +16,12 @@ async function ask(path) {
 export const getJson = async (path) => (await ask(path)).json();
 export const getBuffer = async (path) => (await ask(path)).arrayBuffer();
 
+/** The address of a result's own page, to read and print. */
+export function pageAddress({ name, is_case: isCase = false }) {
+  const folder = encodeURIComponent(isCase ? name.replace(/^case:/, "") : name);
+  return `/pages/${isCase ? "cases/" : ""}${folder}/report.html`;
+}
+
 /** The address of what belongs to a result. */
 export function resultPath(name, ...parts) {
   return ["/api/results", encodeURIComponent(name), ...parts].join("/");

@@ -16,7 +16,7 @@ export class Gallery {
    * place is {x, y, tile, label, short}: level-0 pixels, the layer's tile there (-1: none), words. */
   show(pane, fly) {
     const { layer, report } = pane;
-    const values = layer?.column(pane.head, "percentile") ?? null;
+    const values = pane.column("percentile");
     const evidence = report.evidence?.[pane.head] ?? null;
     this.top = [];
     const parts = [];

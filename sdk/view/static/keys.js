@@ -13,6 +13,7 @@ export const KEYS = [
   [["R"], "key_turn_back", (pane) => pane.turn(-90)],
   [["h"], "key_head", (pane) => pane.page.nextHead(1)],
   [["H"], "key_head_back", (pane) => pane.page.nextHead(-1)],
+  [["a"], "key_class", (pane) => pane.page.nextClass()],
   [["v"], "key_value", (pane) => pane.page.toggleValue()],
   [["]"], "key_more", (pane) => pane.page.changeOpacity(0.1)],
   [["["], "key_less", (pane) => pane.page.changeOpacity(-0.1)],

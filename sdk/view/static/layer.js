@@ -22,10 +22,11 @@ export class Layer {
     this.index();
   }
 
-  /** The column of a head: value "percentile" or "weight"; null if the report has none. */
-  column(head, value) {
-    const name = value === "percentile" ? `${head} attention percentile` : `${head} attention`;
-    return this.columns.get(name) ?? null;
+  /** The column of a head: value "percentile" or "weight", for the class `about` or, if that is
+   * null, for the one called; null if the report has none. */
+  column(head, value, about = null) {
+    const name = `${head} attention${value === "percentile" ? " percentile" : ""}`;
+    return this.columns.get(about === null ? name : `${name} for ${about}`) ?? null;
   }
 
   /** A grid of cells, one a tile's width, each with the first of its tiles; `next` has the others. */

@@ -1,35 +1,31 @@
 /** One slide with one head's answer on it. */
 import { getBuffer, getJson, resultPath } from "./api.js";
 import { el } from "./dom.js";
-import { onKey } from "./keys.js";
 import { Layer } from "./layer.js";
 import { Overlay } from "./overlay.js";
 import { callText, statedClass } from "./predictions.js";
-import { ScaleBar } from "./scale_bar.js";
-import { makeViewer, pictureSource, slideSource } from "./slide_source.js";
+import { pictureSource, slideSource } from "./slide_source.js";
+import { SlideView } from "./slide_view.js";
 import { number, probability, t, when, word } from "./texts.js";
 
-export class Pane {
+export class Pane extends SlideView {
   /** `page` is asked for what keys and clicks do, `settings` is how all panes draw. */
   constructor(page, host, notices, settings) {
-    this.page = page;
+    super(page);
     this.settings = settings;
-    this.listeners = new Set();
     this.failed = 0;
-    this.slide = null;
     this.layer = null;
     this.overlay = null;
     this.head = null;
+    this.about = null;
     this.title = el("div", { class: "pane-title" });
     this.notices = el("div");
     notices.append(this.notices);
-    this.stage = el("div", { class: "stage" });
     this.legend = el("div", { class: "legend" });
     this.readout = el("output", { class: "readout" });
     this.element = el("section", { class: "pane" }, this.title, this.stage);
     host.append(this.element);
     this.stage.append(this.legend, this.readout);
-    this.scaleBar = new ScaleBar(this.stage);
   }
 
   /** Load the result `name` and show `head`, or the first head there is. Raises ApiError. */
@@ -92,24 +88,9 @@ export class Pane {
       this.notice(t("no_picture"), "");
       return Promise.resolve();
     }
-    this.viewer = makeViewer(this.stage);
-    const { viewer } = this;
-    this.describe();
-    viewer.addHandler("canvas-key", (event) => {
-      event.preventDefaultAction = true;
-      if (onKey(event.originalEvent, this)) event.originalEvent.preventDefault();
-    });
-    for (const kind of ["canvas-press", "canvas-scroll", "canvas-drag", "canvas-pinch"]) {
-      viewer.addHandler(kind, () => this.page.activate(this));
-    }
-    viewer.canvas.addEventListener("focus", () => this.page.activate(this));
+    const viewer = this.makeViewer(t("pane_label", { slide: this.report.slide }));
     viewer.canvas.addEventListener("pointermove", (event) => this.read(event));
     viewer.canvas.addEventListener("pointerleave", () => this.readTile(this.focused()));
-    viewer.addHandler("viewport-change", () => this.moved());
-    viewer.addHandler("after-resize", () => {
-      this.moved();
-      this.page.follow();
-    });
     viewer.addHandler("tile-load-failed", () => this.tileFailed());
     return new Promise((done) => {
       viewer.addHandler("open", () => {
@@ -124,17 +105,6 @@ export class Pane {
       });
       viewer.open(source);
     });
-  }
-
-  describe() {
-    const { canvas, navigator } = this.viewer;
-    canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", t("pane_label", { slide: this.report.slide }));
-    canvas.setAttribute("aria-keyshortcuts", "?");
-    navigator.element.setAttribute("aria-hidden", "true");
-    for (const part of [navigator.element, ...navigator.element.querySelectorAll("[tabindex]")]) {
-      part.tabIndex = -1;
-    }
   }
 
   picture() {
@@ -173,17 +143,41 @@ export class Pane {
   setHead(head) {
     const before = this.head;
     this.head = head;
+    this.about = null;
     if (!this.slide && this.viewer && before !== head && this.pictures.includes(head)) {
       this.viewer.open(this.picture());
     }
     this.drawHead();
   }
 
+  /** The classes that the head has attention for, the called one first; none if it is for no class
+   * in particular. */
+  classes() {
+    const { classes, probabilities, called } = this.prediction();
+    const others = classes.filter((name) => this.layer?.column(this.head, "percentile", name));
+    if (others.length === 0) return [];
+    const among = called.length ? called : [...classes.keys()];
+    const own = among.reduce((a, b) => (probabilities[b] > probabilities[a] ? b : a));
+    return [classes[own], ...others];
+  }
+
+  /** Show the head's attention for the class `about`. */
+  setClass(about) {
+    const [called, ...others] = this.classes();
+    this.about = others.includes(about) && about !== called ? about : null;
+    this.drawHead();
+  }
+
+  /** What is measured of each tile: value "percentile" or "weight", for the class chosen. */
+  column(value) {
+    return this.layer?.column(this.head, value, this.about) ?? null;
+  }
+
   /** Colour the tiles by the head and value chosen, and say what the colours are. */
   drawHead() {
     const { overlay, layer } = this;
     const { value, colours } = this.settings;
-    this.values = layer?.column(this.head, value) ?? null;
+    this.values = this.column(value);
     if (overlay) {
       overlay.layer = layer;
       overlay.raster = null;
@@ -230,6 +224,11 @@ export class Pane {
     return this.layer?.span ?? tiles.tile_px * tiles.mpp / slide.mpp;
   }
 
+  /** Micrometres a level-0 pixel: those that the report was made with, if it says them. */
+  mpp() {
+    return this.report.provenance.slide?.mpp ?? super.mpp();
+  }
+
   drawLegend() {
     const shown = this.values && this.overlay;
     this.legend.hidden = !this.slide;
@@ -246,8 +245,10 @@ export class Pane {
 
   legendText() {
     if (!this.values) return t(this.layer ? "no_attention" : "no_layer");
-    return t(this.settings.value === "weight" ? "legend_weight" : "legend_percentile",
-      { head: this.head });
+    const [called] = this.classes();
+    const head = called === undefined ? this.head
+      : t("head_for_class", { head: this.head, about: word(this.about ?? called) });
+    return t(this.settings.value === "weight" ? "legend_weight" : "legend_percentile", { head });
   }
 
   caption() {
@@ -300,8 +301,8 @@ export class Pane {
       this.readout.textContent = "";
       return;
     }
-    const rank = this.layer.column(this.head, "percentile");
-    const weight = this.layer.column(this.head, "weight");
+    const rank = this.column("percentile");
+    const weight = this.column("weight");
     this.readout.textContent = t("readout", { rank: rank ? number(rank[tile], 1, 1) : "–",
       weight: weight ? weight[tile].toPrecision(3) : "–", x: number(this.layer.xy[2 * tile]),
       y: number(this.layer.xy[2 * tile + 1]) });
@@ -330,92 +331,10 @@ export class Pane {
     this.overlay.refresh();
   }
 
-  moved() {
-    this.scaleBar.update(this.umPerPx());
-    for (const listener of this.listeners) listener();
-  }
-
-  /** Call `listener` whenever the view moves; returns what stops that. */
-  onMove(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  /** Micrometres a level-0 pixel: those that the report was made with; null if nobody knows. */
-  mpp() {
-    return this.report.provenance.slide?.mpp ?? this.slide?.mpp ?? null;
-  }
-
-  /** Micrometres of a page's pixel; null without slide or scale. */
-  umPerPx() {
-    const scale = this.pxPerPx();
-    const mpp = this.mpp();
-    return scale === null || mpp === null ? null : scale * mpp;
-  }
-
-  /** Level-0 pixels of a page's pixel; null while there is no slide. */
-  pxPerPx() {
-    if (!this.slide || !this.viewer?.world.getItemCount()) return null;
-    const { viewport } = this.viewer;
-    return this.slide.size_px[0] / (viewport.getZoom(true) * viewport.getContainerSize().x);
-  }
-
-  /** {px, um, umPerPx, rotation} of the middle of the view; a slide without scale counts pixels. */
-  place() {
-    const scale = this.pxPerPx();
-    if (scale === null) return null;
-    const { viewport } = this.viewer;
-    const centre = this.viewer.world.getItemAt(0).viewportToImageCoordinates(viewport.getCenter(true));
-    const mpp = this.mpp() ?? 1;
-    return { px: [centre.x, centre.y], um: [centre.x * mpp, centre.y * mpp], umPerPx: scale * mpp,
-      rotation: viewport.getRotation(true) };
-  }
-
-  /** At once: to `um`, or `px`, with `umPerPx`, turned by `rotation`. */
-  moveTo({ um = null, px = null, umPerPx, rotation }) {
-    if (!this.slide || !this.viewer) return;
-    const mpp = this.mpp() ?? 1;
-    const { viewport } = this.viewer;
-    const [x, y] = px ?? um.map((value) => value / mpp);
-    const width = this.slide.size_px[0] * mpp;
-    viewport.setRotation(rotation, true);
-    viewport.zoomTo(width / (umPerPx * viewport.getContainerSize().x), null, true);
-    viewport.panTo(this.viewer.world.getItemAt(0).imageToViewportCoordinates(x, y), true);
-  }
-
-  pan(right, down) {
-    this.page.activate(this);
-    const { viewport } = this.viewer;
-    const step = viewport.deltaPointsFromPixels(new OpenSeadragon.Point(90 * right, 90 * down));
-    viewport.panBy(step);
-    viewport.applyConstraints();
-  }
-
-  zoom(factor) {
-    this.page.activate(this);
-    this.viewer.viewport.zoomBy(factor);
-    this.viewer.viewport.applyConstraints();
-  }
-
-  home() {
-    this.page.activate(this);
-    this.viewer.viewport.goHome();
-  }
-
-  turn(degrees) {
-    this.page.activate(this);
-    const { viewport } = this.viewer;
-    viewport.setRotation(viewport.getRotation() + degrees);
-  }
-
-  focus() {
-    this.viewer?.canvas.focus({ preventScroll: true });
-  }
-
   close() {
     this.closed = true;
     this.overlay?.close();
-    this.viewer?.destroy();
+    super.close();
     this.element.remove();
     this.notices.remove();
   }

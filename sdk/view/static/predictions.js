@@ -10,6 +10,10 @@ export function statedClass(prediction) {
   return probabilities.indexOf(Math.max(...probabilities));
 }
 
+/** Why a result that is not ready is not shown. */
+export const whyNot = ({ state, problem, problem_value: value }) =>
+  (state === "writing" ? t("state_writing") : t(problem, { value }));
+
 /** Calls may be several classes, joined by ", ". */
 export const callText = (prediction) => prediction.call.split(", ").map(word).join(", ");
 

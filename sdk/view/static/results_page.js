@@ -1,10 +1,10 @@
 /** The list of results: search, filters, order. */
-import { getJson } from "./api.js";
+import { getJson, pageAddress } from "./api.js";
 import { addressHash } from "./address.js";
 import { check, choice, el, say } from "./dom.js";
 import { listen } from "./events.js";
 import { pageHead } from "./page_head.js";
-import { callChip, callText } from "./predictions.js";
+import { callChip, callText, whyNot } from "./predictions.js";
 import { number, t, when } from "./texts.js";
 
 const SHOWN_AT_ONCE = 200;
@@ -126,7 +126,7 @@ export class ResultsPage {
     const key = COLUMNS.find(([name]) => name === kept.order)[1];
     const sign = kept.down ? -1 : 1;
     return [...this.results.values()].filter((one) => {
-      const text = `${one.name} ${one.slide ?? ""} ${one.bundle ?? ""}`.toLowerCase();
+      const text = [one.name, one.slide, one.bundle, ...one.slides ?? []].join(" ").toLowerCase();
       return words.every((each) => text.includes(each))
         && (!kept.call || one.predictions?.some((each) => each.head === head && each.call === call))
         && (!kept.quality || QUALITY[kept.quality](one))
@@ -152,21 +152,31 @@ export class ResultsPage {
 
 const NUMBERS = new Set(["warnings", "tissue", "tiles"]);
 
+/** A case leads to its page and to its slides. */
+function caseCell(one) {
+  return [el("span", { class: "chip" }, t("case_short")), " ",
+    el("a", { href: pageAddress(one), target: "_blank", rel: "noopener" }, one.slide),
+    el("div", { class: "slides quiet" }, t("case_slides"), one.slides.map((name) =>
+      [" ", el("a", { href: addressHash({ name }) }, name)]))];
+}
+
 function row(one, fresh) {
   const attributes = { class: fresh.has(one.name) ? "fresh" : null };
   if (one.state !== "ready") {
-    const why = one.state === "writing" ? t("state_writing")
-      : t(one.problem, { value: one.problem_value });
-    return el("tr", attributes, el("td", {}, one.name),
+    return el("tr", attributes, el("td", {}, one.name.replace(/^case:/, "")),
       el("td", { colspan: COLUMNS.length - 1 },
         el("span", { class: `chip ${one.state === "writing" ? "" : "danger"}` },
-          t(`state_${one.state}_short`)), " ", why));
+          t(`state_${one.state}_short`)), " ", whyNot(one)));
   }
   const area = one.quality.tissue_area_mm2;
   const damaged = one.quality.damaged_tiles ?? 0;
   return el("tr", attributes,
-    el("th", { scope: "row" }, el("a", { href: addressHash({ name: one.name }) }, one.slide)),
-    el("td", {}, el("div", { class: "calls" }, one.predictions.map(callChip),
+    el("th", { scope: "row" }, one.is_case ? caseCell(one)
+      : el("a", { href: addressHash({ name: one.name }) }, one.slide)),
+    el("td", {}, el("div", { class: "calls" }, one.predictions.map((each) => [callChip(each),
+      each.mean_call === undefined || each.mean_call === each.call ? null
+        : el("span", { class: "chip warning" }, t("case_mean", { call: callText(
+          { call: each.mean_call }) }))]),
       one.partial ? el("span", { class: "chip warning" }, t("partial_short")) : null)),
     el("td", { class: "number" }, one.warnings
       ? el("span", { class: "chip warning" }, `⚠ ${one.warnings}`) : "0"),

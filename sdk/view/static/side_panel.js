@@ -1,5 +1,5 @@
 /** Beside the slide: warnings first, the answers, how they are drawn, tiles, quality, provenance. */
-import { resultPath } from "./api.js";
+import { pageAddress } from "./api.js";
 import { check, choice, el } from "./dom.js";
 import { callText, probabilityScale } from "./predictions.js";
 import { number, probability, t, when, word } from "./texts.js";
@@ -71,6 +71,7 @@ export class SidePanel {
     const slide = pane.slide !== null;
     this.controls.replaceChildren(el("h2", {}, t("display")),
       el("div", { class: "row" }, el("span", {}, t("opacity")), opacity, shown),
+      this.classChoice(),
       el("div", { class: "row" }, el("span", {}, t("value")), choice(t("value"),
         [["percentile", t("value_percentile")], ["weight", t("value_weight")]], settings.value,
         (value) => page.setValue(value), { "data-control": "value" })),
@@ -82,6 +83,16 @@ export class SidePanel {
       ].map(([name, sign, act]) => el("button", { type: "button", class: "sign",
         "aria-label": t(name), title: t(name), disabled: !pane.viewer, onclick: act }, sign))));
     if (focused) this.controls.querySelector(`[data-control=${focused}]`)?.focus();
+  }
+
+  /** For which class attention is shown, of heads that have it for each. */
+  classChoice() {
+    const { page, pane } = this;
+    const classes = pane.classes();
+    if (classes.length === 0) return "";
+    return el("div", { class: "row" }, el("span", {}, t("class_shown")), choice(t("class_shown"),
+      classes.map((name) => [name, word(name)]), pane.about ?? classes[0],
+      (name) => page.setClass(name), { "data-control": "class" }));
   }
 
   drawFacts() {
@@ -134,7 +145,7 @@ function faithfulness(pane) {
 }
 
 const percent = (value) => t("common.percent", { value: number(100 * value, 1) });
-const report_link = (pane) => (pane.html ? el("p", {}, el("a", { href: resultPath(pane.name, "page"),
+const report_link = (pane) => (pane.html ? el("p", {}, el("a", { href: pageAddress(pane),
   target: "_blank", rel: "noopener" }, t("report_page"))) : "");
 const report_use = (report) => report.intended_use ?? t("common.research_use");
 const list = (rows) => el("dl", {}, rows.map(([name, value]) =>

@@ -10,6 +10,7 @@ import { LinkedViews } from "./link_views.js";
 import { pageHead } from "./page_head.js";
 import { Pane } from "./pane.js";
 import { fillPaneTitle } from "./pane_title.js";
+import { whyNot } from "./predictions.js";
 import { SidePanel } from "./side_panel.js";
 import { t } from "./texts.js";
 
@@ -59,9 +60,8 @@ export class SlidePage {
       await pane.load(name, head);
     } catch (error) {
       if (pane.closed) return null;
-      const text = error.status === 404 ? t("no_result", { name })
-        : error.status === 409 ? t("state_writing") : error.message;
-      pane.notice(text, "danger");
+      pane.notice(error.status === 404 ? t("no_result", { name }) : error.status === 409
+        ? whyNot(JSON.parse(error.message)) : error.message, "danger");
       return null;
     }
     if (pane.closed) return null;
@@ -101,6 +101,22 @@ export class SlidePage {
     const heads = this.active.predictions.map((one) => one.head);
     const at = heads.indexOf(this.active.head);
     this.setHead(this.active, heads[(at + step + heads.length) % heads.length]);
+  }
+
+  /** Show the active pane's attention for the class `about`. */
+  setClass(about) {
+    this.active.setClass(about);
+    this.drawAround();
+    this.keepAddress();
+    say(this.active.legendText());
+  }
+
+  nextClass() {
+    const { active } = this;
+    const classes = active.classes();
+    if (classes.length === 0) return;
+    const at = active.about === null ? 0 : classes.indexOf(active.about);
+    this.setClass(classes[(at + 1) % classes.length]);
   }
 
   setValue(value) {
@@ -172,7 +188,7 @@ export class SlidePage {
   async compare(name, head) {
     const [first] = this.panes;
     const place = first.place();
-    this.others ??= (await getJson("/api/results")).filter((one) => one.state === "ready");
+    this.others ??= (await getJson("/api/results")).filter((one) => one.state === "ready" && !one.is_case);
     this.links?.close();
     this.links = null;
     if (this.panes.length > 1) this.panes.pop().close();
@@ -217,7 +233,7 @@ export class SlidePage {
       if (!first?.report) return;
       const place = first.place();
       history.replaceState(null, "", addressHash({ name: first.name, head: first.head,
-        value: this.settings.value, opacity: Math.round(100 * this.settings.opacity),
+        class: first.about, value: this.settings.value, opacity: Math.round(100 * this.settings.opacity),
         x: place?.px[0], y: place?.px[1],
         scale: first.pxPerPx(),
         rotation: place?.rotation || null,
@@ -232,6 +248,10 @@ export class SlidePage {
     if (address.head && address.head !== first.head
       && first.predictions.some((one) => one.head === address.head)) {
       this.setHead(first, address.head);
+    }
+    if (address.class !== first.about && (address.class || first.about)) {
+      first.setClass(address.class);
+      this.drawAround();
     }
     if (first.slide && address.x !== null && address.y !== null && address.scale > 0) {
       this.active = first;
