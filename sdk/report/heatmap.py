@@ -7,14 +7,18 @@ colour scale; outside it keeps its own colours. Drawn with Pillow and numpy alon
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pathgene_rt.geometry import BoolArray, Float32Array, Int32Array, UInt8Array
+from pathgene_rt.report.typefaces import Typeface, typeface
 
 LONG_SIDE_PX = (900, 1600)
 """Overviews are drawn with their longer side in this range."""
@@ -24,6 +28,10 @@ _MIN_WIDTH = 900
 _BAR_WIDTH, _BAR_ROOM = 26, 150
 _INK, _FAINT, _LINE = (24, 24, 28), (92, 92, 100), (150, 150, 156)
 _SIZES = {"title": 30, "text": 21, "small": 17}
+_UNDRAWN = "(in letters that this machine has no typeface for; see report.html)"
+_WORDS = re.compile("[\u2e80-\uffef]|[^\\s\u2e80-\uffef]+")
+"""What may stand at the end of a line: each of the characters that are written without spaces."""
+
 _COLOUR_SHARE = (0.52, 0.72)
 """How much of a pixel is colour, from the lowest to the highest rank: what a head ignored stays
 readable as tissue."""
@@ -154,16 +162,22 @@ def _composed(picture: Image.Image, um_per_px: float | None, text: HeatmapText) 
     """The picture with text above and below, the colour bar beside and the scale bar under it."""
     width = max(_MIN_WIDTH, picture.width + 2 * _MARGIN + _BAR_ROOM)
     room = width - 2 * _MARGIN
-    notice, footer = _wrapped(text.notice, "text", room), _wrapped(text.footer, "small", room)
+    title, subtitle = (
+        _shortened(_drawn(line, use), room)
+        for line, use in ((text.title, "title"), (text.subtitle, "text"))
+    )
+    notice, footer = (
+        _wrapped(_drawn(words, use), room)
+        for words, use in ((text.notice, "text"), (text.footer, "small"))
+    )
     top = _MARGIN + 96
     below = top + picture.height + 18
     words = below + 66
     height = words + 30 * len(notice) + 25 * len(footer) + _MARGIN - 4
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN - 8), _shortened(text.title, "title", room), _INK, _font("title"))
-    subtitle = _shortened(text.subtitle, "text", room)
-    draw.text((_MARGIN, _MARGIN + 38), subtitle, _INK, _font("text"))
+    draw.text((_MARGIN, _MARGIN - 8), title.text, _INK, title.face)
+    draw.text((_MARGIN, _MARGIN + 38), subtitle.text, _INK, subtitle.face)
     left = _MARGIN + (room - _BAR_ROOM - picture.width) // 2
     page.paste(picture, (left, top))
     frame = (left - 1, top - 1, left + picture.width, top + picture.height)
@@ -172,10 +186,10 @@ def _composed(picture: Image.Image, um_per_px: float | None, text: HeatmapText) 
     if um_per_px is not None:
         _draw_scale_bar(draw, left, below, picture.width, um_per_px)
     for number, line in enumerate(notice):
-        draw.text((_MARGIN, words + 30 * number), line, _INK, _font("text"))
+        draw.text((_MARGIN, words + 30 * number), line.text, _INK, line.face)
     words += 30 * len(notice) + 4
     for number, line in enumerate(footer):
-        draw.text((_MARGIN, words + 25 * number), line, _FAINT, _font("small"))
+        draw.text((_MARGIN, words + 25 * number), line.text, _FAINT, line.face)
     return page
 
 
@@ -188,8 +202,9 @@ def _draw_colour_bar(
     ranks = np.linspace(100, 0, height, dtype=np.float32)
     colours = _coloured(np.full(height, 190, dtype=np.uint8), ranks)
     bar = np.repeat(colours[:, None], _BAR_WIDTH, axis=1)
-    draw.text((left, top - 4), "attention,", _INK, _font("small"))
-    draw.text((left, top + 16), "percentile", _INK, _font("small"))
+    small = _drawn("", "small").face
+    draw.text((left, top - 4), "attention,", _INK, small)
+    draw.text((left, top + 16), "percentile", _INK, small)
     page.paste(Image.fromarray(bar), (left, top + head))
     outline = (left - 1, top + head - 1, left + _BAR_WIDTH, top + head + height)
     draw.rectangle(outline, outline=_LINE)
@@ -198,7 +213,7 @@ def _draw_colour_bar(
         y = top + head + round((100 - rank) / 100 * (height - 1))
         right = left + _BAR_WIDTH
         draw.line((right, y, right + 6, y), _INK)
-        draw.text((right + 12, y), label, _INK, _font("small"), anchor="lm")
+        draw.text((right + 12, y), label, _INK, small, anchor="lm")
 
 
 def _draw_scale_bar(
@@ -208,33 +223,50 @@ def _draw_scale_bar(
     right = left + length_um / um_per_px
     draw.rectangle((left, top + 4, right, top + 9), fill=_INK)
     label = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} um"
-    draw.text((left, top + 16), label, _INK, _font("text"))
+    draw.text((left, top + 16), label, _INK, _drawn(label, "text").face)
 
 
-@cache
-def _font(use: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's built-in typeface: no font file of the machine is needed."""
-    return ImageFont.load_default(size=_SIZES[use])
+class _Text(NamedTuple):
+    """A line, and the typeface that it is drawn in."""
+
+    text: str
+    face: Typeface
+
+    @property
+    def width(self) -> float:
+        return self.face.getlength(self.text)
 
 
-def _shortened(text: str, use: str, room: int) -> str:
-    """``text``, its middle left out if it is wider than ``room`` pixels."""
-    if _font(use).getlength(text) <= room:
-        return text
-    for keep in range(len(text) // 2, 0, -1):
-        shorter = f"{text[:keep]}...{text[-keep:]}"
-        if _font(use).getlength(shorter) <= room:
+def _drawn(text: str, use: str) -> _Text:
+    """``text`` as it can be drawn here, which may be that it cannot."""
+    text = unicodedata.normalize("NFC", text)
+    face = typeface(text, _SIZES[use])
+    if face is None:
+        return _drawn(_UNDRAWN, use)
+    return _Text(text, face)
+
+
+def _shortened(line: _Text, room: int) -> _Text:
+    """``line``, its middle left out if it is wider than ``room`` pixels."""
+    if line.width <= room:
+        return line
+    for keep in range(len(line.text) // 2, 0, -1):
+        shorter = line._replace(text=f"{line.text[:keep]}...{line.text[-keep:]}")
+        if shorter.width <= room:
             return shorter
-    return ""
+    return line._replace(text="")
 
 
-def _wrapped(text: str, use: str, room: int) -> list[str]:
-    """``text`` broken between words into lines of at most ``room`` pixels."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font(use).getlength(longer) <= room:
+def _wrapped(text: _Text, room: int) -> list[_Text]:
+    """``text`` broken between words, or characters that are written without spaces, into lines of
+    at most ``room`` pixels."""
+    lines: list[_Text] = []
+    for found in _WORDS.finditer(text.text):
+        word = text._replace(text=found.group())
+        space = " " if found.start() and text.text[found.start() - 1].isspace() else ""
+        longer = word._replace(text=f"{lines[-1].text if lines else ''}{space}{word.text}")
+        if lines and longer.width <= room:
             lines[-1] = longer
         else:
-            lines.append(_shortened(word, use, room))
+            lines.append(_shortened(word, room))
     return lines
