@@ -42,7 +42,7 @@ class GeoJsonWriter:
         return options.geojson and bool(report.attention)
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
-        measurements = {}
+        measurements: dict[str, Float32Array] = {}
         for shown in contents.shown:
             head = shown.prediction.head
             measurements |= _measurements(head, shown.attention, shown.ranks)
