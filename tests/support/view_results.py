@@ -54,7 +54,8 @@ def write_result(folder: Path, slide_path: Path, seed: int = 0) -> Report:
         info, overview = slide.info, slide.overview(4.0).rgb
     wide, high = (side // SPAN_PX for side in info.size_px)
     xy = np.stack(np.meshgrid(np.arange(wide), np.arange(high)), axis=-1).reshape(-1, 2) * SPAN_PX
-    rng = np.random.Generator(np.random.PCG64(seed))
+    # With this the tiles in the middle have different ranks for each head and class.
+    rng = np.random.Generator(np.random.PCG64(seed + 1))
     attention = {}
     for head, branches in (("egfr", 1), ("tp53", 2)):
         weights = rng.random((len(xy), branches)) ** 4

@@ -25,6 +25,9 @@ ARGUMENTS = [
 ]
 START_S = 60
 
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+"""Of axe-core: WCAG 2.2 AA, and more."""
+
 VIEWER = "OpenSeadragon.getViewer(document.querySelectorAll('.stage')[{pane}])"
 
 
