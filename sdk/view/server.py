@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8765
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def server_of(
 
     config = uvicorn.Config(
         _guarded(view, options.host, port, token),
-        log_level="warning",
+        log_level="error",  # a flood of requests is not one of lines
         access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
