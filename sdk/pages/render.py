@@ -20,11 +20,12 @@ from pathgene_rt.pages.texts import HTML_LANG, LANGUAGES, Texts
 
 def render(template: str, /, **values: Any) -> str:
     """The page that ``template`` (a file name in ``templates/``) makes of ``values``. In it
-    ``both("table.name", ...)`` is a text in all languages, ``base_css`` the shared style.
+    ``both("table.name", ...)`` is a text in all languages, ``base_css`` the shared style. With
+    ``paper`` there is nothing on it to choose.
 
     A value that is missing raises: a page with a hole must fail in its tests.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render({"paper": False, **values})
 
 
 def both(key: str, /, **values: object) -> Markup:
@@ -50,8 +51,8 @@ def framed(page: str) -> str:
 def probability(value: float) -> str:
     """Two digits, but never 0 or 1: no model is certain."""
     if value < 0.005:
-        return "< 0.01"
-    return "> 0.99" if value > 0.995 else f"{value:.2f}"
+        return "<\u00a00.01"
+    return ">\u00a00.99" if value > 0.995 else f"{value:.2f}"
 
 
 class Word:

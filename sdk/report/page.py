@@ -5,13 +5,14 @@ Made of the document of ``report.json`` and of pictures, so that it can be made 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pathgene_rt.pages.render import render
 from pathgene_rt.report.heatmap import colour_table, scale_bar_um
-from pathgene_rt.report.page_pictures import AttentionLayer, PagePictures
+from pathgene_rt.report.page_pictures import PagePictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,19 @@ class TileFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionMap:
+    """A layer of attention of ``head``, for the class ``about`` ("": for none in particular)."""
+
+    anchor: str
+    head: str
+    about: str
+    picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadSection:
     """What the page shows of one head: ``stated`` is the class whose probability stands on the
-    scale, the one that a threshold is on."""
+    scale, the one that a threshold is on; ``about`` that which tiles and map are about."""
 
     anchor: str
     prediction: Mapping[str, Any]
@@ -37,10 +48,15 @@ class HeadSection:
     probability: float
     interval: tuple[float, float] | None
     about: str
-    layers: tuple[AttentionLayer, ...]
+    maps: tuple[AttentionMap, ...]
     tiles_for: tuple[TileFigure, ...]
     tiles_against: tuple[TileFigure, ...]
     evidence: Mapping[str, Any] | None
+
+    @property
+    def shown_map(self) -> AttentionMap:
+        """The map to begin with."""
+        return next((one for one in self.maps if one.about == self.about), self.maps[0])
 
     @property
     def plain(self) -> str:
@@ -56,11 +72,16 @@ class HeadSection:
 
 
 def report_page(
-    document: Mapping[str, Any], *, pictures: PagePictures | None = None, language: str = "en"
+    document: Mapping[str, Any],
+    *,
+    pictures: PagePictures | None = None,
+    language: str = "en",
+    paper: bool = False,
 ) -> str:
     """The page for ``document``, that of :meth:`~pathgene_rt.report.report.Report.to_dict`.
 
-    It opens in ``language`` ("en" or "zh") and holds both; figures only without ``pictures``.
+    It opens in ``language`` ("en" or "zh") and holds both; figures only without ``pictures``. For
+    ``paper`` there is nothing to choose or unfold: it has everything at once.
     """
     provenance = document["provenance"]
     tile_um = provenance["tiles"]["tile_px"] * provenance["tiles"]["mpp"]
@@ -75,7 +96,8 @@ def report_page(
         created=document["created"],
         provenance=provenance,
         heads=heads,
-        mapped=[head for head in heads if head.layers],
+        mapped=[head for head in heads if head.maps],
+        paper=paper,
         pictures=pictures,
         language=language,
         tile_um=tile_um,
@@ -119,10 +141,20 @@ def _section(
         probability=prediction["probabilities"][stated],
         interval=tuple(interval[stated]) if interval else None,
         about=classes[evidence["class"] if evidence else likeliest],
-        layers=pictures.layers.get(name, ()) if pictures else (),
+        maps=_maps(anchor, name, pictures),
         tiles_for=figures[:count_for],
         tiles_against=figures[count_for:],
         evidence=evidence,
+    )
+
+
+def _maps(anchor: str, name: str, pictures: PagePictures | None) -> tuple[AttentionMap, ...]:
+    layers = pictures.layers.get(name, ()) if pictures else ()
+    return tuple(
+        AttentionMap(
+            anchor=f"{anchor}-map{number}", head=name, about=layer.about, picture=layer.picture
+        )
+        for number, layer in enumerate(layers, 1)
     )
 
 
@@ -173,6 +205,12 @@ def _quality(quality: Mapping[str, float | None]) -> list[tuple[str, str, str]]:
         if value is None:
             rows.append((name, "common.unknown", ""))
             continue
-        number = value * 100 if unit == "percent" else value
-        rows.append((name, f"common.{unit}", f"{number:.4g}"))
+        rows.append((name, f"common.{unit}", _figure(value * 100 if unit == "percent" else value)))
     return rows
+
+
+def _figure(value: float) -> str:
+    """``value`` with three digits that count, large ones whole."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

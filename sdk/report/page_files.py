@@ -1,4 +1,4 @@
-"""``report.html`` and ``report.pdf``: one page to read, made once and written as either."""
+"""``report.html`` and ``report.pdf``: one page to read, on a screen and on paper."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ HTML_FILE, PDF_FILE = "report.html", "report.pdf"
 
 
 class PageWriter:
-    """Makes the page once, with pictures where the slide's overview is at hand, and writes it as
-    each kind of file that was asked for."""
+    """Makes the pictures once, where the slide's overview is at hand, for each kind of file."""
 
     stale = (HTML_FILE, PDF_FILE)
     uses_overview = True
@@ -35,14 +34,14 @@ class PageWriter:
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
         options = contents.options
-        page = report_page(
-            contents.report.to_dict(), pictures=_pictures(contents), language=options.language
-        )
+        document, pictures = contents.report.to_dict(), _pictures(contents)
         files = {}
         if options.html:
+            page = report_page(document, pictures=pictures, language=options.language)
             write_bytes(folder / HTML_FILE, page.encode())
             files["html"] = HTML_FILE
         if options.pdf:
+            page = report_page(document, pictures=pictures, language=options.language, paper=True)
             write_bytes(folder / PDF_FILE, pdf_of(page))
             files["pdf"] = PDF_FILE
         return Written(files=files)

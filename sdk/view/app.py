@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from pathgene_rt.cases.places import CASES_FOLDER
 from pathgene_rt.errors import OutputError
+from pathgene_rt.pages.messages import in_languages
 from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
 from pathgene_rt.report.geojson import GEOJSON_FILE
@@ -245,11 +246,19 @@ async def _result(view: View, request: Request) -> Response:
         {
             **result.to_dict(),
             "report": document,
+            "said": _said(document),
             "pictures": [head for head, _ in _pictures(document)],
             "layer": layer is not None,
             "html": view.results.file(result, HTML_FILE) is not None,
         }
     )
+
+
+def _said(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What the report says in sentences of its own, by these: in each language that is known."""
+    partial = document.get("partial") or {}
+    sentences = [*document["warnings"], partial.get("why"), document.get("intended_use")]
+    return {text: in_languages(text) for text in sentences if isinstance(text, str)}
 
 
 async def _picture(view: View, request: Request) -> Response:

@@ -196,12 +196,12 @@ def test_several_classes_and_names_with_markup_are_shown_as_they_are(tmp_path: P
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0.0, "< 0.01"),
-        (0.004, "< 0.01"),
+        (0.0, "<\u00a00.01"),
+        (0.004, "<\u00a00.01"),
         (0.006, "0.01"),
         (0.5, "0.50"),
-        (0.996, "> 0.99"),
-        (1.0, "> 0.99"),
+        (0.996, ">\u00a00.99"),
+        (1.0, ">\u00a00.99"),
     ],
 )
 def test_no_probability_is_shown_as_certain(value: float, shown: str) -> None:

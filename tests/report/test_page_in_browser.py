@@ -116,16 +116,16 @@ def test_all_can_be_done_with_keys_alone(open_page) -> None:
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.documentElement.dataset.language") == "zh"
     page.keyboard.press("ArrowUp")
-    press_until(page, "Tab", "document.activeElement.id === 'layer'")
+    press_until(page, "Tab", "document.activeElement.id === 'map-shown'")
     page.keyboard.press("End")
-    shown = "[...document.querySelectorAll('.layer:not([hidden])')].map((one) => one.id).join()"
-    assert page.evaluate(shown) == "head2-layer2"
+    shown = page.locator(".layer:not([hidden])")
+    assert shown.get_attribute("data-map") == "head2-map2"
     assert page.locator(".map-of:not([hidden])").inner_text() == "Attention of tp53 for “mutated”"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "opacity"
-    before = page.locator("#head2-layer2").evaluate("(one) => Number(one.style.opacity)")
+    before = shown.evaluate("(one) => Number(one.style.opacity)")
     page.keyboard.press("ArrowRight")
-    after = page.locator("#head2-layer2").evaluate("(one) => Number(one.style.opacity)")
+    after = shown.evaluate("(one) => Number(one.style.opacity)")
     assert after > before
     press_until(page, "Tab", "document.activeElement.id === 'head1-tile1'")
     page.keyboard.press("Enter")
@@ -150,7 +150,7 @@ def test_it_prints_on_a4_in_black_and_white_with_all_that_is_said(open_page) -> 
     assert sizes == {A4_MM}
     assert 1 <= len(re.findall(rb"/Type /Page\b", document)) <= 4
     page.emulate_media(media="print")
-    hidden = ("#language", "#layer", "#opacity")
+    hidden = ("#language", "#map-shown", "#opacity")
     assert not any(page.locator(one).is_visible() for one in hidden)
     coloured = page.evaluate(
         """[...document.querySelectorAll("main *:not(svg *)")].filter((one) => {
@@ -164,6 +164,11 @@ def test_it_prints_on_a4_in_black_and_white_with_all_that_is_said(open_page) -> 
     )
     assert coloured == []
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    maps = page.locator(".map-of:visible").all_inner_texts()
+    assert maps == ["Attention of egfr", "Attention of tp53 for “mutated”"]
+    ids = page.locator("[id]").evaluate_all("(all) => all.map((one) => one.id)")
+    assert len(ids) == len(set(ids))
     assert page.locator("details dd").first.is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not page.locator("details dd").first.is_visible()
+    assert page.locator("figure").count() == 1

@@ -97,6 +97,8 @@ def test_results_are_listed_without_paths(client: TestClient, view_results: View
     one = client.get("/api/results/case-1")
     assert one.json()["report"]["slide"] == "case-1"
     assert one.json()["pictures"] == ["egfr", "tp53"]
+    said = one.json()["said"]
+    assert said["Research use only. Not a diagnosis."]["zh"] == "仅供研究使用，不作为诊断依据。"
     assert str(view_results.predictions) not in one.text
     assert client.get("/api/results/case-1/picture/1").headers["content-type"] == "image/png"
     assert client.get("/api/results/case-1/picture/2").status_code == 404

@@ -270,6 +270,7 @@ def test_everything_is_there_in_chinese(view: Watched) -> None:
     ):
         assert chinese(key) in text
     assert chinese.word("mutated") in text
+    assert chinese("messages.research_use") in text and "Not a diagnosis" not in text
     english = Texts("en")
     for key in ("view.answers", "view.gallery_top", "view.back", "common.attention_is"):
         assert english(key) not in text

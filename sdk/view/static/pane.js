@@ -35,6 +35,7 @@ export class Pane extends SlideView {
     this.slideAnswer = getJson(resultPath(name, "slide")).catch((error) => error);
     const result = await getJson(resultPath(name));
     this.report = result.report;
+    this.said = result.said;
     this.pictures = result.pictures;
     this.html = result.html;
     this.stamp = result.stamp;

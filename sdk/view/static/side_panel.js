@@ -2,7 +2,7 @@
 import { pageAddress } from "./api.js";
 import { check, choice, el } from "./dom.js";
 import { callText, probabilityScale } from "./predictions.js";
-import { number, probability, t, when, word } from "./texts.js";
+import { number, probability, sentence, t, when, word } from "./texts.js";
 
 export class SidePanel {
   constructor(page) {
@@ -24,11 +24,12 @@ export class SidePanel {
   }
 
   drawWarnings() {
-    const { report } = this.pane;
-    const texts = [...report.warnings];
+    const { report, said } = this.pane;
+    const texts = report.warnings.map((text) => sentence(text, said));
     if (report.partial) {
-      texts.unshift(t("partial", { done: number(report.partial.tiles_done),
-        total: number(report.partial.tiles_total) }));
+      const { tiles_done: done, tiles_total: total, why } = report.partial;
+      texts.unshift([t("partial", { done: number(done),
+        total: total === null ? "?" : number(total) }), " ", sentence(why, said)]);
     }
     this.warnings.replaceChildren(...(texts.length === 0 ? [] : [
       el("h2", {}, `⚠ ${t("common.warnings")} (${texts.length})`),
@@ -38,7 +39,7 @@ export class SidePanel {
   drawAnswers() {
     const { pane } = this;
     this.answers.replaceChildren(el("h2", {}, t("answers")),
-      el("p", { class: "quiet" }, report_use(pane.report)),
+      el("p", { class: "quiet" }, report_use(pane)),
       el("ul", { class: "answers" }, pane.predictions.map((one) => el("li", {},
         el("button", { type: "button", class: "answer", "data-head": one.head,
           "aria-pressed": String(one.head === pane.head),
@@ -141,12 +142,13 @@ function faithfulness(pane) {
       ...Object.fromEntries([["whole", "whole"], ["without_top", "top"],
         ["without_random", "random"]].flatMap(([key, name]) => [
         [name, probability(measured[key].probability)],
-        [`${name}_odds`, number(measured[key].log_odds, 1)]])) }));
+        [`${name}_odds`, number(measured[key].log_odds, 1, 1)]])) }));
 }
 
 const percent = (value) => t("common.percent", { value: number(100 * value, 1) });
 const report_link = (pane) => (pane.html ? el("p", {}, el("a", { href: pageAddress(pane),
   target: "_blank", rel: "noopener" }, t("report_page"))) : "");
-const report_use = (report) => report.intended_use ?? t("common.research_use");
+const report_use = ({ report, said }) => (report.intended_use
+  ? sentence(report.intended_use, said) : t("common.research_use"));
 const list = (rows) => el("dl", {}, rows.map(([name, value]) =>
   [el("dt", {}, name), el("dd", {}, value)]).flat());

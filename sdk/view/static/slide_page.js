@@ -157,6 +157,8 @@ export class SlidePage {
 
   fly(place, number, count) {
     this.active.fly(place);
+    // On small screens the tiles are below the slide.
+    this.active.stage.scrollIntoView({ block: "nearest" });
     this.gallery.mark(place);
     say(t("flown", { place: number, count }));
   }

@@ -1,5 +1,7 @@
 /** Texts in the language chosen. */
 
+import { el } from "./dom.js";
+
 const KEPT = "pathgene-view-language";
 let tables = {};
 let language = "en";
@@ -35,6 +37,12 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, value) => String(values[value]));
 }
 
+/** A sentence of a report in this language, where `said` (the server's) has it, as an element. */
+export function sentence(text, said) {
+  const translated = said[text]?.[language];
+  return el("span", { lang: translated === undefined ? "en" : null }, translated ?? text);
+}
+
 /** A bundle's word (a class, a call) in this language where it is a usual one. */
 export function word(text) {
   return tables[language].words[text.toLowerCase().replaceAll(" ", "_")] ?? text;
@@ -48,8 +56,8 @@ export function number(value, digits = 0, least = 0) {
 
 /** A probability with two digits, which never reads as certain. */
 export function probability(value) {
-  if (value > 0.99) return "> 0.99";
-  if (value < 0.01) return "< 0.01";
+  if (value > 0.995) return ">\u00a00.99";
+  if (value < 0.005) return "<\u00a00.01";
   return value.toFixed(2);
 }
 
