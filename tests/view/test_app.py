@@ -18,6 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pathgene_rt.slides import open_slide
+from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.view.app import View, make_app
 from pathgene_rt.view.guard import Guard
 from pathgene_rt.view.results import ResultFolder
@@ -178,6 +179,28 @@ def test_a_slide_that_changes_is_no_longer_shown_as_it_was(own) -> None:
     now = identity(client)
     assert now != was
     assert client.get(path, params={"v": now}).status_code == 200
+
+
+def test_another_file_of_the_slides_id_is_told_from_the_one_that_was_predicted(own) -> None:
+    client, folders = own
+    slide, result = folders.slides / "case-1.svs", folders.predictions / "case-1"
+    provenance = json.loads((result / "report.json").read_text())["provenance"]
+    made_from = {"slide_sha256": SlideFingerprint.of(slide).content_sha256}
+    change_report(result, provenance={**provenance, "made_from": made_from})
+
+    def differing() -> list[str]:
+        return [one["key"] for one in client.get("/api/results/case-1/slide").json()["differences"]]
+
+    whole = slide.read_bytes()
+    assert differing() == []
+    slide.write_bytes(whole + b"\0")
+    assert differing() == ["changed_content"], "another size"
+    shutil.copy(folders.slides / "case-2.svs", slide)
+    assert differing() == ["changed_content"], "another slide"
+    slide.write_bytes(whole)
+    assert differing() == [], "the same content at another time"
+    slide.rename(folders.slides / "moved-1.svs")
+    assert client.get("/api/results/case-1/slide").status_code == 404
 
 
 def test_a_damaged_slide_is_one_line_and_the_server_goes_on(own) -> None:

@@ -383,6 +383,14 @@ def test_results_that_come_later_appear_by_themselves(
         view.page.wait_for_selector("tbody th:has-text('case-2')")
         change_report(folder / "case-1", warnings=["something"])
         view.page.wait_for_selector("tr:has-text('case-1') .chip.warning")
+        change_report(folder / "case-1", schema_version=77)
+        view.page.wait_for_selector("tr:has-text('case-1') .chip.danger")
+        (folder / "case-2" / "report.json").unlink()
+        view.page.wait_for_selector("tr:has-text('case-2'):has-text('being written')")
+        view.expected += ["Failed to load resource"]
+        for name, said in (("case-1", "has schema version 77"), ("case-2", "there is no report")):
+            view.page.goto(f"{address}#/{name}")
+            view.page.wait_for_selector(f".notice:has-text('{said}')")
         view.page.close()
 
 

@@ -12,15 +12,15 @@ export class ScanPage {
   constructor(host, context) {
     this.canvas = el("canvas", { role: "img", "aria-label": t("scan_picture") });
     this.answers = el("ul", { class: "answers" });
+    this.note = el("p", { class: "quiet" }, t("scan_interval"));
     this.counts = el("dl");
     this.state = el("p", { role: "status" }, t("scan_none"));
     this.heading = el("h1", {}, t("scan"));
     host.append(pageHead(context, el("a", { href: "#/", class: "back" }, t("back")), this.heading),
       el("main", { class: "slide scan" }, el("div", { class: "scan-stage" }, this.canvas),
         el("aside", { "aria-label": t("panel") }, this.state, el("h2", {}, t("answers")),
-          this.answers, el("p", { class: "quiet" }, t("scan_interval")),
-          el("h2", {}, t("scan_counts")), this.counts,
-          el("p", { class: "quiet" }, t("common.research_use")))));
+          el("p", { class: "quiet" }, t("common.research_use")), this.answers, this.note,
+          el("h2", {}, t("scan_counts")), this.counts)));
     document.title = `${t("scan")} – ${t("title")}`;
     this.stops = [listen("scan", (event) => this.begin(event)),
       listen("progress", (event) => this.progress(event))];
@@ -41,6 +41,7 @@ export class ScanPage {
 
   progress(now) {
     this.now = now;
+    this.note.hidden = now.done;
     const all = this.scan?.places.length ?? now.pushes;
     this.state.replaceChildren(now.done ? t("scan_done", { seconds: number(now.seconds, 1) })
       : t("scan_running", { seconds: number(now.seconds, 0) }), " ",
