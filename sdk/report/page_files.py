@@ -8,9 +8,11 @@ import numpy as np
 
 from pathgene_rt.files import write_bytes
 from pathgene_rt.options import PredictOptions
+from pathgene_rt.report.attention import class_attention
 from pathgene_rt.report.contents import ReportContents, Written
 from pathgene_rt.report.page import report_page
 from pathgene_rt.report.page_pictures import (
+    MOST_CELLS,
     PagePictures,
     attention_layers,
     layer_size_px,
@@ -53,8 +55,12 @@ def _pictures(contents: ReportContents) -> PagePictures | None:
     report, bag = contents.report, contents.bag
     address, shown_px = slide_picture(contents.overview)
     predictions = {prediction.head: prediction for prediction in report.predictions}
+    count = sum(
+        len(class_attention(attention, predictions[head])) or 1
+        for head, attention in report.attention.items()
+    )
     layers = {
-        head: attention_layers(bag, predictions[head], attention)
+        head: attention_layers(bag, predictions[head], attention, MOST_CELLS // count)
         for head, attention in report.attention.items()
     }
     tiles: dict[str, tuple[str | None, ...]] = {}

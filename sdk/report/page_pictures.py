@@ -22,7 +22,9 @@ from pathgene_rt.report.heatmap import colour_table
 _SLIDE_PX = 1400
 _TILE_PX = 192
 _THUMBNAIL_PX = 320
-_MOST_CELLS = 4_000_000
+MOST_CELLS = 2_000_000
+"""Of all layers of a page: so many bytes at most, and the page is under 5 MB."""
+
 _SLIDE = re.compile(rb'<img id="slide" src="data:image/jpeg;base64,([A-Za-z0-9+/=]+)"')
 """How report.html.j2 shows what :func:`slide_picture` gives."""
 
@@ -77,14 +79,17 @@ def tile_picture(rgb: UInt8Array) -> str:
 
 
 def attention_layers(
-    bag: FeatureBag, prediction: Prediction, attention: Float32Array
+    bag: FeatureBag,
+    prediction: Prediction,
+    attention: Float32Array,
+    most_cells: int = MOST_CELLS,
 ) -> tuple[AttentionLayer, ...]:
     """Percentile ranks of ``attention`` float32 [N, k]: one layer a class where the head has a
-    branch for each, else one of the mean of its branches."""
+    branch for each, else one of the mean of its branches; each of at most ``most_cells`` cells."""
     by_class = class_attention(attention, prediction)
     columns = by_class or {"": attention.mean(axis=1, dtype=np.float32)}
     return tuple(
-        AttentionLayer(about=about, picture=_layer(bag, percentile_ranks(values)))
+        AttentionLayer(about=about, picture=_layer(bag, percentile_ranks(values), most_cells))
         for about, values in columns.items()
     )
 
@@ -102,19 +107,19 @@ def _cells(bag: FeatureBag) -> Int64Array:
     return cells
 
 
-def _layer(bag: FeatureBag, ranks: Float32Array) -> str:
+def _layer(bag: FeatureBag, ranks: Float32Array, most_cells: int) -> str:
     cells = _cells(bag)
     columns, rows = (cells.max(axis=0) + 1).tolist()
-    coarser = max(1, int(np.ceil(np.sqrt(columns * rows / _MOST_CELLS))))
+    coarser = max(1, int(np.ceil(np.sqrt(columns * rows / most_cells))))
     cells = cells // coarser
     width, height = -(-columns // coarser), -(-rows // coarser)
-    picture = np.zeros((height, width, 4), dtype=np.uint8)
+    shown = np.zeros((height, width), dtype=np.uint8)
     order = np.argsort(ranks, kind="stable")  # of tiles in one cell the highest stays
-    shown = np.clip(np.rint(ranks[order] * 2.55), 0, 255).astype(np.uint8)
     column, row = cells[order].T
-    picture[row, column, :3] = colour_table()[shown]
-    picture[row, column, 3] = 255
-    return _address(Image.fromarray(picture), "PNG", optimize=True)
+    shown[row, column] = 1 + np.clip(np.rint(ranks[order] * 2.54), 0, 254)
+    picture = Image.fromarray(shown)
+    picture.putpalette(colour_table().tobytes())
+    return _address(picture, "PNG", optimize=True, transparency=0)
 
 
 def _address(image: Image.Image, kind: str, **options: int | bool) -> str:

@@ -121,13 +121,41 @@ def test_a_layer_has_the_colour_of_each_tiles_rank() -> None:
     attention = np.arange(TILES, dtype=np.float32)[::-1, None]
     (layer,) = attention_layers(BAG, predicted("egfr"), attention)
     data = layer.picture.partition(",")[2]
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
     assert picture.shape == (2, 3, 4)
     ranks = (np.arange(TILES)[::-1] + 0.5) / TILES * 100
-    expected = colour_table()[np.rint(ranks * 2.55).astype(int)]
+    expected = colour_table()[1 + np.rint(ranks * 2.54).astype(int)]
+    assert (picture[..., 3] == 255).all()
     np.testing.assert_array_equal(picture[..., :3].reshape(-1, 3), expected)
     per_class = attention_layers(BAG, predicted("egfr"), np.hstack([attention, attention]))
     assert [one.about for one in per_class] == ["wild type", "mutated"]
+
+
+def test_where_there_is_no_tile_a_layer_is_transparent() -> None:
+    bag = replace(BAG, xy=BAG.xy[[0, 5]], features=BAG.features[[0, 5]])
+    (layer,) = attention_layers(bag, predicted("egfr"), np.array([[0.2], [0.8]], np.float32))
+    data = layer.picture.partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+    assert (picture[..., 3] > 0).tolist() == [[True, False, False], [False, False, True]]
+
+
+def test_the_page_of_a_large_slide_is_under_5_mb(tmp_path: Path) -> None:
+    """200,000 tiles, ten maps of attention that do not compress, and a picture of noise."""
+    side, classes = 447, ("a", "b", "c", "d", "e")
+    rng = np.random.default_rng(1)
+    place = np.arange(side * side)
+    xy = np.stack([place % side, place // side], axis=1).astype(np.int32) * 512
+    bag = replace(BAG, xy=xy, features=np.broadcast_to(np.float32(1), (len(xy), 4)))
+    attention = {name: rng.random((len(xy), 5), dtype=np.float32) for name in ("one", "two")}
+    predictions = tuple(predicted(name, classes) for name in attention)
+    report = make_report("one", "two", attention=attention, predictions=predictions)
+    noise = rng.integers(0, 256, (1400, 1400, 3), dtype=np.uint8)
+    info = replace(INFO, size_px=(side * 512, side * 512))
+    options = PredictOptions(heatmaps=False, geojson=False)
+    write_report(report, tmp_path, noise, info, bag, options)
+    page = (tmp_path / HTML_FILE).read_text(encoding="utf-8")
+    assert page.count('class="layer"') == 10
+    assert len(page) < 5_000_000
 
 
 def test_warnings_and_what_is_partial_stand_before_the_results(tmp_path: Path) -> None:
