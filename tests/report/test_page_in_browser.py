@@ -14,7 +14,7 @@ from pathgene_rt.heads.prediction import Partial
 from tests.cases.test_page import make_case
 from tests.report.test_page import EVIDENCE, written
 from tests.report.test_report import TILES, make_report
-from tests.view.browser import RULES, chromium
+from tests.view.browser import assert_axe_finds_nothing, chromium
 
 pytestmark = pytest.mark.world
 
@@ -84,15 +84,11 @@ def press_until(page, key: str, condition: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("width", [1440, 400])
 def test_axe_finds_nothing(open_page, kind: str, language: str, width: int) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed"
-    )
     page = open_page(kind)
     page.set_viewport_size({"width": width, "height": 900})
     page.select_option("#language", language)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    found = axe.Axe().run(page, options={"runOnly": RULES})
-    assert found.violations_count == 0, found.generate_report()
+    assert_axe_finds_nothing(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

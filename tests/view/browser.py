@@ -151,6 +151,15 @@ class Watched:
         assert self.complaints == []
 
 
+def assert_axe_finds_nothing(page) -> None:
+    """Of RULES on what ``page`` shows; skips with a reason where axe is not installed."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    found = axe.Axe().run(page, options={"runOnly": RULES})
+    assert found.violations_count == 0, found.generate_report()
+
+
 @contextmanager
 def chromium():
     """A browser without a window; skips with a reason where there is none."""

@@ -27,7 +27,7 @@ from tests.support.view_results import (
     change_report,
     write_view_case,
 )
-from tests.view.browser import RULES, Watched, chromium, viewer_process
+from tests.view.browser import Watched, assert_axe_finds_nothing, chromium, viewer_process
 
 pytestmark = pytest.mark.world
 
@@ -167,6 +167,7 @@ def test_cases_are_listed_with_their_slides(
         view.open()
         row = view.page.locator("tbody tr", has=view.page.locator(".chip", has_text="Case"))
         assert "mean of the slides: wild type" in row.inner_text()
+        assert_axe_finds_nothing(view.page)
         with view.page.expect_popup() as opened:
             row.get_by_role("link", name="P1").click()
         case = opened.value
@@ -349,9 +350,6 @@ def test_the_view_is_exported_as_a_picture(view: Watched) -> None:
 
 @pytest.mark.parametrize("what", ["list", "slide", "two", "help", "chinese"])
 def test_axe_finds_nothing(view: Watched, what: str) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed"
-    )
     view.open("" if what == "list" else SLIDE)
     page = view.page
     if what == "two":
@@ -362,8 +360,7 @@ def test_axe_finds_nothing(view: Watched, what: str) -> None:
     if what == "chinese":
         page.get_by_label("Language").select_option("zh")
         view.ready()
-    found = axe.Axe().run(page, options={"runOnly": RULES})
-    assert found.violations_count == 0, found.generate_report()
+    assert_axe_finds_nothing(page)
 
 
 def test_results_that_come_later_appear_by_themselves(
