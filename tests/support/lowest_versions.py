@@ -29,4 +29,4 @@ def lowest_versions(extras: Sequence[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest_versions(sys.argv[1:])))
+    sys.stdout.writelines(f"{line}\n" for line in lowest_versions(sys.argv[1:]))
