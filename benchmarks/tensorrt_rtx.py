@@ -18,14 +18,15 @@ import typer
 from benchmarks.compiled_graphs import Graph, encoder_graph, graphs_of_head
 from benchmarks.seeded_heads import VARIANTS
 from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS
-from pathgene_rt.export.compiled import compile_graph, in_words
+from pathgene_rt.engines.tensorrt.library import card_in_words
+from pathgene_rt.export.compiled import compile_graph
 
 
 def main(
     head: Annotated[list[str] | None, typer.Option(help="Which heads; all by default.")] = None,
     encoder: Annotated[bool, typer.Option(help="Build the encoder too.")] = True,
 ) -> None:
-    cards = [in_words(card) for card in CARDS]
+    cards = [card_in_words(card) for card in CARDS]
     print(f"| graph | {' | '.join(cards)} | engine MB | s of CPU | peak MB |")
     print("|---" * (4 + len(cards)) + "|")
     failed, seconds, peak = [], 0.0, 0

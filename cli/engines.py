@@ -151,8 +151,9 @@ def _row(found: KeptEngine) -> list[str]:
     engine = []
     if record is not None:
         key = record.key
-        card = f" ({key.compute_capability}, driver {key.driver})" if key.compute_capability else ""
-        engine = [_engine(record.key), f"{key.device}{card}", *key.profiles]
+        card = [key.compute_capability, key.driver and f"driver {key.driver}"]
+        chip = f" ({', '.join(filter(None, card))})" if any(card) else ""
+        engine = [_engine(record.key), f"{key.device}{chip}", *key.profiles]
     return [
         _model(found),
         "\n".join(engine),

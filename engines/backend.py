@@ -52,6 +52,11 @@ class Availability:
         return ""
 
 
+class NotBuiltError(EngineUnavailableError):
+    """The compiler of this backend builds no engine of the graph for this card; another may run
+    it."""
+
+
 class NotCalibratedError(EngineUnavailableError):
     """INT8 was asked for, and no calibration of it for this bundle is kept on this machine."""
 

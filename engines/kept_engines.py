@@ -10,6 +10,7 @@ from typing import Any
 from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.entry import CacheEntry
 from pathgene_rt.engines.cache.keys import (
+    ITS_GENERATION,
     LATER_CARDS,
     LATER_VERSIONS,
     EngineKey,
@@ -79,6 +80,10 @@ def _wrong_device(key: EngineKey, found: Availability) -> str:
     gpus = cuda_devices()
     if key.device == LATER_CARDS and any(gpu.compute_capability >= _AMPERE for gpu in gpus):
         return ""
+    if key.device == ITS_GENERATION:
+        generations = {gpu_words(gpu)["compute_capability"] for gpu in gpus}
+        known = key.compute_capability in generations
+        return "" if known else f"made for cards of {key.compute_capability}"
     if not key.compute_capability:
         return "" if key.device in found.devices else f"made for {key.device}"
     for card in map(gpu_words, gpus):

@@ -2,6 +2,7 @@
 
 BACKENDS: tuple[tuple[str, str], ...] = (
     ("tensorrt", "pathgene_rt.engines.tensorrt.backend"),
+    ("tensorrt-rtx", "pathgene_rt.engines.tensorrt.rtx_backend"),
     ("onnxruntime-cuda", "pathgene_rt.engines.onnxruntime.cuda_backend"),
     ("onnxruntime-tensorrt", "pathgene_rt.engines.onnxruntime.tensorrt_backend"),
     ("openvino", "pathgene_rt.engines.openvino.backend"),

@@ -11,7 +11,7 @@ from typing import cast
 
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, PoolingSpec
-from pathgene_rt.engines.backend import Availability, Backend, ProgressCallback
+from pathgene_rt.engines.backend import Availability, Backend, NotBuiltError, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import cache_warnings, open_cache
 from pathgene_rt.engines.cuda.driver import cuda_devices
@@ -107,6 +107,7 @@ class EngineFactory:
         self._progress = progress
         self.cache = open_cache(options, f"{bundle.manifest.name} {bundle.manifest.version}")
         self._failed: dict[str, str] = {}
+        self._elsewhere: dict[str, str] = {}
         self._choose()
 
     @property
@@ -117,7 +118,7 @@ class EngineFactory:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a report says of its engines: those skipped and why, the one that runs and why in
-        this precision, and trouble with the cache folder.
+        this precision, graphs that run on another, and trouble with the cache folder.
         """
         backend, availability = self.selection.backend, self.selection.availability
         skipped = [
@@ -125,7 +126,7 @@ class EngineFactory:
         ]
         chosen = f"encoder on {backend.name} {availability.version} ({availability.devices[0]})"
         said = f"{chosen} in {self.precision}: {self._why}"
-        return (*skipped, said, *cache_warnings(self.cache))
+        return (*skipped, said, *self._elsewhere.values(), *cache_warnings(self.cache))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -160,10 +161,14 @@ class EngineFactory:
                 self._choose()
 
     def head(self, name: str) -> Engine:
-        """Compile the head called ``name``, in :meth:`head_precision`. The caller closes it."""
+        """Compile the head called ``name``, in :meth:`head_precision`. The caller closes it.
+
+        One that the backend's compiler does not build for this card goes to the next backend that
+        can run, also if the backend was named: :attr:`notes` tell. Raises EngineError.
+        """
         for head in self._bundle.heads:
             if head.name == name:
-                return self._create(head.file, head.model, self.head_precision(head))
+                return self._small(head.file, head.model, self.head_precision(head))
         known = ", ".join(head.name for head in self._bundle.heads) or "none"
         raise UsageError(f"bundle {self._bundle.path} has no head {name!r}; it has {known}")
 
@@ -177,8 +182,30 @@ class EngineFactory:
         return "float16" if reduced else "float32"
 
     def pooling(self, pooling: PoolingSpec) -> Engine:
-        """Compile a head's pooling graph, in float32. The caller closes it. Raises EngineError."""
-        return self._create(pooling.file, pooling.model, "float32")
+        """Compile a head's pooling graph, in float32, as :meth:`head`. The caller closes it. Raises
+        EngineError."""
+        return self._small(pooling.file, pooling.model, "float32")
+
+    def _small(self, file: str, spec: ModelSpec, precision: Precision) -> Engine:
+        """The engine of a graph that costs microseconds a tile wherever it runs."""
+        backend = self.selection.backend
+        try:
+            return self._create(file, spec, precision)
+        except NotBuiltError as error:
+            failed = {**self._failed, backend.name: str(error)}
+            other = choose(replace(self._asked, backend="auto", precision="float32"), failed)
+            runs, here = other.backend, other.availability
+            self._elsewhere[file] = (
+                f"{spec.name} on {runs.name} {here.version} ({here.devices[0]}) in float32: {error}"
+            )
+            return runs.create(
+                self._bundle.graph(file),
+                spec,
+                self.options,
+                "float32",
+                self.cache,
+                progress=self._progress,
+            )
 
     def _create(self, file: str, spec: ModelSpec, precision: Precision) -> Engine:
         """The engine of the float32 graph ``file``, or of its half-precision form, whose hash the
@@ -189,7 +216,9 @@ class EngineFactory:
                     f"the bundle {self._bundle.path} has no float16 graph of {spec.name}; use "
                     "another --precision, or export it again (MODEL_CARD.md says if it cannot be)"
                 )
-            file, spec = spec.float16.file, replace(spec, onnx_sha256=spec.float16.onnx_sha256)
+            half = spec.float16
+            file = half.file
+            spec = replace(spec, onnx_sha256=half.onnx_sha256, compiled=half.compiled)
         backend, model = self.selection.backend, self._bundle.graph(file)
         return backend.create(
             model, spec, self.options, precision, self.cache, progress=self._progress

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pathgene_rt.bundle.spec import CompiledFor, ModelSpec
-from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, Card, Limits, build_ahead
-from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
+from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, MAX_BATCH, Limits, build_ahead
+from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX, Card, card_in_words
+from pathgene_rt.engines.tensorrt.profiles import Profile, profiles_for
 from pathgene_rt.errors import MissingExtraError
 
 TURING: Card = (7, 5)
@@ -31,7 +32,9 @@ class Compiled:
     @property
     def warning(self) -> str:
         """That it does not build for a card that has all it needs, or an empty string."""
-        refused = {card: why for card, why in self.spec.refused.items() if card != in_words(TURING)}
+        refused = {
+            card: why for card, why in self.spec.refused.items() if card != card_in_words(TURING)
+        }
         if not refused:
             return ""
         return (
@@ -59,19 +62,21 @@ def compile_graph(
     spec: ModelSpec,
     *,
     limits: Limits | None = None,
-    profiles: int | None = None,
+    profiles: tuple[Profile, ...] = (),
 ) -> Compiled:
     """Build the graph ``model``, called ``name`` in messages, for each generation of cards.
 
-    One build serves all but Turing; if it fails, each is tried alone. Turing is apart.
+    One build serves all but Turing; if it fails, each is tried alone. Turing is apart. Engines
+    have ``profiles``, by default the product's own.
     """
+    profiles = profiles or profiles_for(spec, MAX_BATCH)
     newer = tuple(card for card in CARDS if card != TURING)
-    built = build_ahead(model, spec, newer, limits=limits, profiles=profiles)
+    built = build_ahead(model, spec, newer, profiles, limits=limits)
     seconds, peak = built.cpu_s, built.peak
     groups = [(TURING,)] if built.plan is not None else [(card,) for card in CARDS]
     refused: dict[Card, str] = {}
     for cards in groups:
-        one = build_ahead(model, spec, cards, limits=limits, profiles=profiles)
+        one = build_ahead(model, spec, cards, profiles, limits=limits)
         seconds, peak = seconds + one.cpu_s, max(peak, one.peak)
         if one.plan is None:
             refused.update(dict.fromkeys(cards, one.error[:_REASON_LENGTH]))
@@ -79,8 +84,8 @@ def compile_graph(
         model=name,
         spec=CompiledFor(
             compiler=f"{TENSORRT_RTX.title} {TENSORRT_RTX.release()}",
-            builds=tuple(in_words(card) for card in CARDS if card not in refused),
-            refused={in_words(card): why for card, why in refused.items()},
+            builds=tuple(card_in_words(card) for card in CARDS if card not in refused),
+            refused={card_in_words(card): why for card, why in refused.items()},
         ),
         engine_bytes=len(built.plan or b""),
         cpu_s=seconds,
@@ -88,16 +93,11 @@ def compile_graph(
     )
 
 
-def in_words(card: Card) -> str:
-    """A compute capability as it is written: "8.6"."""
-    return "{}.{}".format(*card)
-
-
 def in_table(graphs: Sequence[Compiled]) -> Iterator[str]:
     """A Markdown table: a row a graph, a column a generation of cards."""
-    cards = [f"{in_words(card)} ({sold})" for card, sold in CARDS.items()]
+    cards = [f"{card_in_words(card)} ({sold})" for card, sold in CARDS.items()]
     yield f"| graph | {' | '.join(cards)} |"
     yield "|---" * (1 + len(cards)) + "|"
     for graph in graphs:
-        cells = ["yes" if in_words(card) in graph.spec.builds else "no" for card in CARDS]
+        cells = ["yes" if card_in_words(card) in graph.spec.builds else "no" for card in CARDS]
         yield f"| {graph.model} | {' | '.join(cells)} |"

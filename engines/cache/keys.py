@@ -14,12 +14,14 @@ from pathgene_rt.files import sha256
 SCHEMA = 2
 """Part of every key: raise it when the meaning of a key or of the data changes."""
 
-Content = Literal["engine", "calibration", "timing cache", "library cache"]
+Content = Literal["engine", "calibration", "timing cache", "library cache", "kernels"]
 """A compiled engine; a graph whose calibration took a person's slides; how fast a builder's choices
-were; a folder whose files a library writes and checks itself."""
+were; a folder whose files a library writes and checks itself; what is compiled of an engine when a
+card loads it."""
 
 
 LATER_VERSIONS, LATER_CARDS = "any later", "Ampere or later"
+ITS_GENERATION = "any card"
 """For ``version`` and ``device`` of engines that were built to run on more than one."""
 
 

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pathgene_rt.bundle.spec import ModelSpec
+from pathgene_rt.engines.backend import NotBuiltError, ProgressCallback
 from pathgene_rt.engines.machine import usable_cpus
-from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
-from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
-from pathgene_rt.engines.tensorrt.profiles import profiles_for
+from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX, Card
+from pathgene_rt.engines.tensorrt.profiles import Profile
 from pathgene_rt.errors import EngineError, PathGeneError
+from pathgene_rt.files import reason
 from pathgene_rt.options import TensorRtOptions
-
-Card = tuple[int, int]
-"""A compute capability."""
 
 CARDS: dict[Card, str] = {
     (7, 5): "T4, RTX 20, GTX 16",
@@ -42,7 +41,8 @@ CARDS: dict[Card, str] = {
 MAX_BATCH = 128
 """Largest batch of an encoder's engine where no card's memory says otherwise."""
 
-_SPEC = TypeAdapter(ModelSpec)
+_LOOK_S = 0.5
+"""How often the process of a build is looked at."""
 
 
 @dataclass(frozen=True)
@@ -65,44 +65,121 @@ class Built:
     peak: int
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What a process is told beside the graph."""
+
+    spec: ModelSpec
+    profiles: tuple[Profile, ...]
+    cards: tuple[Card, ...]
+    options: TensorRtOptions
+    threads: int
+    every_profile: bool
+    memory: int
+
+
+_JOB = TypeAdapter(_Job)
+
+
 def build_ahead(
     model: bytes,
     spec: ModelSpec,
     cards: tuple[Card, ...],
+    profiles: tuple[Profile, ...],
     *,
+    options: TensorRtOptions | None = None,
+    threads: int = 0,
+    every_profile: bool = True,
     limits: Limits | None = None,
-    profiles: int | None = None,
+    elapsed: Callable[[float], None] | None = None,
 ) -> Built:
     """The engine of the ONNX file ``model`` for ``cards``, all of them or none.
 
-    It has the first ``profiles`` of the product's own, all by default; the library's own limit on
-    scratch memory, since the card that will run it is not known. What a graph does in the process
-    is a :class:`Built` with an ``error``. Raises EngineError if TensorRT for RTX is not installed.
+    Scratch memory is limited only where ``options`` do. ``threads`` may build at once, 0 for as
+    many as this process may use. ``every_profile`` refuses what builds for smaller bags only.
+    ``elapsed`` is told the seconds so far, and whatever it raises ends the build, as Ctrl-C does.
+    What a graph does in the process is a :class:`Built` with an ``error``. Raises EngineError if
+    TensorRT for RTX is not installed, or the folder for temporary files cannot be written.
     """
     if not TENSORRT_RTX.installed():
         raise EngineError(
             "TensorRT for RTX is not installed; pip install 'pathgene-rt[tensorrt-rtx]'"
         )
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="pathgene-rt-build-") as name:
-        folder = Path(name)
-        (folder / "model.onnx").write_bytes(model)
-        (folder / "spec.json").write_bytes(_SPEC.dump_json(spec))
-        job = {"cards": cards, "profiles": profiles, "memory": limits.memory}
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", __name__, name]
+    job = _Job(
+        spec=spec,
+        profiles=profiles,
+        cards=cards,
+        options=options or TensorRtOptions(),
+        threads=threads or usable_cpus(),
+        every_profile=every_profile,
+        memory=limits.memory,
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="pathgene-rt-build-") as name:
+            folder = Path(name)
+            (folder / "model.onnx").write_bytes(model)
+            (folder / "job.json").write_bytes(_JOB.dump_json(job))
+            return _run(folder, limits, elapsed)
+    except OSError as error:
+        raise EngineError(
+            f"tensorrt cannot build {spec.name}: {error.filename or tempfile.gettempdir()}: "
+            f"{reason(error)}; it needs some hundred MB there, or set TMPDIR to another folder"
+        ) from error
+
+
+def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) -> Built:
+    """What the process makes of the files in ``folder``."""
+    began = time.monotonic()
+    with (folder / "said").open("wb") as said:
+        command = [sys.executable, "-m", __name__, str(folder)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+        )
         try:
-            ended = subprocess.run(
-                command, capture_output=True, timeout=limits.seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Built(None, f"it was not built within {limits.seconds:.0f} s", 0.0, 0)
-        try:
-            result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
-        except FileNotFoundError:
-            return Built(None, _ended(ended.returncode, ended.stderr), 0.0, 0)
-        plan = folder / "engine"
-        return Built(plan.read_bytes() if not result["error"] else None, **result)
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_S)
+                seconds = time.monotonic() - began
+                if elapsed is not None:
+                    elapsed(seconds)
+                if seconds > limits.seconds:
+                    return Built(None, f"it was not built within {limits.seconds:.0f} s", 0.0, 0)
+        finally:
+            process.kill()
+            process.wait()
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        said_last = (folder / "said").read_bytes()
+        return Built(None, _ended(process.returncode, said_last), 0.0, 0)
+    plan = folder / "engine"
+    return Built(plan.read_bytes() if not result["error"] else None, **result)
+
+
+def build_for_card(build: Build, progress: ProgressCallback | None) -> bytes:
+    """The engine of ``build`` for its cards; ``progress`` hears the seconds, about which the
+    library's own steps say little. Raises NotBuiltError, EngineError, whatever ``progress``
+    raises."""
+    words = f"{TENSORRT_RTX.backend}: building {build.spec.name}"
+
+    def elapsed(seconds: float) -> None:
+        if progress is not None:
+            progress(f"{words}, {seconds:.0f} s", None)
+
+    built = build_ahead(
+        build.model,
+        build.spec,
+        build.cards,
+        build.profiles,
+        options=build.options,
+        threads=build.threads,
+        every_profile=build.every_profile,
+        elapsed=elapsed,
+    )
+    if built.plan is None:
+        raise NotBuiltError(f"{TENSORRT_RTX.title}: {built.error}")
+    return built.plan
 
 
 def _ended(code: int, stderr: bytes) -> str:
@@ -115,31 +192,35 @@ def _ended(code: int, stderr: bytes) -> str:
 
 def main(folder: Path) -> None:
     """What the process does, with the files that :func:`build_ahead` left in ``folder``."""
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    _limit_memory(job["memory"])
-    api.use(TENSORRT_RTX)
-    spec = _SPEC.validate_json((folder / "spec.json").read_bytes())
+    job = _JOB.validate_json((folder / "job.json").read_bytes())
+    _limit_memory(job.memory)
     error, began = "", time.process_time()
+    workspace = job.options.workspace_mb << 20
     try:
         plan = build_plan(
             Build(
                 model=(folder / "model.onnx").read_bytes(),
-                spec=spec,
-                profiles=profiles_for(spec, MAX_BATCH)[: job["profiles"]],
-                options=TensorRtOptions(),
-                workspace=None,
-                threads=usable_cpus(),
+                spec=job.spec,
+                profiles=job.profiles,
+                options=job.options,
+                workspace=workspace or None,
+                threads=job.threads,
                 current=nullcontext,
-                cards=tuple((major, minor) for major, minor in job["cards"]),
-                every_profile=True,
+                cards=job.cards,
+                every_profile=job.every_profile,
+                library=TENSORRT_RTX,
             )
         )
         (folder / "engine").write_bytes(plan)
     except (PathGeneError, MemoryError) as failed:
         error = str(failed) or "it takes more memory than the build may have"
+    except OSError as failed:
+        error = f"the engine cannot be written to {folder}: {reason(failed)}"
     result = asdict(Built(None, error, time.process_time() - began, _peak()))
     del result["plan"]
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    part = folder / "result.part"
+    part.write_text(json.dumps(result), encoding="utf-8")
+    part.replace(folder / "result.json")
 
 
 def _limit_memory(limit: int) -> None:

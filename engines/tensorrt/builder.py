@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
-from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.errors import (
     OTHER_ENGINE,
     TooLargeError,
@@ -20,6 +19,7 @@ from pathgene_rt.engines.tensorrt.errors import (
     failure,
     native_errors,
 )
+from pathgene_rt.engines.tensorrt.library import TENSORRT, Card, Library
 from pathgene_rt.engines.tensorrt.profiles import Profile, shapes
 from pathgene_rt.engines.tensorrt.progress import BuildProgress, monitor
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
@@ -52,8 +52,9 @@ class Build:
     threads: int
     current: Callable[[], AbstractContextManager[None]]
     timings: TimingCache | None = None
-    cards: tuple[tuple[int, int], ...] = ()
+    cards: tuple[Card, ...] = ()
     every_profile: bool = False
+    library: Library = TENSORRT
 
 
 def build_plan(build: Build, progress: ProgressCallback | None = None) -> bytes:
@@ -80,9 +81,9 @@ def _build(build: Build, progress: BuildProgress) -> bytes:
     with build.current():
         name = build.spec.name
         with native_errors(f"read {name}"):
-            builder = api.trt.Builder(api.logger())
+            builder = build.library.api.Builder(build.library.logger())
             builder.max_threads = build.threads
-            network = builder.create_network(api.strongly_typed())
+            network = builder.create_network(build.library.strongly_typed())
             # Holds the weights that the network points to.
             parser = _parse(build, network)
         refused: DeviceMemoryError | TooLargeError | None = None
@@ -98,7 +99,7 @@ def _build(build: Build, progress: BuildProgress) -> bytes:
 
 
 def _parse(build: Build, network: trt.INetworkDefinition) -> trt.OnnxParser:
-    parser = api.trt.OnnxParser(network, api.logger())
+    parser = build.library.api.OnnxParser(network, build.library.logger())
     if not parser.parse(build.model):
         raise _refusal(build.spec.name, [parser.get_error(i) for i in range(parser.num_errors)])
     if network.num_layers == 0:  # which is how it reads what is no graph at all
@@ -154,7 +155,7 @@ def _attempt(
         _configure(config, parser, build)
         for profile in profiles:
             _add_profile(config, builder, build.spec, profile)
-        follower = monitor(progress)
+        follower = monitor(build.library, progress)
         config.progress_monitor = follower
         if build.timings is not None:
             build.timings.use(config)
@@ -172,22 +173,23 @@ def _attempt(
 
 
 def _configure(config: trt.IBuilderConfig, parser: trt.OnnxParser, build: Build) -> None:
-    flags, options = api.trt.BuilderFlag, build.options
+    trt, options = build.library.api, build.options
+    flags = trt.BuilderFlag
     if build.workspace is not None:
-        config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, build.workspace)
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace)
     if build.cards:
-        api.build_for(config, build.cards)
+        build.library.build_for(config, build.cards)
     # One stream an execution context: ours overlap, and a captured graph holds one.
     config.max_aux_streams = 0
     # What the graph has in float32 needs all its bits: the resize of pixels is exact in it.
     config.clear_flag(flags.TF32)
-    api.tell_memory_by_shape(config)
+    build.library.tell_memory_by_shape(config)
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
         if plugins := parser.get_used_vc_plugin_libraries():
             config.plugins_to_serialize = plugins
     if options.hardware_compatible == "ampere_plus":
-        config.hardware_compatibility_level = api.trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.strip_weights:
         config.set_flag(flags.STRIP_PLAN)
         config.set_flag(flags.REFIT_IDENTICAL)

@@ -14,9 +14,9 @@ from pathgene_rt.engines.cuda.device import CudaDevice, DeviceMemory, Event, Pin
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.growing_memory import Growing
 from pathgene_rt.engines.engine import Array
-from pathgene_rt.engines.tensorrt import api
 from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, shape_text
 from pathgene_rt.engines.tensorrt.graph import BoundCall, GraphedCalls, RefusedError, Shapes
+from pathgene_rt.engines.tensorrt.plan import LoadedPlan
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -47,7 +47,7 @@ class Lane:
 
 
 class CallSlot:
-    """One call at a time of ``engine`` on ``lane``. Used where ``device`` is current.
+    """One call at a time of the engine ``loaded`` on ``lane``. Used where ``device`` is current.
 
     With ``gave_up``, shapes that come again are run as CUDA graphs (:class:`GraphedCalls`). All
     methods raise RefusedError where TensorRT says no, and EngineError.
@@ -56,14 +56,14 @@ class CallSlot:
     def __init__(
         self,
         device: CudaDevice,
-        engine: trt.ICudaEngine,
+        loaded: LoadedPlan,
         spec: ModelSpec,
         profiles: Profiles,
         lane: Lane,
         gave_up: Callable[[Exception], None] | None,
     ) -> None:
         self._device = device
-        self._engine: trt.ICudaEngine | None = engine
+        self._loaded: LoadedPlan | None = loaded
         self._spec = spec
         self._profiles = profiles
         self._lane = lane
@@ -155,7 +155,7 @@ class CallSlot:
             try:
                 self._graphs.clear()
             finally:
-                self._kept = self._context = self._engine = None
+                self._kept = self._context = self._loaded = None
 
     @property
     def _own_memory(self) -> list[Growing[DeviceMemory] | Growing[PinnedMemory]]:
@@ -172,9 +172,8 @@ class CallSlot:
         return self._done
 
     def _new_context(self) -> trt.IExecutionContext:
-        assert self._engine is not None, "the slot is closed"
-        strategy = api.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        assert self._loaded is not None, "the slot is closed"
+        context = self._loaded.new_context()
         if context is None:
             raise DeviceMemoryError(
                 f"{self._device.name} is out of memory for an execution context of "

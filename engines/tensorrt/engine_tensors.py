@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pathgene_rt.bundle.spec import ModelSpec
-from pathgene_rt.engines.tensorrt import api
+from pathgene_rt.engines.tensorrt.errors import ForeignPlanError
 from pathgene_rt.engines.tensorrt.graph import Shapes
-from pathgene_rt.engines.tensorrt.plan import ForeignPlanError
+from pathgene_rt.engines.tensorrt.plan import LoadedPlan
 from pathgene_rt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ _DTYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FLOAT"}
 """TensorRT's names."""
 
 
-def check_tensors(engine: trt.ICudaEngine, spec: ModelSpec) -> None:
-    """Raise ForeignPlanError unless ``engine`` has the inputs and outputs of ``spec``, on the
+def check_tensors(loaded: LoadedPlan, spec: ModelSpec) -> None:
+    """Raise ForeignPlanError unless the engine has the inputs and outputs of ``spec``, on the
     device."""
-    modes, locations = api.trt.TensorIOMode, api.trt.TensorLocation
+    engine, trt = loaded.engine, loaded.library.api
+    modes, locations = trt.TensorIOMode, trt.TensorLocation
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     for tensors, mode in ((spec.inputs, modes.INPUT), (spec.outputs, modes.OUTPUT)):
         for tensor in tensors:

@@ -53,6 +53,10 @@ class _Cause:
 
 
 OTHER_ENGINE = "use --engine onnxruntime-cuda"
+NEWER_DRIVER = "install a newer NVIDIA driver"
+CLOSE_OTHERS = "close what else uses the GPU (nvidia-smi lists it)"
+BUILD_AGAIN = "build it again"
+"""What to do."""
 
 _OLD_DRIVER = _Cause(
     # Not in the middle of what else went wrong, as "API Usage Error (... cudaError 35 ...".
@@ -60,14 +64,14 @@ _OLD_DRIVER = _Cause(
         r"^(?!.*(Usage|Internal) Error).*(driver version is insufficient|error: 35\b)",
         re.DOTALL,
     ).search,
-    "install a newer NVIDIA driver",
+    NEWER_DRIVER,
     first=True,
 )
 
 _CAUSES = (
     _Cause(
         is_out_of_memory,
-        "close what else uses the GPU (nvidia-smi lists it), or build with a smaller --batch",
+        f"{CLOSE_OTHERS}, or build with a smaller --batch",
     ),
     _OLD_DRIVER,
     _Cause(
@@ -91,6 +95,10 @@ _TOO_LARGE = re.compile(
     re.I,
 )
 """What is said of sizes that a graph cannot have, or for which no kernel has enough memory."""
+
+
+class ForeignPlanError(EngineError):
+    """A plan that the library does not take here: of another version or GPU. Build it anew."""
 
 
 class OldDriverError(EngineError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pathgene_rt.engines.backend import ProgressCallback
-from pathgene_rt.engines.tensorrt import api
+from pathgene_rt.engines.tensorrt.library import Library
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -83,10 +83,14 @@ class BuildProgress:
         return min((phase.done + max(parts, default=0.0)) / phase.steps, 1.0)
 
 
-def monitor(progress: BuildProgress) -> trt.IProgressMonitor:
-    """What TensorRT calls during a build that ``progress`` follows. Raises EngineError."""
+def monitor(library: Library, progress: BuildProgress) -> trt.IProgressMonitor:
+    """What ``library`` calls during a build that ``progress`` follows. Raises EngineError."""
+    if TYPE_CHECKING:
+        import tensorrt
+    else:
+        tensorrt = library.api
 
-    class Monitor(api.trt.IProgressMonitor):
+    class Monitor(tensorrt.IProgressMonitor):
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             progress.began(phase_name, parent_phase, num_steps)
 

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,12 +25,9 @@ from pathgene_rt.engines.tensorrt.engine_tensors import Profiles, check_tensors
 from pathgene_rt.engines.tensorrt.errors import LOG, Messages, failure
 from pathgene_rt.engines.tensorrt.graph import RefusedError, Shapes
 from pathgene_rt.engines.tensorrt.plan import LoadedPlan
-from pathgene_rt.errors import EncodedTileError
+from pathgene_rt.errors import EncodedTileError, EngineError
 from pathgene_rt.options import EngineOptions
 from pathgene_rt.slides.encoded_region import EncodedBatch
-
-if TYPE_CHECKING:
-    import tensorrt as trt
 
 
 class TensorRtRunner(HalvingRunner[CallSlot]):
@@ -69,7 +65,8 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
             stack.callback(self._ring.close)
             stack.callback(self._drop_engine)
             self._loaded = load()
-            self._open(self._loaded.engine, options, stack)
+            self._open(self._loaded, options, stack)
+            self._loaded.keep()
             self._resources = stack.pop_all()
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -141,11 +138,12 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
         shapes = ((self.spec.inputs[0].name, tuple(batch.shape)),)
         slot.start(shapes, fill)
 
-    def _open(self, engine: trt.ICudaEngine, options: EngineOptions, stack: ExitStack) -> None:
+    def _open(self, loaded: LoadedPlan, options: EngineOptions, stack: ExitStack) -> None:
         """Make lanes and slots; ``stack`` gets what frees them."""
-        check_tensors(engine, self.spec)
-        profiles = Profiles(engine, self.spec)
-        graphs = self.spec.preprocess is not None and self._device.captures_graphs
+        check_tensors(loaded, self.spec)
+        profiles = Profiles(loaded.engine, self.spec)
+        encoder = self.spec.preprocess is not None
+        graphs = encoder and self._device.captures_graphs and not loaded.captures_graphs
 
         def lane() -> Lane:
             made = Lane(self._device)
@@ -154,7 +152,7 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
 
         def slot(of: Lane) -> CallSlot:
             gave_up = self._without_graphs if graphs else None
-            made = CallSlot(self._device, engine, self.spec, profiles, of, gave_up)
+            made = CallSlot(self._device, loaded, self.spec, profiles, of, gave_up)
             stack.callback(made.close)
             made.open()
             self._idle.append(made)
@@ -224,10 +222,15 @@ class TensorRtRunner(HalvingRunner[CallSlot]):
 
     def _drop_engine(self) -> None:
         loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            runtime, engine = loaded.runtime, loaded.engine
-            del loaded, engine  # before the runtime that made it
-            del runtime
+        if loaded is None:
+            return
+        with suppress(EngineError):  # at the next start it is compiled again
+            loaded.keep()
+        runtime, engine, contexts = loaded.runtime, loaded.engine, loaded.just_in_time
+        # Each before what made it.
+        del loaded, contexts
+        del engine
+        del runtime
 
     @contextmanager
     def _working(self, doing: str) -> Iterator[None]:

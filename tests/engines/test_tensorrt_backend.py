@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pathgene_rt.bundle.spec import ModelSpec
@@ -19,9 +19,11 @@ from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB, largest_batch
-from pathgene_rt.engines.tensorrt import api, backend
+from pathgene_rt.engines.tensorrt import backend
+from pathgene_rt.engines.tensorrt import library as libraries
 from pathgene_rt.engines.tensorrt.backend import BACKEND
-from pathgene_rt.engines.tensorrt.plan import ForeignPlanError
+from pathgene_rt.engines.tensorrt.errors import ForeignPlanError
+from pathgene_rt.engines.tensorrt.library import Library
 from pathgene_rt.errors import EngineError, EngineUnavailableError
 from pathgene_rt.options import EngineOptions, TensorRtOptions
 from tests.support.fake_tensorrt import (
@@ -82,8 +84,8 @@ def card(monkeypatch) -> Card:
     monkeypatch.setattr(backend, "device_package", lambda: "cuda.core")
     monkeypatch.setattr(backend, "open_device", lambda index: found)
     monkeypatch.setattr(backend, "TensorRtRunner", Runner)
-    monkeypatch.setattr(api, "installed", lambda: True)
-    monkeypatch.setattr(api, "_has_distribution", lambda name: False)
+    monkeypatch.setattr(Library, "installed", lambda self: True)
+    monkeypatch.setattr(libraries, "distribution_version", lambda name: "")
     return found
 
 
@@ -193,7 +195,7 @@ def test_an_engine_that_tensorrt_does_not_take_is_built_anew(library, card, scri
     library.calls.clear()
     library.__version__, before = "11.4.0.107", library.__version__
     with pytest.MonkeyPatch.context() as patch:  # as if the key could not tell
-        patch.setattr(api, "version", lambda: before)
+        patch.setattr(Library, "version", lambda self: before)
         assert create(cache).warnings
         assert builds(library) == 1
         assert not create(cache).warnings  # the new one was kept in its place
@@ -278,7 +280,7 @@ def test_what_is_missing_is_told_in_one_line(library, card, monkeypatch):
 
     cuda12 = (replace(GPU, driver_version=(12, 4)),)
     assert reason(attribute(backend, "driver_problem", lambda: "no driver")) == "no driver"
-    told = reason(attribute(api, "installed", lambda: False))
+    told = reason(attribute(Library, "installed", lambda self: False))
     assert told == "not installed; pip install 'pathgene-rt[tensorrt]'"
     told = reason(attribute(backend, "device_package", lambda: ""))
     assert told.startswith("neither cuda.core nor pycuda is installed; pip install")
@@ -292,7 +294,11 @@ def test_what_is_missing_is_told_in_one_line(library, card, monkeypatch):
     assert reason(broken).startswith("tensorrt cannot be loaded: ")
 
     def for_cuda_13(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(api, "_has_distribution", lambda name: name == "tensorrt-cu13")
+        patch.setattr(
+            libraries,
+            "distribution_version",
+            lambda name: "11" if name == "tensorrt-cu13" else "",
+        )
         patch.setattr(backend, "cuda_devices", lambda: cuda12)
 
     assert reason(for_cuda_13) == (
@@ -302,10 +308,6 @@ def test_what_is_missing_is_told_in_one_line(library, card, monkeypatch):
     )
 
 
-def test_distributions_are_looked_up_by_name(monkeypatch):
-    def known(name: str) -> None:
-        if name != "tensorrt-cu12":
-            raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(api, "distribution", known)
-    assert api._has_distribution("tensorrt-cu12") and not api._has_distribution("tensorrt-cu13")
+def test_distributions_are_looked_up_by_name():
+    assert libraries.distribution_version("numpy") == np.__version__
+    assert libraries.distribution_version("no-such-distribution") == ""

@@ -22,11 +22,12 @@ from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.cache.store import EngineCache
 from pathgene_rt.engines.cuda.errors import DeviceMemoryError
 from pathgene_rt.engines.cuda.memory_plan import MB
-from pathgene_rt.engines.tensorrt import api, profiles
+from pathgene_rt.engines.tensorrt import profiles
 from pathgene_rt.engines.tensorrt.builder import Build, build_plan
-from pathgene_rt.engines.tensorrt.errors import LOG, OldDriverError, native_errors
+from pathgene_rt.engines.tensorrt.errors import LOG, ForeignPlanError, OldDriverError, native_errors
 from pathgene_rt.engines.tensorrt.keys import timing_key
-from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, load_plan
+from pathgene_rt.engines.tensorrt.library import TENSORRT
+from pathgene_rt.engines.tensorrt.plan import load_plan
 from pathgene_rt.engines.tensorrt.progress import BuildProgress
 from pathgene_rt.engines.tensorrt.timing_cache import TimingCache
 from pathgene_rt.errors import EngineError
@@ -112,7 +113,7 @@ def test_a_build_takes_types_from_the_graph_and_flags_by_name(library):
 def test_all_objects_share_one_logger_which_prints_nothing(library, script, capfd):
     script.log = [("INFO", "hello"), ("WARNING", "slow"), ("VERBOSE", "more")]
     plan = build_plan(order())
-    load_plan(plan, "tiny", host_code=False, weights=ENCODER)
+    load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=ENCODER)
     assert len(library.loggers) >= 4
     assert len(set(map(id, library.loggers))) == 1
     assert capfd.readouterr() == ("", "")
@@ -325,7 +326,7 @@ def test_only_what_may_be_too_large_is_tried_for_smaller_bags(library, script, t
 
 def test_what_goes_on_in_other_threads_is_heard(library):
     with native_errors("wait") as said:
-        worker = threading.Thread(target=api.logger().log, args=(library.ILogger.ERROR, "far"))
+        worker = threading.Thread(target=TENSORRT.logger().log, args=(library.ILogger.ERROR, "far"))
         worker.start()
         worker.join()
     assert said.errors == ["far"]
@@ -334,7 +335,7 @@ def test_what_goes_on_in_other_threads_is_heard(library):
 def test_messages_in_a_loop_do_not_fill_the_memory(library):
     with native_errors("wait") as said:
         for number in range(1000):
-            api.logger().log(library.ILogger.ERROR, f"error {number}")
+            TENSORRT.logger().log(library.ILogger.ERROR, f"error {number}")
     assert said.errors[0] == "error 0" and len(said.errors) < 100
     with native_errors("wait") as said:
         pass
@@ -472,15 +473,21 @@ def test_timings_are_of_one_version_and_one_card(tmp_path):
 
 def test_a_plan_carries_no_code_unless_it_must(library):
     plan = build_plan(order())
-    load_plan(plan, "tiny", host_code=False, weights=None)
-    load_plan(plan, "tiny", host_code=True, weights=None)
+    load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=None)
+    load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=True, weights=None)
     assert library.arguments("Runtime.engine_host_code_allowed =") == [(False,), (True,)]
     assert "Refitter" not in library.made()
 
 
 def test_a_plan_of_another_version_is_foreign(library):
     with pytest.raises(ForeignPlanError, match="cannot load the engine of tiny: Version tag"):
-        load_plan(b'{"version": "9.0", "profiles": 1}', "tiny", host_code=False, weights=None)
+        load_plan(
+            TENSORRT,
+            b'{"version": "9.0", "profiles": 1}',
+            ENCODER_SPEC,
+            host_code=False,
+            weights=None,
+        )
 
 
 def test_a_plan_that_the_memory_does_not_hold_is_not_foreign(library, monkeypatch):
@@ -490,7 +497,7 @@ def test_a_plan_that_the_memory_does_not_hold_is_not_foreign(library, monkeypatc
     plan = build_plan(order())
     monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", full)
     with pytest.raises(DeviceMemoryError, match=r"cannot load the engine of tiny: .*OutOfMemory"):
-        load_plan(plan, "tiny", host_code=False, weights=None)
+        load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=None)
 
 
 def test_an_old_driver_does_not_make_a_plan_foreign(library, monkeypatch):
@@ -502,12 +509,12 @@ def test_an_old_driver_does_not_make_a_plan_foreign(library, monkeypatch):
     plan = build_plan(order())
     monkeypatch.setattr(library.Runtime, "deserialize_cuda_engine", old)
     with pytest.raises(OldDriverError, match=r"load the engine of tiny: .*newer NVIDIA driver"):
-        load_plan(plan, "tiny", host_code=False, weights=None)
+        load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=None)
 
 
 def test_weights_come_from_the_bundle(library):
     plan = build_plan(order(options=TensorRtOptions(strip_weights=True)))
-    load_plan(plan, "tiny", host_code=False, weights=ENCODER)
+    load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=ENCODER)
     made = library.made()
     assert made[made.index("Runtime") :] == [
         "Runtime",
@@ -535,7 +542,7 @@ def test_weights_that_do_not_fit_are_an_error(library, script, trouble, told):
     for name, value in trouble.items():
         setattr(script, name, value)
     with pytest.raises(EngineError, match=f"put the weights of tiny into its engine: .*{told}"):
-        load_plan(plan, "tiny", host_code=False, weights=ENCODER)
+        load_plan(TENSORRT, plan, ENCODER_SPEC, host_code=False, weights=ENCODER)
 
 
 # --- profiles

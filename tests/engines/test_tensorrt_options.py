@@ -13,7 +13,7 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cli.console import Console
 from pathgene_rt.cli.main import app
 from pathgene_rt.engines import registry
-from pathgene_rt.engines.backend import Availability
+from pathgene_rt.engines.backend import Availability, NotBuiltError
 from pathgene_rt.engines.qualify.build import build
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EngineError, UsageError
@@ -159,3 +159,32 @@ def test_steps_are_lines_and_shares_are_a_bar(monkeypatch, capsys):
         assert (task.description, task.completed, task.total) == ("two", 50, 100)
         step("three")
         assert step._bar is None
+
+
+def test_a_head_that_does_not_build_for_the_card_runs_on_the_next_engine(
+    bundle, elsewhere, tmp_path, monkeypatch
+):
+    """Also where the engine was named: it is the encoder's."""
+    from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU
+
+    create = elsewhere.create
+
+    def encoder_alone(model, spec, *rest, **more):
+        if spec.preprocess is None:
+            raise NotBuiltError("TensorRT for RTX builds no engine of it for cards of 7.5")
+        return create(model, spec, *rest, **more)
+
+    both = {"tensorrt": elsewhere, "onnxruntime": CPU}
+    monkeypatch.setattr(registry, "BACKENDS", tuple((name, name) for name in both))
+    monkeypatch.setattr(registry, "load_backend", both.__getitem__)
+    monkeypatch.setattr(elsewhere, "create", encoder_alone)
+    for backend in ("auto", "tensorrt"):
+        factory = EngineFactory(bundle, EngineOptions(cache_dir=tmp_path, backend=backend))
+        with factory.encoder() as encoder, factory.head("egfr") as head:
+            assert encoder.info.backend == head.info.backend == "onnxruntime"
+        (note,) = [note for note in factory.notes if note.startswith("egfr on onnxruntime ")]
+        assert note.endswith(
+            " in float32: TensorRT for RTX builds no engine of it for cards of 7.5"
+        )
+    found = build(bundle, EngineOptions(cache_dir=tmp_path, backend="tensorrt"))
+    assert found.chosen == {"tensorrt": "float32"}

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.tensorrt.ahead_of_time import build_ahead
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
+from pathgene_rt.engines.tensorrt.profiles import head_profiles
 from tests.support import tiny_models as tiny
 
 pytestmark = pytest.mark.skipif(
@@ -60,6 +61,6 @@ ONE = helper.make_node("Constant", [], ["one"], name="k", value_ints=[1])
     ],
 )
 def test_the_line_names_operator_and_reason_and_blames_no_driver(model: bytes, told: str) -> None:
-    error = build_ahead(model, spec(), ((8, 6),)).error
+    error = build_ahead(model, spec(), ((8, 6),), head_profiles()).error
     assert told in error
     assert "\n" not in error and "driver; " not in error and "newer NVIDIA driver" not in error

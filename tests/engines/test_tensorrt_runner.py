@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess, Task, Tenso
 from pathgene_rt.engines.cuda import errors as cuda_errors_module
 from pathgene_rt.engines.cuda.errors import DeviceLostError, DeviceMemoryError
 from pathgene_rt.engines.engine import Array, EngineInfo
-from pathgene_rt.engines.tensorrt.plan import ForeignPlanError, LoadedPlan
+from pathgene_rt.engines.tensorrt.errors import ForeignPlanError
+from pathgene_rt.engines.tensorrt.library import TENSORRT
+from pathgene_rt.engines.tensorrt.plan import LoadedPlan
 from pathgene_rt.engines.tensorrt.runner import TensorRtRunner
 from pathgene_rt.errors import EncodedTileError, EngineError
 from pathgene_rt.features.bag import FeatureBag
@@ -113,6 +116,24 @@ def head_engine(gpu: FakeGpu) -> trt.FakeEngine:
     )
 
 
+class Finishing:
+    """What makes the contexts of an engine that is finished on the card."""
+
+    def __init__(self, engine: trt.FakeEngine) -> None:
+        self._engine = engine
+
+    def new_context(self) -> trt.FakeContext | None:
+        self._engine.gpu.calls.append("its own context")
+        return self._engine.create_execution_context(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+
+    def keep(self) -> None:
+        self._engine.gpu.calls.append("keep")
+        if self._engine.gpu.calls.count("keep") > 1:
+            raise EngineError("the disk has gone")
+
+
 @dataclass
 class Card:
     """A card, and runners on it."""
@@ -120,6 +141,8 @@ class Card:
     gpu: FakeGpu
     device: FakeDevice
     steps: int = 0
+    finishes: bool = False
+    """The library makes contexts and graphs itself (:class:`Finishing`)."""
 
     def encoder(self, engine: trt.FakeEngine | None = None, **options: int) -> TensorRtRunner:
         asked = EngineOptions(**{"batch": 8, "in_flight": 2, **options})
@@ -136,7 +159,9 @@ class Card:
 
         def load() -> LoadedPlan:
             self.gpu.step("load")
-            return LoadedPlan(trt.FakeRuntime(self.gpu), made.pop())
+            loaded = made.pop()
+            contexts: Any = Finishing(loaded) if self.finishes else None
+            return LoadedPlan(TENSORRT, trt.FakeRuntime(self.gpu), loaded, contexts)
 
         del engine
         return TensorRtRunner(load, spec, INFO, options, self.device)
@@ -280,6 +305,21 @@ def test_without_graphs_calls_go_on_and_a_warning_says_so(card: Card, what: str)
     for batch, features in zip(batches, found, strict=True):
         np.testing.assert_allclose(features, encode(batch), rtol=1e-6)
     assert "launch graph" not in card.gpu.calls
+    card.assert_empty()
+
+
+def test_an_engine_that_is_finished_on_the_card_makes_its_own_contexts_and_graphs(card: Card):
+    card.finishes = True
+    with card.encoder() as runner:
+        found = run(runner, [tiles(8, seed) for seed in range(8)])
+        assert runner.warnings == ()
+    for seed, features in enumerate(found):
+        np.testing.assert_allclose(features, encode(tiles(8, seed)), rtol=1e-6)
+    calls = Counter(card.gpu.calls)
+    assert calls["its own context"] == calls["drop context"] == 2 and "capture" not in calls
+    assert calls["keep"] == 2  # once it was ready, and at the end, however that went
+    dropped = [call for call in card.gpu.calls if call.startswith(("drop", "keep"))]
+    assert dropped[1:] == [*["drop context"] * 2, "keep", "drop engine", "drop runtime"]
     card.assert_empty()
 
 

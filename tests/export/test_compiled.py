@@ -12,8 +12,9 @@ import pytest
 from benchmarks.compiled_graphs import SHA256, Graph, encoder_graph, graphs_of_head
 from benchmarks.seeded_heads import VARIANTS
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
-from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, Limits, build_ahead
+from pathgene_rt.engines.tensorrt.ahead_of_time import CARDS, MAX_BATCH, Limits, build_ahead
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
+from pathgene_rt.engines.tensorrt.profiles import head_profiles, profiles_for
 from pathgene_rt.errors import MissingExtraError
 from pathgene_rt.export.compiled import TURING, compile_graph, wanted
 from pathgene_rt.export.operators import tensorrt_warnings
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.world
 
 NEWER = tuple(card for card in CARDS if card != TURING)
 LIMITS = Limits(memory=4 << 30, seconds=240)
+ONE = head_profiles()[:1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +37,13 @@ def _installed() -> None:
 def builds(
     graph: Graph, profiles: int | None = 1, cards: tuple[tuple[int, int], ...] = NEWER
 ) -> None:
-    built = build_ahead(graph.model, graph.spec, cards, limits=LIMITS, profiles=profiles)
+    built = build_ahead(
+        graph.model,
+        graph.spec,
+        cards,
+        profiles_for(graph.spec, MAX_BATCH)[:profiles],
+        limits=LIMITS,
+    )
     assert built.error == "", graph.name
     assert built.plan is not None and len(built.plan) > 10_000
 
@@ -88,7 +96,7 @@ AXES = "axes = Constant <value = int64[1] {0}> ()"
 
 def test_what_builds_for_which_cards() -> None:
     graph = a_graph(AXES + PRODUCT)
-    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=1)
+    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=ONE)
     assert found.spec.compiler.startswith("TensorRT for RTX 1.")
     assert found.spec.builds == ("8.0", "8.6", "8.9", "12.0")
     assert list(found.spec.refused) == ["7.5"]
@@ -106,7 +114,7 @@ def test_a_graph_without_products_builds_for_turing() -> None:
         logits = Slice (few, axes, two)
         """
     )
-    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=1)
+    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=ONE)
     assert found.spec.builds == ("7.5", "8.0", "8.6", "8.9", "12.0")
     assert found.spec.refused == {}
 
@@ -125,7 +133,7 @@ def test_what_the_parser_lacks_is_named_with_its_node() -> None:
         logits = Slice (flat, first, two)
         """
     )
-    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=1)
+    found = compile_graph("head it", graph.model, graph.spec, limits=LIMITS, profiles=ONE)
     assert found.spec.builds == ()
     assert set(found.spec.refused) == {"7.5", "8.0", "8.6", "8.9", "12.0"}
     assert "(ArgMax)" in found.spec.refused["8.6"]
@@ -165,23 +173,23 @@ def test_the_list_of_operators_and_the_compiler_agree(operator: str) -> None:
     )
     (warning,) = tensorrt_warnings("head it", graph.model)
     assert f"uses {operator}, which TensorRT" in warning
-    built = build_ahead(graph.model, graph.spec, NEWER, limits=LIMITS, profiles=1)
+    built = build_ahead(graph.model, graph.spec, NEWER, ONE, limits=LIMITS)
     assert built.plan is None
     assert built.error.startswith("tensorrt cannot read it")
 
 
 def test_a_build_that_takes_too_long_or_too_much_is_an_error() -> None:
     (graph,) = graphs_of_head("dsmil")
-    slow = build_ahead(graph.model, graph.spec, NEWER, limits=Limits(seconds=0.2))
+    slow = build_ahead(graph.model, graph.spec, NEWER, ONE, limits=Limits(seconds=0.2))
     assert slow.plan is None and "not built within 0 s" in slow.error
-    small = build_ahead(graph.model, graph.spec, NEWER, limits=Limits(memory=64 << 20))
+    small = build_ahead(graph.model, graph.spec, NEWER, ONE, limits=Limits(memory=64 << 20))
     assert small.plan is None and small.error
 
 
 def test_builds_repeat_to_the_byte() -> None:
     graph = a_graph(AXES + PRODUCT)
     first, second = (
-        build_ahead(graph.model, graph.spec, NEWER, limits=LIMITS, profiles=1) for _ in range(2)
+        build_ahead(graph.model, graph.spec, NEWER, ONE, limits=LIMITS) for _ in range(2)
     )
     assert first.plan == second.plan and first.plan is not None
 

@@ -22,7 +22,7 @@ import onnx
 import pytest
 
 from pathgene_rt.engines.cuda.driver import GpuInfo
-from pathgene_rt.engines.tensorrt import api
+from pathgene_rt.engines.tensorrt.library import Library
 from tests.support import tiny_models as tiny
 
 BITS = {
@@ -86,9 +86,9 @@ def installed(major: int, script: Script) -> Iterator[FakeTensorRt]:
     fake = FakeTensorRt(VERSIONS[major], script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorrt", fake)
-        api.logger.cache_clear()
+        Library.logger.cache_clear()
         yield fake
-    api.logger.cache_clear()
+    Library.logger.cache_clear()
 
 
 class Recorded:
