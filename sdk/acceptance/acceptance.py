@@ -34,6 +34,8 @@ PROBE_LIMIT_S, REFERENCE_LIMIT_S = 300.0, 3600.0
 PACKAGES = (
     "tensorrt",
     "tensorrt-cu12",
+    "tensorrt-rtx-cu12-libs",
+    "tensorrt-rtx-cu13-libs",
     "onnxruntime-gpu",
     "onnxruntime",
     "openvino",

@@ -39,8 +39,10 @@ STUBBED = {
     "cuda.core": ("cuda_core/cuda/core", "cuda/cuda_core*.py"),
     "pycuda.driver": ("pycuda/pycuda", "cuda/pycuda*.py"),
     "tensorrt": ("tensorrt11/tensorrt", "tensorrt/*.py"),
+    "tensorrt_rtx": ("tensorrt_rtx/tensorrt_rtx", "tensorrt/*.py"),
 }
-"""By library: the folder of its stub and the files of ours that call it."""
+"""By library: the folder of its stub and the files of ours that call it. TensorRT for RTX has all
+of TensorRT's, and what is listed of it."""
 
 
 def native_functions() -> dict[str, list[str]]:
@@ -49,6 +51,7 @@ def native_functions() -> dict[str, list[str]]:
         library: _called(_declared(TYPINGS / stub), ENGINES.glob(ours))
         for library, (stub, ours) in STUBBED.items()
     }
+    found["tensorrt_rtx"] = sorted({*found["tensorrt_rtx"]} - {*found["tensorrt"]})
     found["onnxruntime"] = _called(_of_onnxruntime(), ENGINES.glob("onnxruntime/*.py"))
     found["nvimgcodec"] = _called(NVIMGCODEC, ENGINES.glob("cuda/decode/codec.py"))
     driver = (path.read_text(encoding="utf-8") for path in ENGINES.glob("cuda/*.py"))
