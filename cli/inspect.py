@@ -68,6 +68,9 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         else:
             console.say("no heads: this bundle extracts features only")
         models = [("encoder", encoder), *((head.name, head.model) for head in opened.heads)]
+        poolings = [
+            (f"{head.name}, pooling", head.pooling.model) for head in opened.heads if head.pooling
+        ]
         if any(model.float16 for _, model in models):
             console.table(
                 "graphs in float16, for GPUs",
@@ -80,7 +83,12 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
             console.table(
                 f"NVIDIA cards that {encoder.compiled.compiler} builds engines for",
                 ("graph", "float32", "float16"),
-                [[name, *_cards(model)] for name, model in models],
+                [[name, *_cards(model)] for name, model in (*models, *poolings)],
+            )
+        else:
+            console.say(
+                "NVIDIA cards that engines build for: not tried at export, which needs TensorRT "
+                "for RTX; build finds out"
             )
 
 

@@ -246,6 +246,7 @@ def test_inspect(bundle: Path) -> None:
     document = json.loads(run("inspect", bundle, "--json").stdout)
     assert [head["model"]["name"] for head in document["heads"]] == ["egfr", "tp53"]
     shown = run("inspect", bundle).stdout
+    assert "NVIDIA cards that engines build for: not tried at export" in " ".join(shown.split())
     assert "EGFR" in shown and "Research use only" in shown
 
 

@@ -405,6 +405,7 @@ def test_a_bundle_says_for_which_cards_its_graphs_build(request_):
     assert "| the encoder in float16 | yes | yes | yes | yes | yes |" in card
     shown = CliRunner().invoke(app, ["inspect", str(request_.out)]).stdout
     assert "NVIDIA cards that TensorRT for RTX 1." in " ".join(shown.split())
+    assert "egfr, pooling" in shown
 
 
 def test_a_bundle_that_was_not_tried_says_so(panel):
