@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from pathgene_rt.bundle.spec import ModelSpec
 from pathgene_rt.engines.backend import ProgressCallback
-from pathgene_rt.engines.cuda.errors import DeviceMemoryError
+from pathgene_rt.engines.cuda.errors import DeviceMemoryError, is_out_of_memory
 from pathgene_rt.engines.tensorrt.errors import (
     OTHER_ENGINE,
+    Messages,
     TooLargeError,
     advice,
     failure,
@@ -168,8 +169,20 @@ def _attempt(
     if progress.cancelled:
         raise CancelledError(f"building the engine of {name} was stopped")
     if plan is None:
-        raise failure(f"build {name}", said)
+        raise _not_built(build, said)
     return bytes(plan)
+
+
+def _not_built(build: Build, said: Messages) -> EngineError:
+    """Why the library gave no plan. Where it builds without a card, memory that it lacks is the
+    limit that it was given, with what the whole graph has under way at once."""
+    doing = f"build {build.spec.name}"
+    if build.cards and build.workspace is not None and is_out_of_memory(said.telling):
+        return TooLargeError(
+            f"tensorrt cannot {doing} for the sizes that it may have: more is under way at once "
+            f"than the {build.workspace >> 20:,} MB of --workspace; leave that out, or give more"
+        )
+    return failure(doing, said)
 
 
 def _configure(config: trt.IBuilderConfig, parser: trt.OnnxParser, build: Build) -> None:

@@ -79,7 +79,7 @@ _CAUSES = (
         f"this TensorRT does not know this GPU: {OTHER_ENGINE}",
     ),
     _Cause(
-        re.compile(r"Could not find any implementation", re.I).search,
+        re.compile(r"Could not find any implementation|within workspace limit", re.I).search,
         f"build with a larger --workspace, or {OTHER_ENGINE}",
     ),
     _Cause(
@@ -91,7 +91,7 @@ _CAUSES = (
 
 _TOO_LARGE = re.compile(
     r"shape constraints|\bvolume\b.*\bexceeds|exceeds the (maximum|limit)|too large"
-    r"|Could not find any implementation",
+    r"|Could not find any implementation|within workspace limit",
     re.I,
 )
 """What is said of sizes that a graph cannot have, or for which no kernel has enough memory."""

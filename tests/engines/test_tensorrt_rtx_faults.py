@@ -12,6 +12,7 @@ from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.tensorrt.ahead_of_time import build_ahead
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
 from pathgene_rt.engines.tensorrt.profiles import head_profiles
+from pathgene_rt.options import TensorRtOptions
 from tests.support import tiny_models as tiny
 
 pytestmark = pytest.mark.skipif(
@@ -64,3 +65,29 @@ def test_the_line_names_operator_and_reason_and_blames_no_driver(model: bytes, t
     error = build_ahead(model, spec(), ((8, 6),), head_profiles()).error
     assert told in error
     assert "\n" not in error and "driver; " not in error and "newer NVIDIA driver" not in error
+
+
+@pytest.mark.parametrize(
+    ("workspace_mb", "told"),
+    [
+        (1, "no tactics to implement the operation within workspace limit"),
+        (512, "more is under way at once than the 512 MB of --workspace; leave that out, or give"),
+    ],
+)
+def test_too_little_scratch_memory_is_told_with_its_option(workspace_mb: int, told: str) -> None:
+    """Not as a full card: there is none."""
+    zero = helper.make_node("Constant", [], ["zero"], name="z", value_ints=[0])
+    turn = helper.make_node("Transpose", ["x"], ["turned"], name="t")
+    product = helper.make_node("MatMul", ["x", "turned"], ["all"], name="p")
+    sums = helper.make_node("CumSum", ["all", "zero"], ["sums"], name="s")
+    back = helper.make_node("MatMul", ["sums", "x"], ["mixed"], name="b")
+    y = helper.make_node("Add", ["mixed", "x"], ["y"], name="y")
+    built = build_ahead(
+        graph(zero, turn, product, sums, back, y),
+        spec(),
+        ((8, 6),),
+        head_profiles()[2:3],
+        options=TensorRtOptions(workspace_mb=workspace_mb),
+    )
+    assert told in built.error and "--workspace" in built.error
+    assert "nvidia-smi" not in built.error
