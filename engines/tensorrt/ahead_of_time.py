@@ -7,12 +7,15 @@ process; so each has a process of its own.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,17 +118,21 @@ def build_ahead(
         every_profile=every_profile,
         memory=limits.memory,
     )
-    try:
-        with tempfile.TemporaryDirectory(prefix="pathgene-rt-build-") as name:
-            folder = Path(name)
+    with ExitStack() as stack:
+        try:
+            # The process removes it, too, if it outlives this one.
+            made = tempfile.TemporaryDirectory(
+                prefix="pathgene-rt-build-", ignore_cleanup_errors=True
+            )
+            folder = Path(stack.enter_context(made))
             (folder / "model.onnx").write_bytes(model)
             (folder / "job.json").write_bytes(_JOB.dump_json(job))
-            return _run(folder, limits, elapsed)
-    except OSError as error:
-        raise EngineError(
-            f"tensorrt cannot build {spec.name}: {error.filename or tempfile.gettempdir()}: "
-            f"{reason(error)}; it needs some hundred MB there, or set TMPDIR to another folder"
-        ) from error
+        except OSError as error:
+            raise EngineError(
+                f"tensorrt cannot build {spec.name}: {error.filename or tempfile.gettempdir()}: "
+                f"{reason(error)}; it needs some hundred MB there, or set TMPDIR to another folder"
+            ) from error
+        return _run(folder, limits, elapsed)
 
 
 def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) -> Built:
@@ -133,8 +140,9 @@ def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) 
     began = time.monotonic()
     with (folder / "said").open("wb") as said:
         command = [sys.executable, "-m", __name__, str(folder)]
+        # Nothing is written to its input: it ends when that does, as when this process is killed.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
         )
         try:
             while process.poll() is None:
@@ -147,7 +155,7 @@ def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) 
                     return Built(None, f"it was not built within {limits.seconds:.0f} s", 0.0, 0)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -192,6 +200,7 @@ def _ended(code: int, stderr: bytes) -> str:
 
 def main(folder: Path) -> None:
     """What the process does, with the files that :func:`build_ahead` left in ``folder``."""
+    threading.Thread(target=_end_with_input, args=(folder,), daemon=True).start()
     job = _JOB.validate_json((folder / "job.json").read_bytes())
     _limit_memory(job.memory)
     error, began = "", time.process_time()
@@ -221,6 +230,14 @@ def main(folder: Path) -> None:
     part = folder / "result.part"
     part.write_text(json.dumps(result), encoding="utf-8")
     part.replace(folder / "result.json")
+
+
+def _end_with_input(folder: Path) -> None:
+    """End this process, and remove ``folder``, once nobody holds the other end of its input."""
+    # Not by sys.stdin, whose lock a process must have to end.
+    os.read(0, 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _limit_memory(limit: int) -> None:
