@@ -156,6 +156,8 @@ def _cache_of_one_graph(bench: Workbench, name: str) -> Path:
         raise NotRunError("it compiles each time, or its library keeps files that it checks itself")
     folder = bench.job.folder / f"{name}-{bench.job.target}".replace(" ", "-")
     _graph_is_right(bench, folder)
+    if not _kept(folder):  # a head that is not built for this card runs on another engine
+        raise NotRunError("no engine is kept of the head that would be damaged")
     return folder
 
 
