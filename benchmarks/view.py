@@ -1,6 +1,6 @@
 """How quick the viewer is: first view, squares of the slide, panning under 200,000 tiles.
 
-    python benchmarks/view.py [--side 60000] [--tiles 200000] [--keep FOLDER]
+    python -m benchmarks.view [--side 60000] [--tiles 200000] [--keep FOLDER]
 
 Needs the extras "view" and "dev" and a Chromium. A slide of SIDE x SIDE pixels and a report with
 TILES tiles of two heads are generated (KEEP keeps them for the next time), and `pathgene-rt view`
@@ -175,14 +175,18 @@ def _measure_panning(browser: Browser, address: str, folder: Path) -> None:
                 "devtools.timeline",
                 "disabled-by-default-devtools.timeline",
                 "viz",
+                "blink.user_timing",
             ],
         )
         page.mouse.down()
+        page.mouse.move(701, 500)
+        page.evaluate("performance.mark('pan begins')")
         began = time.perf_counter()
         for step in range(PAN_STEPS):
             turn = 2 * math.pi * step / PAN_STEPS
             page.mouse.move(700 + 250 * math.sin(2 * turn), 500 + 200 * math.sin(3 * turn))
             time.sleep(max(0.0, began + (step + 1) * STEP_S - time.perf_counter()))
+        page.evaluate("performance.mark('pan ends')")
         page.mouse.up()
         browser.stop_tracing()
         _print_frames(scale, json.loads(trace.read_text())["traceEvents"])
@@ -190,8 +194,14 @@ def _measure_panning(browser: Browser, address: str, folder: Path) -> None:
 
 
 def _print_frames(scale: int, events: list[dict[str, Any]]) -> None:
-    """Intervals between frames drawn, and the longest task of the page's main thread: its time on
-    a processor tells the page's own work from waiting for one on a machine that is busy."""
+    """Intervals between frames drawn while the mouse moves, and the longest task of the page's main
+    thread: its time on a processor tells the page's own work from waiting for one on a machine that
+    is busy."""
+    begins, ends = (
+        next(one["ts"] for one in events if one["name"] == name)
+        for name in ("pan begins", "pan ends")
+    )
+    events = [one for one in events if one["ph"] == "M" or begins <= one["ts"] <= ends]
     names = {
         (one["pid"], one["tid"]): one["args"]["name"]
         for one in events
