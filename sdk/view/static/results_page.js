@@ -182,7 +182,7 @@ function row(one, fresh) {
       ? el("span", { class: "chip warning" }, `⚠ ${one.warnings}`) : "0"),
     el("td", { class: "number" }, area === undefined ? "–"
       : t("common.area_mm2", { value: number(area, area < 10 ? 2 : 0) })),
-    el("td", { class: "number" }, number(one.tiles), damaged
+    el("td", { class: "number" }, number(one.tiles), damaged ? " " : null, damaged
       ? el("span", { class: "chip warning" }, t("damaged_short", { count: number(damaged) })) : null),
     el("td", { class: "made" }, when(one.created)));
 }
