@@ -29,6 +29,7 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
     import json as jsonlib
 
     from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.bundle.zones import cut_offs
 
     console = Console(json=json, quiet=quiet)
     with Bundle.open(bundle) as opened:
@@ -65,6 +66,9 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         ]
         if rows:
             console.table(f"panel of {len(rows)} heads", _COLUMNS, rows)
+            for head in opened.heads:
+                for name, cut_off in cut_offs(head.task.zones):
+                    console.say(f"{head.name}: {name} {cut_off.value:.4g}: {cut_off.describe()}")
         else:
             console.say("no heads: this bundle extracts features only")
         models = [("encoder", encoder), *((head.name, head.model) for head in opened.heads)]
@@ -102,6 +106,9 @@ def _cards(model: ModelSpec) -> tuple[str, str]:
 def _threshold(head: HeadSpec) -> str:
     from pathgene_rt.heads.prediction import applied_threshold
 
+    zones = head.task.zones
+    if zones is not None:
+        return zones.describe()
     threshold = applied_threshold(head)
     return "likeliest" if threshold is None else f"{threshold:g}"
 

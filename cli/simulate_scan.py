@@ -130,7 +130,9 @@ def _standing(progress: ScanProgress) -> str:
 
 
 def _answer(one: Prediction) -> str:
-    place = one.called[0] if one.called else -1
+    if one.withheld:
+        return f"{one.head} {one.call}"
+    place = one.called[0] if one.called and one.zones is None else -1
     chance = f"{one.head} {one.call} {one.probabilities[place]:.2f}"
     if one.interval is None:
         return chance

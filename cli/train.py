@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ def train(
     from pathgene_rt.training.requirements import require_training
 
     require_training()
+    from pathgene_rt.bundle.zones import cut_offs
     from pathgene_rt.training.protocol.leaderboard import ranked
     from pathgene_rt.training.train import train as train_heads
 
@@ -66,6 +68,7 @@ def train(
                     "classes": list(head.classes),
                     "threshold": head.task.threshold,
                     "temperature": head.task.calibration.temperature,
+                    "zones": None if head.task.zones is None else asdict(head.task.zones),
                     "metrics": head.metrics,
                     "parameters": head.parameters,
                     "seconds": head.seconds,
@@ -81,6 +84,11 @@ def train(
     ]
     columns = ["head", "architecture", "AUROC", "95 % interval", "on", "file"]
     console.table("", columns, rows)
+    for head in heads:
+        for name, cut_off in cut_offs(head.task.zones):
+            console.say(f"{head.name}: {name} {cut_off.value:.4g}: {cut_off.describe()}")
+        if "zones_reference_tests_saved" in head.metrics:
+            console.say(f"{head.name}: {_saved(head.metrics)}")
 
 
 class _EpochBars:
@@ -107,6 +115,16 @@ class _EpochBars:
             )
         assert self._bar is not None
         self._bar.update(done, total)
+
+
+def _saved(metrics: dict[str, Any]) -> str:
+    """What the zones would have saved on cases that chose none of their cut-offs."""
+    parts = []
+    for name in ("reference_tests_saved", "sensitivity", "specificity"):
+        low, high = metrics[f"zones_{name}_interval"]
+        words = name.replace("_", " ")
+        parts.append(f"{words} {metrics[f'zones_{name}']:.3f} ({low:.3f} to {high:.3f})")
+    return f"{', '.join(parts)} on {metrics['zones_cases']} cases that chose no cut-off"
 
 
 def _figures(metrics: dict[str, Any]) -> list[str]:

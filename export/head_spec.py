@@ -9,6 +9,7 @@ import numpy as np
 
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.bundle.spec import Calibration, ModelSpec, Task, TensorSpec
+from pathgene_rt.errors import UsageError
 from pathgene_rt.export.check import Inputs
 from pathgene_rt.export.request import HeadRequest
 from pathgene_rt.files import sha256
@@ -51,8 +52,20 @@ def head_model_spec(
 
 
 def stated_task(request: HeadRequest, task: Task) -> Task:
-    """The file's task with what the exporter says instead."""
+    """The file's task with what the exporter says instead. Raises UsageError where the file's
+    decision zones would no longer hold."""
     calibration = task.calibration
+    zones = task.zones
+    if zones is not None and request.temperature not in (None, calibration.temperature):
+        raise UsageError(
+            f"head {request.head_name} has decision zones, which hold at the temperature "
+            f"{calibration.temperature:g} of its training; leave out temperature"
+        )
+    if zones is not None and request.threshold and not zones.holds(request.threshold):
+        raise UsageError(
+            f"head {request.head_name}: the threshold {request.threshold:g} is outside its "
+            f"decision zones' cut-offs, {zones.low:g} and {zones.high:g}; leave it out"
+        )
     if request.temperature is not None:
         calibration = Calibration(temperature=request.temperature)
     return replace(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pathgene_rt.bundle.bundle import BundleManifest
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess
+from pathgene_rt.bundle.zones import cut_offs
 from pathgene_rt.export.check import Comparison
 from pathgene_rt.export.compiled import Compiled, in_table
 from pathgene_rt.export.float16.gate import ERROR_LIMITS, HalfPrecision
@@ -106,6 +107,10 @@ def _head_section(head: HeadSpec) -> list[str]:
         "",
         f"- task: {task.kind}{gene}; classes: {', '.join(model.classes)} ({model.activation})",
         f"- threshold {task.threshold:g}, temperature {task.calibration.temperature:g}",
+        *(
+            f"- {name} {cut_off.value:.4g}: {cut_off.describe()}"
+            for name, cut_off in cut_offs(task.zones)
+        ),
         f"- {model.architecture}, weights `{model.weights_sha256[:12]}`, "
         f"{'with' if model.has_attention else 'without'} attention",
     ]

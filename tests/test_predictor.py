@@ -79,7 +79,7 @@ def test_files_of_a_report(predictor: Predictor, slide: Path, tmp_path: Path) ->
     folder = tmp_path / "out"
     document = json.loads((folder / "report.json").read_text())
     assert document == json.loads(json.dumps(report.to_dict()))
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["slide"] == "case-7"
     assert [entry["gene"] for entry in document["predictions"]] == ["EGFR", "TP53"]
     assert document["intended_use"].startswith("Research use only")

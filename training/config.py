@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.spec import STRICT, TaskKind
+from pathgene_rt.bundle.zones import CutOffMeasure
 from pathgene_rt.errors import UsageError
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.toml_config import read_toml, suggestion
@@ -95,12 +96,53 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ZonesConfig:
+    """What the cut-offs of a head's decision zones are to hold: ``sensitivity`` or ``npv`` where
+    the class is ruled out, ``specificity`` or ``ppv`` where it is ruled in; predictive values at
+    ``prevalence``.
+
+    "tolerance" holds with ``confidence``; "conformal" on average over cohorts, for sensitivity and
+    specificity.
+    """
+
+    method: Literal["tolerance", "conformal"] = "tolerance"
+    sensitivity: float | None = Field(default=None, gt=0, lt=1)
+    specificity: float | None = Field(default=None, gt=0, lt=1)
+    npv: float | None = Field(default=None, gt=0, lt=1)
+    ppv: float | None = Field(default=None, gt=0, lt=1)
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for one, two in (("sensitivity", "npv"), ("specificity", "ppv")):
+            if getattr(self, one) is not None and getattr(self, two) is not None:
+                raise ValueError(f"{one} and {two} are two cut-offs for one thing; keep one")
+        if not self.measures:
+            raise ValueError("state sensitivity or npv, specificity or ppv, or one of each")
+        predictive = self.npv is not None or self.ppv is not None
+        if predictive and self.method == "conformal":
+            raise ValueError("conformal zones hold sensitivity and specificity, not npv and ppv")
+        if predictive != (self.prevalence is not None):
+            raise ValueError("npv and ppv need the prevalence where they are to hold, others none")
+        return self
+
+    @property
+    def measures(self) -> tuple[tuple[CutOffMeasure, float], ...]:
+        """What is stated, and how much of it."""
+        names: tuple[CutOffMeasure, ...] = ("sensitivity", "npv", "specificity", "ppv")
+        stated = ((name, getattr(self, name)) for name in names)
+        return tuple((name, share) for name, share in stated if share is not None)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadConfig:
     """One head: <name>.pt of ``architecture``, for the column ``task`` of the labels.
 
     ``labels`` replaces the common CSV. ``classes`` fixes the classes and their order, the last of
     two being the positive one. With ``multi_label`` a slide has any number of them. ``threshold``
-    is a probability, or what it is to maximise. ``options`` are those of the architecture.
+    is a probability, or what it is to maximise; with ``zones`` it is moved between their cut-offs.
+    ``options`` are those of the architecture.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
@@ -112,6 +154,7 @@ class HeadConfig:
     classes: tuple[str, ...] = ()
     multi_label: bool = False
     threshold: Threshold = "youden"
+    zones: ZonesConfig | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 

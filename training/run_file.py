@@ -77,6 +77,7 @@ def _head(head: TrainedHead) -> dict[str, Any]:
         "activation": head.activation,
         "threshold": head.task.threshold,
         "temperature": head.task.calibration.temperature,
+        "zones": None if head.task.zones is None else asdict(head.task.zones),
         "metrics": head.metrics,
         "parameters": head.parameters,
         "seconds": round(head.seconds, 1),

@@ -73,10 +73,11 @@ def train(
         )
         for plan in plans
     ]
+    notes = (*planner.notes, *(note for head in trained for note in head.notes))
     if methods is not None:
         write_leaderboard(folder, trained, config.head[0].task)
-    write_json(folder.path / RUN_FILE, run_document(config, trained, planner.notes))
-    return TrainResult(folder.path, tuple(trained), tuple(planner.notes))
+    write_json(folder.path / RUN_FILE, run_document(config, trained, notes))
+    return TrainResult(folder.path, tuple(trained), notes)
 
 
 def _plans(planner: Planner, config: TrainConfig, *, compare: bool) -> list[HeadPlan]:

@@ -26,6 +26,7 @@ from pathgene_rt.bundle.spec import (
     Preprocess,
 )
 from pathgene_rt.bundle.store import MANIFEST, BundleStore, open_store
+from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import BundleError
 from pathgene_rt.files import is_safe_name, sha256
 
@@ -245,6 +246,14 @@ def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[s
         yield f"head {head.name} has no classes or no activation"
     elif classes == 1 and head.model.activation == "softmax":
         yield f"head {head.name} has one class, which softmax always gives 1; it needs sigmoid"
+    zones = head.task.zones
+    if zones is not None and not can_have_zones(classes, head.model.activation):
+        yield f"head {head.name} has decision zones, which are for two classes or a single one"
+    if zones is not None and not zones.holds(head.task.threshold):
+        yield (
+            f"the threshold {head.task.threshold:g} of head {head.name} is outside its decision "
+            f"zones' cut-offs, {zones.low:g} and {zones.high:g}"
+        )
     logits = next((item.shape for item in head.model.outputs if item.name == "logits"), None)
     if logits is None:
         yield f"head {head.name} has no output logits"

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.errors import BundleError
 
 STRICT = ConfigDict(extra="forbid")
@@ -194,13 +195,15 @@ class Calibration:
 class Task:
     """What a head predicts. ``threshold`` applies to the last class of a two-class task (the
     positive one) and to every class of a sigmoid task; other tasks take the likeliest class.
-    ``metrics`` are the figures of training, e.g. ``{"auroc": 0.81}``.
+    ``metrics`` are the figures of training, e.g. ``{"auroc": 0.81}``. Where there are ``zones``
+    they make the call, and the threshold lies between their cut-offs.
     """
 
     kind: TaskKind
     gene: str | None = None
     threshold: float = Field(default=0.5, gt=0, lt=1)
     calibration: Calibration = Calibration()
+    zones: DecisionZones | None = None
     metrics: dict[str, float | int | str | list[float]] = Field(default_factory=dict)
 
 

@@ -137,12 +137,14 @@ typedef struct pgrt_prediction {
     const char *head;
     const char *task;           /* "mutation", "subtype", "exon", "tmb" or "other" */
     const char *gene;           /* NULL where the task has none */
-    const char *call;           /* names of the called classes, or "none" */
+    const char *call;           /* names of the called classes, or "none"; of a head with decision
+                                   zones "positive", "negative" or "indeterminate"; or "withheld" */
     const char *const *classes; /* [class_count] */
     const double *probabilities; /* [class_count], calibrated */
     const double *interval_low;  /* [class_count], NULL where there is no interval */
     const double *interval_high;
     double threshold; /* NaN where none was applied */
+    const char *reason; /* why, in English, of the calls of zones and of "withheld"; else NULL */
 } pgrt_prediction;
 
 typedef struct pgrt_report_info {

@@ -64,4 +64,7 @@ class ReportData:
         if prediction.interval is not None:
             low, high = zip(*prediction.interval, strict=True)
             struct.interval_low, struct.interval_high = self._doubles(low), self._doubles(high)
+        decision = prediction.decision
+        reasons = [reason.text for reason in decision.reasons] if decision else []
+        struct.reason = self._text(" ".join(reasons) or None)
         struct.threshold = math.nan if prediction.threshold is None else prediction.threshold

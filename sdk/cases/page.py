@@ -17,6 +17,7 @@ from pathgene_rt.pages.render import render
 from pathgene_rt.report.page import stated_class
 from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.report.page_pictures import thumbnail_of
+from pathgene_rt.report.shown_call import Text, cut_offs, is_withheld, marks, reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class CaseAnswer:
 @dataclass(frozen=True, kw_only=True)
 class CaseHead:
     """What the page shows of one head: ``stated`` is the class whose probability is shown,
-    ``of_slides`` that of each slide alone."""
+    ``of_slides`` that of each slide alone. ``reasons`` are those of the pooled bag's call."""
 
     anchor: str
     prediction: Mapping[str, Any]
@@ -39,6 +40,10 @@ class CaseHead:
     mean: CaseAnswer
     agree: bool
     of_slides: tuple[float, ...]
+    marks: tuple[float, ...]
+    withheld: bool
+    reasons: tuple[Text, ...]
+    cut_offs: tuple[Text, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,10 @@ def _head(number: int, prediction: Mapping[str, Any]) -> CaseHead:
         stated=classes[stated],
         pooled=CaseAnswer(call=pooled["call"], probability=pooled["probabilities"][stated]),
         mean=CaseAnswer(call=mean["call"], probability=mean["probabilities"][stated]),
-        agree=pooled["called"] == mean["called"],
+        agree=pooled["call"] == mean["call"],
         of_slides=tuple(one[stated] for one in mean["slides"].values()),
+        marks=marks(prediction),
+        withheld=is_withheld(pooled),
+        reasons=reasons(pooled),
+        cut_offs=cut_offs(prediction),
     )

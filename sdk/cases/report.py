@@ -1,6 +1,6 @@
 """What is said about a case: each head's mean over the slides, and its answer for all tiles pooled.
 
-``case.json`` (schema version 1) has the keys of :meth:`CaseReport.to_dict`. It names the slides'
+``case.json`` (schema version 2) has the keys of :meth:`CaseReport.to_dict`. It names the slides'
 reports by hash, so a case is done again when one of them is.
 """
 
@@ -30,7 +30,9 @@ from pathgene_rt.report.report import (
 )
 from pathgene_rt.report.stored import StoredReport
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 had no ``reasons`` and ``zones``."""
 CASE_FILE = "case.json"
 
 
@@ -77,7 +79,7 @@ class CasePrediction:
 
     def to_dict(self, slide_ids: tuple[str, ...]) -> dict[str, Any]:
         pooled = self.pooled.to_dict()
-        own = ("probabilities", "call", "called", "logits")
+        own = ("probabilities", "call", "reasons", "called", "logits")
         shared = {key: value for key, value in pooled.items() if key not in own}
         mean = self.mean.to_dict()
         probabilities = {
@@ -86,7 +88,7 @@ class CasePrediction:
         }
         return {
             **shared,
-            "mean_of_slides": {**{key: mean[key] for key in own[:3]}, "slides": probabilities},
+            "mean_of_slides": {**{key: mean[key] for key in own[:-1]}, "slides": probabilities},
             "pooled_bag": {key: pooled[key] for key in own},
         }
 
@@ -146,7 +148,7 @@ def disagreements(predictions: tuple[CasePrediction, ...]) -> tuple[str, ...]:
         f"{both.pooled.head}: the mean of the slides is called {both.mean.call}, "
         f"the pooled bag {both.pooled.call}"
         for both in predictions
-        if both.mean.called != both.pooled.called
+        if both.mean.call != both.pooled.call
     )
 
 
@@ -217,7 +219,7 @@ def is_complete_case(folder: Path, bundle_sha256: str, slides: tuple[CaseSlide, 
     try:
         document = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
         return (
-            document["schema_version"] == SCHEMA_VERSION
+            document["schema_version"] in READABLE_VERSIONS
             and document["provenance"]["bundle"]["sha256"] == bundle_sha256
             and [entry["report_sha256"] for entry in document["slides"]]
             == [slide.report_sha256 for slide in slides]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pathgene_rt.bundle.spec import HeadSpec, TaskKind
+from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.errors import EngineError
+from pathgene_rt.heads.decision import Decision, Reason, decide
 from pathgene_rt.heads.jackknife import Interval
 
 NO_CALL = "none"
@@ -22,10 +24,13 @@ class Prediction:
     """One head's answer for one slide or case.
 
     ``probabilities`` are calibrated and in the order of ``classes``. ``called`` are the indices of
-    the classes that ``call`` names: exactly one for softmax, none or more for sigmoid (joined by
-    ", " in ``call``). ``threshold`` is None where none was applied (likeliest of several classes).
+    the classes that ``threshold`` calls: exactly one for softmax, none or more for sigmoid.
+    ``threshold`` is None where none was applied (likeliest of several classes).
     ``logits`` are None for the mean of a case's slides. ``interval`` is where each class's
     probability for the whole slide lies with 95 % confidence; None where the whole slide was seen.
+
+    ``call`` names the called classes, joined by ", ". Where the head has ``zones``, or the answer
+    is ``withheld`` for one or more reasons, it is that of ``decision`` instead.
     """
 
     head: str
@@ -38,13 +43,32 @@ class Prediction:
     called: tuple[int, ...]
     has_attention: bool
     interval: Interval | None = None
+    zones: DecisionZones | None = None
+    withheld: tuple[Reason, ...] = ()
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the head's zones say, or that the answer is withheld; None: neither."""
+        interval = None if self.interval is None else self.interval[-1]
+        return decide(self.zones, self.withheld, self.probabilities[-1], interval)
 
     @property
     def call(self) -> str:
+        decision = self.decision
+        if decision is not None:
+            return decision.call
         return ", ".join(self.classes[place] for place in self.called) or NO_CALL
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether ``call`` stands for the classes of ``called``."""
+        decision = self.decision
+        return decision is None or decision.call in ("positive", "negative")
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json`` and in the output of ``predict --json``."""
+        decision = self.decision
+        reasons = () if decision is None else decision.reasons
         return {
             "head": self.head,
             "task": self.kind,
@@ -52,7 +76,9 @@ class Prediction:
             "classes": list(self.classes),
             "probabilities": list(self.probabilities),
             "call": self.call,
-            "called": list(self.called),
+            "reasons": [reason.to_dict() for reason in reasons],
+            "called": list(self.called) if self.is_decided else [],
+            "zones": None if self.zones is None else asdict(self.zones),
             "threshold": self.threshold,
             "logits": None if self.logits is None else list(self.logits),
             "has_attention": self.has_attention,
@@ -96,6 +122,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         threshold=threshold,
         called=_called(probabilities, threshold, exclusive=activation == "softmax"),
         has_attention=head.model.has_attention,
+        zones=head.task.zones,
     )
 
 
@@ -109,6 +136,7 @@ def mean_prediction(head: HeadSpec, slides: Sequence[Prediction]) -> Prediction:
         slides[0],
         logits=None,
         probabilities=tuple(probabilities.tolist()),
+        withheld=(),
         called=_called(probabilities, applied_threshold(head), exclusive=exclusive),
     )
 

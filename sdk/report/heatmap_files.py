@@ -66,7 +66,9 @@ def _heatmap_text(report: Report, shown: ShownAttention, bag: FeatureBag) -> Hea
     # Of two classes the threshold is on the last, so that is the probability to compare it with.
     stated = -1 if len(prediction.classes) == 2 else likeliest
     chance = f"probability of {prediction.classes[stated]} {prediction.probabilities[stated]:.2f}"
-    if prediction.threshold is not None:
+    if prediction.zones is not None:
+        chance += f", {prediction.zones.describe()}"
+    elif prediction.threshold is not None:
         chance += f", threshold {prediction.threshold:g}"
     branches = shown.branches
     per_class = branches > 1 and branches == len(prediction.classes)
@@ -83,7 +85,7 @@ def _heatmap_text(report: Report, shown: ShownAttention, bag: FeatureBag) -> Hea
     )
     return HeatmapText(
         title=report.slide_id,
-        subtitle=f"{about}: {prediction.call}   ({chance})",
+        subtitle=f"{about}: {prediction.call}" + ("" if prediction.withheld else f"   ({chance})"),
         notice=report.intended_use,
         footer=f"{report.partial.describe().capitalize()}. {colour}" if report.partial else colour,
     )

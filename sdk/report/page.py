@@ -13,6 +13,7 @@ from typing import Any
 from pathgene_rt.pages.render import render
 from pathgene_rt.report.heatmap import colour_table, scale_bar_um
 from pathgene_rt.report.page_pictures import PagePictures
+from pathgene_rt.report.shown_call import Text, cut_offs, is_withheld, marks, reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,22 @@ class HeadSection:
     def shown_map(self) -> AttentionMap:
         """The map to begin with."""
         return next((one for one in self.maps if one.about == self.about), self.maps[0])
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        return marks(self.prediction)
+
+    @property
+    def withheld(self) -> bool:
+        return is_withheld(self.prediction)
+
+    @property
+    def reasons(self) -> tuple[Text, ...]:
+        return reasons(self.prediction)
+
+    @property
+    def cut_offs(self) -> tuple[Text, ...]:
+        return cut_offs(self.prediction)
 
     @property
     def plain(self) -> str:

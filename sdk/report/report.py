@@ -1,6 +1,6 @@
 """What is said about one slide: predictions, where they look, quality, and how it came about.
 
-``report.json`` (schema version 2) has the keys of :meth:`Report.to_dict`. It is written after all
+``report.json`` (schema version 3) has the keys of :meth:`Report.to_dict`. It is written after all
 other files, so a folder with a report is complete. No path of the slide is in it: only its id.
 """
 
@@ -24,7 +24,7 @@ from pathgene_rt.report.page import report_page
 
 __all__ = ["Prediction", "Provenance", "Report", "make_prediction", "software_versions"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RESEARCH_USE = "Research use only. Not a diagnosis."
 
 

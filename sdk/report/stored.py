@@ -16,7 +16,7 @@ from pathgene_rt.files import reason, sha256
 
 REPORT_FILE = "report.json"
 
-READABLE_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, 2, 3)
 """What is read here is alike in them; version 1 called ``quality.tissue_regions`` ``pieces``."""
 
 

@@ -194,7 +194,8 @@ async def _page_facts(view: View, request: Request) -> Response:
     del request
     texts = {
         language: {
-            name: Texts(language).table(name) for name in ("common", "words", "report", "view")
+            name: Texts(language).table(name)
+            for name in ("common", "words", "reasons", "report", "view")
         }
         | {"html_lang": Texts(language).html_lang}
         for language in LANGUAGES

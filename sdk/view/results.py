@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pathgene_rt.cases.places import CASES_FOLDER
 from pathgene_rt.cases.report import CASE_FILE
-from pathgene_rt.cases.report import SCHEMA_VERSION as CASE_VERSION
+from pathgene_rt.cases.report import READABLE_VERSIONS as CASE_VERSIONS
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason
 from pathgene_rt.report.geojson import GEOJSON_FILE
@@ -269,6 +269,7 @@ def _answer(head: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any
         "head": str(head["head"]),
         "gene": str(head["gene"] or head["head"]),
         "call": str(answer["call"]),
+        "zones": head.get("zones"),
         "called": [int(place) for place in answer["called"]],
         "classes": [str(name) for name in head["classes"]],
         "probabilities": [float(value) for value in answer["probabilities"]],
@@ -285,4 +286,4 @@ class _Kind(NamedTuple):
 
 
 _SLIDE = _Kind(str, REPORT_FILE, READABLE_VERSIONS, _summary)
-_CASE = _Kind(case_name, CASE_FILE, (CASE_VERSION,), _case_summary)
+_CASE = _Kind(case_name, CASE_FILE, CASE_VERSIONS, _case_summary)

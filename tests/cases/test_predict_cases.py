@@ -131,7 +131,7 @@ def test_cases_are_written_skipped_and_renewed(folder: Path, tmp_path: Path) -> 
     row = json.loads(first.stdout)["cases"][0]
     document = json.loads((tmp_path / "cases" / "P1" / "case.json").read_text())
     assert row["predictions"] == document["predictions"]
-    assert (document["schema_version"], document["case"]) == (1, "P1")
+    assert (document["schema_version"], document["case"]) == (2, "P1")
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in "ab"]
     features = [read_features(tmp_path / name / "features.h5").features for name in "ab"]
     for number, entry in enumerate(document["predictions"]):

@@ -239,7 +239,7 @@ def test_killed_while_it_works_leaves_no_report_and_the_next_run_is_whole(
     process.stderr.close()
     finished = run("predict", slide, "--bundle", bundle, "--out", tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert json.loads((tmp_path / "good" / "report.json").read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / "good" / "report.json").read_text())["schema_version"] == 3
 
 
 def test_inspect(bundle: Path) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pathgene_rt.bundle.zones import CutOff, DecisionZones
 from pathgene_rt.errors import UsageError
+from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Partial
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pages.render import probability
@@ -234,3 +236,22 @@ def test_several_classes_and_names_with_markup_are_shown_as_they_are(tmp_path: P
 )
 def test_no_probability_is_shown_as_certain(value: float, shown: str) -> None:
     assert probability(value) == shown
+
+
+def test_zones_show_their_cut_offs_and_what_is_withheld_shows_no_probability() -> None:
+    low = CutOff(
+        value=0.2, measure="sensitivity", at_least=0.95, confidence=0.95, cases=80, errors=1
+    )
+    zones = DecisionZones(rule_out=low, rule_in=replace(low, value=0.9, measure="specificity"))
+    between = replace(predicted("egfr"), zones=zones)
+    reason = Reason(code="between_cut_offs", figures={"low": 0.25, "high": 0.5})
+    report = make_report("egfr", evidence={"egfr": EVIDENCE})
+    text = replace(report, predictions=(between,)).to_html()
+    said = " ".join(Page(text).texts["en"])
+    assert "indeterminate" in said and "between the cut-offs 0.2 and 0.9" in said
+    assert "at least 95 % are not (from 80 cases)" in said
+    assert "0.87" in text and text.count("stroke-dasharray") == 2
+    withheld = replace(between, withheld=(reason,))
+    text = replace(report, predictions=(withheld,)).to_html()
+    assert "withheld" in text and "between the cut-offs 0.25 and 0.5" in text
+    assert "0.87" not in text and "stroke-dasharray" not in text

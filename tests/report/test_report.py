@@ -85,7 +85,7 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def test_the_layout_of_schema_version_2(tmp_path: Path) -> None:
+def test_the_layout_of_schema_version_3(tmp_path: Path) -> None:
     """Whoever has to change this test changes the schema: raise SCHEMA_VERSION."""
     write(tmp_path, make_report(warnings=("careful",)))
     document = read(tmp_path)
@@ -102,7 +102,7 @@ def test_the_layout_of_schema_version_2(tmp_path: Path) -> None:
         "warnings",
         "files",
     ]
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["slide"] == "slide-1"
     assert document["quality"] == {"tissue_area_mm2": 12.5, "tissue_regions": 2}
     assert document["warnings"] == ["careful"]
@@ -113,7 +113,9 @@ def test_the_layout_of_schema_version_2(tmp_path: Path) -> None:
         "classes",
         "probabilities",
         "call",
+        "reasons",
         "called",
+        "zones",
         "threshold",
         "logits",
         "has_attention",

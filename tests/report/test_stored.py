@@ -67,7 +67,7 @@ def test_version_1_counts_as_done_and_serves_cases(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("version", [0, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 4, "3", None])
 def test_other_versions_are_refused(tmp_path: Path, version: object) -> None:
     put(tmp_path, VERSION_1 | {"schema_version": version, "files": {}})
     assert not is_complete_report(tmp_path, BUNDLE)

@@ -17,6 +17,7 @@ import numpy as np
 
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
 from pathgene_rt.bundle.spec import Calibration, Task
+from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head, save_head
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
@@ -31,9 +32,11 @@ from pathgene_rt.training.loop import (
     refit,
 )
 from pathgene_rt.training.protocol.calibration import fit_calibration, fit_threshold
+from pathgene_rt.training.protocol.fold_zones import case_scores, zones_of_folds
 from pathgene_rt.training.protocol.metrics import Floats, Metrics, evaluate
 from pathgene_rt.training.protocol.plan import HeadPlan
 from pathgene_rt.training.protocol.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
+from pathgene_rt.training.protocol.zones import check_zones
 
 TrainProgress = Callable[[str, int, int], None]
 """Called with (what is trained, epochs done, epochs at most) after each epoch."""
@@ -45,6 +48,7 @@ class TrainedHead:
 
     ``task.metrics["part"]`` says on which slides its figures were taken: "test folds", "test", or
     "validation" (which chose the weights, so they flatter). ``final`` are the exported weights.
+    ``notes`` are what the user should know of its decision zones.
     """
 
     name: str
@@ -57,6 +61,7 @@ class TrainedHead:
     fold_metrics: tuple[Metrics, ...]
     final: FinalWeights
     parameters: int
+    notes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> Metrics:
@@ -94,6 +99,8 @@ def train_head(
             saved.write(number, fold)
         folds.append(fold)
     threshold, calibration = _calibrate(plan, folds)
+    zones = zones_of_folds(plan, folds, calibration)
+    threshold = zones.hold(threshold)
     fold_metrics = tuple(_figures(plan, [fold], threshold, calibration) for fold in folds)
     if final is not None:
         task = load_head(folder.checkpoint(name)).task
@@ -107,8 +114,9 @@ def train_head(
         metrics["weights"] = "trained on all cases" if count > 1 else "of the best epoch"
         if count > 1:
             metrics["auroc_folds"] = [float(str(figures["auroc"])) for figures in fold_metrics]
-        metrics |= _external_figures(plan, head, bags, threshold, calibration)
-        task = _task(plan, threshold, calibration, metrics)
+        metrics |= zones.metrics
+        metrics |= _external_figures(plan, head, bags, threshold, calibration, zones.zones)
+        task = _task(plan, threshold, calibration, metrics, zones.zones)
         trainer.save(folder.checkpoint(name), head, task)
         saved.write_final(final)
     return TrainedHead(
@@ -122,6 +130,7 @@ def train_head(
         fold_metrics,
         final,
         sum(weight.numel() for weight in plan.create().parameters()),
+        zones.notes,
     )
 
 
@@ -243,7 +252,12 @@ def _figures(
 
 
 def _external_figures(
-    plan: HeadPlan, head: Head, bags: BagStore, threshold: float, calibration: TemperatureScaling
+    plan: HeadPlan,
+    head: Head,
+    bags: BagStore,
+    threshold: float,
+    calibration: TemperatureScaling,
+    zones: DecisionZones | None,
 ) -> Metrics:
     external = plan.external
     if external is None:
@@ -251,6 +265,9 @@ def _external_figures(
     logits = logits_of(head, external.slides, bags)
     truth = external.targets.truth(external.slides)
     figures = _evaluate(plan, external.slides, truth, logits, threshold, calibration)
+    if zones is not None:
+        cases = case_scores(external.targets, external.slides, calibration, logits)
+        figures |= check_zones([(zones, cases)])
     return {f"external_{name}": value for name, value in figures.items()}
 
 
@@ -274,12 +291,17 @@ def _evaluate(
 
 
 def _task(
-    plan: HeadPlan, threshold: float, calibration: TemperatureScaling, metrics: Metrics
+    plan: HeadPlan,
+    threshold: float,
+    calibration: TemperatureScaling,
+    metrics: Metrics,
+    zones: DecisionZones | None = None,
 ) -> Task:
     return Task(
         kind=plan.config.kind,
         gene=plan.config.gene,
         threshold=threshold,
         calibration=Calibration(temperature=calibration.temperature),
+        zones=zones,
         metrics=metrics,
     )

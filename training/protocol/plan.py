@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import UsageError
 from pathgene_rt.training import heads
-from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
+from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig, ZonesConfig
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
 from pathgene_rt.training.data.labels import LabelTable, listed, read_labels
 from pathgene_rt.training.data.privileged import Privileged, read_privileged
@@ -19,6 +20,7 @@ from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.loop import bag_inputs
 from pathgene_rt.training.losses import weighted_binary_cross_entropy
 from pathgene_rt.training.protocol.folds import given_folds, make_folds
+from pathgene_rt.training.protocol.zones import CaseScores, require_support
 
 _GIB = 1 << 30
 
@@ -104,6 +106,8 @@ class Planner:
                 test=data.test,
                 seed=seed,
             )
+        if head.zones is not None:
+            _require_zones(head, head.zones, targets, folds)
         external = self._external(head, targets, cohort.slides)
         # All files are read once before anything is trained: a damaged one, or one of another
         # encoder, must not end a run after hours.
@@ -160,6 +164,26 @@ class Planner:
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _require_zones(
+    head: HeadConfig, zones: ZonesConfig, targets: Targets, folds: Sequence[Split]
+) -> None:
+    """Raise UsageError where ``targets`` have no zones, or the validation cases are too few."""
+    classes = len(targets.classes)
+    if not can_have_zones(classes, targets.activation):
+        raise UsageError(
+            f"head {head.name}: decision zones are for one class against another, the task "
+            f"{head.task} has {classes}{' labels' if targets.activation == 'sigmoid' else ''}; "
+            "leave out zones"
+        )
+    slides = [slide for fold in folds for slide in fold.validation]
+    truth = targets.truth(slides)[:, -1]
+    cases = CaseScores.of([0.5] * len(slides), truth.tolist(), [one.case_id for one in slides])
+    try:
+        require_support(zones, len(cases.positive), len(cases.negative))
+    except UsageError as error:
+        raise UsageError(f"head {head.name}: {error}") from error
 
 
 def _check_objective(head: Head, slide: LabelledSlide, bags: BagStore, targets: Targets) -> None:

@@ -3,7 +3,7 @@ import { getBuffer, getJson, resultPath } from "./api.js";
 import { el } from "./dom.js";
 import { Layer } from "./layer.js";
 import { Overlay } from "./overlay.js";
-import { callText, statedClass } from "./predictions.js";
+import { callText, isWithheld, statedClass } from "./predictions.js";
 import { pictureSource, slideSource } from "./slide_source.js";
 import { SlideView } from "./slide_view.js";
 import { number, probability, t, when, word } from "./texts.js";
@@ -255,7 +255,10 @@ export class Pane extends SlideView {
   caption() {
     const prediction = this.prediction();
     const stated = statedClass(prediction);
-    return `${this.report.slide} · ${prediction.gene ?? prediction.head}: ${callText(prediction)} (${
+    const answer = `${this.report.slide} · ${prediction.gene ?? prediction.head}: ${
+      callText(prediction)}`;
+    if (isWithheld(prediction)) return answer;
+    return `${answer} (${
       t("probability_of", { name: word(prediction.classes[stated]) })} ${
       probability(prediction.probabilities[stated])})`;
   }

@@ -1,6 +1,6 @@
 /** How a prediction is shown, in lists and beside slides. */
 import { el } from "./dom.js";
-import { probability, t, word } from "./texts.js";
+import { hasText, probability, t, word } from "./texts.js";
 
 /** The class whose probability is stated: of two the last (which the threshold is on), of more the
  * likeliest. */
@@ -17,25 +17,46 @@ export const whyNot = ({ state, problem, problem_value: value }) =>
 /** Calls may be several classes, joined by ", ". */
 export const callText = (prediction) => prediction.call.split(", ").map(word).join(", ");
 
+/** No answer is given: its probability is not to be read as one. */
+export const isWithheld = (prediction) => prediction.call === "withheld" && !prediction.called.length;
+
+/** Why there is no answer, or which cut-off decided: texts of codes, of older reports none. */
+export const reasonTexts = (prediction) => (prediction.reasons ?? []).map((reason) =>
+  hasText(`reasons.${reason.code}`)
+    ? t(`reasons.${reason.code}`, Object.fromEntries(Object.entries(reason.figures)
+      .map(([name, value]) => [name, Number(value.toPrecision(3))])))
+    : reason.text);
+
 /** "EGFR mutated 0.98" for a list: the probability of the class that is called, where one is. */
 export function callChip(prediction) {
   const { called } = prediction;
-  const stated = called.length === 1 ? called[0] : statedClass(prediction);
+  if (isWithheld(prediction)) {
+    return el("span", { class: "call" }, el("b", {}, prediction.gene), " ", callText(prediction));
+  }
+  const stated = called.length === 1 && !prediction.zones ? called[0] : statedClass(prediction);
   const value = probability(prediction.probabilities[stated]);
   return el("span", { class: "call" }, el("b", {}, prediction.gene), " ", callText(prediction),
     el("span", { class: "quiet", title: t("probability_of",
       { name: word(prediction.classes[stated]) }) }, ` ${value}`));
 }
 
-/** A line from 0 to 1 with the probability, its interval and the threshold on it. */
+/** A line from 0 to 1 with the probability, its interval and the threshold or cut-offs on it, and why
+ * the call is what it is; of what is withheld only that. */
 export function probabilityScale(prediction) {
   const stated = statedClass(prediction);
   const value = prediction.probabilities[stated];
   const interval = prediction.interval?.[stated] ?? null;
-  const threshold = typeof prediction.threshold === "number" ? prediction.threshold : null;
+  const why = reasonTexts(prediction).map((text) => el("small", {}, text));
+  if (isWithheld(prediction)) return el("span", { class: "scale-box" }, ...why);
+  const zones = prediction.zones;
+  const ticks = zones ? [zones.rule_out?.value, zones.rule_in?.value] : [prediction.threshold];
+  const marks = ticks.filter((value) => typeof value === "number");
   const parts = [t("probability_of", { name: word(prediction.classes[stated]) }),
     probability(value)];
-  if (threshold !== null) parts.push(`${t("common.threshold")} ${threshold.toFixed(2)}`);
+  if (marks.length) {
+    parts.push(`${t(zones ? "common.cut_offs" : "common.threshold")} ${
+      marks.map((value) => value.toFixed(2)).join(" – ")}`);
+  }
   if (interval) parts.push(`${t("common.interval")} ${interval.map(probability).join(" – ")}`);
   const line = el("span", { class: "scale", role: "img", "aria-label": parts.join(", ") });
   if (interval) {
@@ -44,14 +65,14 @@ export function probabilityScale(prediction) {
     range.style.width = `${100 * (interval[1] - interval[0])}%`;
     line.append(range);
   }
-  if (threshold !== null) {
+  for (const mark of marks) {
     const tick = el("i", { class: "tick" });
-    tick.style.left = `${100 * threshold}%`;
+    tick.style.left = `${100 * mark}%`;
     line.append(tick);
   }
   const dot = el("i", { class: "dot" });
   dot.style.left = `${100 * value}%`;
   line.append(dot);
   return el("span", { class: "scale-box" }, line,
-    el("small", { class: "quiet" }, parts.join(" · ")));
+    el("small", { class: "quiet" }, parts.join(" · ")), ...why);
 }

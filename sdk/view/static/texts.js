@@ -43,6 +43,12 @@ export function sentence(text, said) {
   return el("span", { lang: translated === undefined ? "en" : null }, translated ?? text);
 }
 
+/** Whether there is a text "table.name". */
+export function hasText(key) {
+  const [table, name] = key.split(".");
+  return tables[language][table]?.[name] !== undefined;
+}
+
 /** A bundle's word (a class, a call) in this language where it is a usual one. */
 export function word(text) {
   return tables[language].words[text.toLowerCase().replaceAll(" ", "_")] ?? text;
