@@ -1,6 +1,7 @@
 """Whether what a bundle states of its answers holds: figures with intervals, one line a bar.
 
-    python benchmarks/trust.py zones        decision zones over resampled cohorts
+    python -m benchmarks.trust zones        decision zones over resampled cohorts
+    python -m benchmarks.trust quality      artefacts on tiles of a real slide (../shared/slides)
 
 Each part prints a Markdown table and ends with exit code 1 if a bar is missed.
 """
@@ -9,16 +10,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.artefacts import KINDS
 from pathgene_rt.errors import UsageError
+from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.quality.bubble import BUBBLE_SHARE, BubbleTiles
+from pathgene_rt.quality.burnt import BURNT_SHARE, BurntTiles
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile
+from pathgene_rt.quality.focus import LEAST_SHARPNESS, OutOfFocusTiles
+from pathgene_rt.quality.inspection import TileInspection
+from pathgene_rt.quality.pen import PEN_SHARE, PenTiles
+from pathgene_rt.slides import open_slide
+from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.training.config import ZonesConfig
 from pathgene_rt.training.protocol.exact import two_sided
-from pathgene_rt.training.protocol.metrics import Floats
+from pathgene_rt.training.protocol.metrics import Floats, auroc
 from pathgene_rt.training.protocol.zones import CaseScores, fit_zones
+from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
 
 COHORTS = 1000
 SLACK = 0.02
@@ -168,7 +182,122 @@ def _share(right: int, count: int) -> str:
     return f"{right / count:.3f} ({low:.3f} to {high:.3f})"
 
 
-PARTS: dict[str, Callable[[], Iterator[Bar]]] = {"zones": zones}
+SLIDE = Path(__file__).resolve().parents[2] / "shared" / "slides" / "cmu-1-small-region.svs"
+
+TILE_S = 1 / 63
+"""What a tile costs `predict` on two cores, CTransPath in bfloat16 (docs/cpu.md)."""
+
+
+def quality() -> Iterator[Bar]:
+    """Each kind of artefact against the clean tiles of the same slide, by the measure of its check;
+    clean tiles that any check flags; what all checks cost."""
+    with open_slide(SLIDE) as slide:
+        mpp, (wide, high) = slide_mpp(slide.info), slide.info.size_px
+        picture = slide.read((0, 0), 0, (wide, high))
+    tiles = [
+        np.ascontiguousarray(picture[y : y + 256, x : x + 256])
+        for y in range(64, high - 255, 192)
+        for x in range(64, wide - 255, 192)
+        if (np.ptp(picture[y : y + 256 : 4, x : x + 256 : 4], axis=-1) > 20).mean() > 0.4
+    ]
+    measures = _measures(CheckedSlide("slide", mpp, None))
+    for check, kinds in KINDS.items():
+        clean = [measures[check](tile) for tile in tiles]
+        for number, (name, make) in enumerate(kinds.items()):
+            random = np.random.default_rng(100 + number)
+            made = [measures[check](make(tile, random, mpp)) for tile in tiles]
+            area, low, high_end = _auroc(made, clean)
+            yield Bar(
+                f"{check}: {name} ({len(made)} tiles, {_flagged(check, made):.0%} flagged)",
+                f"AUROC {area:.3f} ({low:.3f} to {high_end:.3f})",
+                "at least 0.95",
+                area >= 0.95,
+            )
+    yield _clean("CMU-1, JPEG", tiles, mpp)
+    for hematoxylin, eosin in ((0.6, 1), (1, 0.6), (1, 1), (1.4, 1), (1, 1.4), (1.3, 1.3)):
+        generated = _generated(hematoxylin, eosin)
+        yield _clean(f"generated, hematoxylin x {hematoxylin}, eosin x {eosin}", generated, 0.5)
+    inspection = TileInspection(CheckedSlide("slide", mpp, len(tiles)))
+    costs = []
+    for _ in range(5):
+        began = time.thread_time()
+        for row, tile in enumerate(tiles):
+            inspection.look(CheckedTile(row, (0, 0), tile))
+        costs.append((time.thread_time() - began) / len(tiles))
+    cost = min(costs)
+    yield Bar(
+        "all checks, share of what a tile costs predict",
+        f"{cost / TILE_S:.1%} ({cost * 1e6:.0f} us of CPU, least of 5)",
+        "under 3 %",
+        cost / TILE_S < 0.03,
+    )
+
+
+def _measures(slide: CheckedSlide) -> dict[str, Callable[[UInt8Array], float]]:
+    """What each check compares with its limit; more is worse."""
+    focus, pen = OutOfFocusTiles(slide), PenTiles(slide)
+    bubble, burnt = BubbleTiles(slide), BurntTiles(slide)
+    return {
+        "out_of_focus": lambda rgb: -(focus.sharpness(rgb) or 1.0),
+        "pen": pen.share,
+        "bubble": lambda rgb: bubble.share(CheckedTile(0, (0, 0), rgb)),
+        "burnt": lambda rgb: burnt.share(CheckedTile(0, (0, 0), rgb)),
+    }
+
+
+_LIMITS = {
+    "out_of_focus": -LEAST_SHARPNESS,
+    "pen": PEN_SHARE,
+    "bubble": BUBBLE_SHARE,
+    "burnt": BURNT_SHARE,
+}
+
+
+def _flagged(check: str, made: list[float]) -> float:
+    return float(np.mean(np.array(made) >= _LIMITS[check]))
+
+
+def _clean(name: str, tiles: Sequence[UInt8Array], mpp: float) -> Bar:
+    inspection = TileInspection(CheckedSlide("slide", mpp, len(tiles)))
+    for row, tile in enumerate(tiles):
+        inspection.look(CheckedTile(row, (0, 0), tile))
+    lost = int(inspection.of_rows(np.arange(len(tiles))).unusable.sum())
+    return Bar(
+        f"clean tiles flagged: {name}",
+        f"{_share(lost, len(tiles))} of {len(tiles)}",
+        "at most 0.5 %",
+        lost <= 0.005 * len(tiles),
+    )
+
+
+def _generated(hematoxylin: float, eosin: float) -> list[UInt8Array]:
+    found = []
+    for pattern in Pattern:
+        texture = Texture(pattern, hematoxylin=hematoxylin, eosin=eosin)
+        for seed in range(12):
+            found.append(draw_tissue(256, texture, 0.5, np.random.default_rng(seed)))
+    return found
+
+
+def _auroc(bad: list[float], good: list[float]) -> tuple[float, float, float]:
+    """The area with its 95 % bootstrap interval over tiles."""
+    truth = np.repeat([True, False], [len(bad), len(good)])
+    values = np.array([*bad, *good])
+    random = np.random.default_rng(0)
+    draws = np.concatenate(
+        [
+            random.multinomial(len(bad), np.full(len(bad), 1 / len(bad)), 1000),
+            random.multinomial(len(good), np.full(len(good), 1 / len(good)), 1000),
+        ],
+        axis=1,
+    ).astype(np.float64)
+    drawn = auroc(truth, values, draws)
+    whole = auroc(truth, values, np.ones((1, len(values))))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(whole[0]), float(low), float(high)
+
+
+PARTS: dict[str, Callable[[], Iterator[Bar]]] = {"zones": zones, "quality": quality}
 
 
 def main() -> int:

@@ -110,6 +110,7 @@ def export(
         directory=directory or panel.directory,
         float16=panel.float16 if float16 is None else float16,
         check_tensorrt=panel.check_tensorrt if check_tensorrt is None else check_tensorrt,
+        adequacy=panel.adequacy,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)

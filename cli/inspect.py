@@ -43,6 +43,8 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         console.say(f"sha256 {opened.sha256}, {size / 1e6:.1f} MB in {len(manifest.files)} files")
         console.say(f"intended use: {manifest.intended_use}")
         console.say(f"licence: {manifest.licence}")
+        if manifest.adequacy is not None and manifest.adequacy.describe():
+            console.say(f"withheld without: {manifest.adequacy.describe()}")
         console.say(
             f"encoder: {encoder.architecture}, {opened.feature_dim} features from "
             f"{preprocess.tile_px} px tiles at {preprocess.mpp:g} um/px "

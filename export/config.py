@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.spec import STRICT, Preprocess
 from pathgene_rt.export.request import INTENDED_USE, HeadRequest
 from pathgene_rt.training.toml_config import read_toml
@@ -55,6 +56,7 @@ class ExportConfig:
     directory: bool = False
     float16: bool = True
     check_tensorrt: bool | None = None
+    adequacy: Adequacy | None = None
 
 
 def load_config(path: Path) -> ExportConfig:

@@ -236,6 +236,7 @@ def _write(
         encoder=_stated(encoder.spec, ENCODER_FILE, reduced, compiled),
         heads=tuple(_stated_head(head.spec, reduced, compiled) for head in heads),
         files={},
+        adequacy=request.adequacy,
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
     card = model_card(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.bundle import BundleManifest
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess
 from pathgene_rt.bundle.zones import cut_offs
@@ -63,6 +64,7 @@ def model_card(
     lines += [
         "## Limits",
         "",
+        *_adequacy_section(manifest.adequacy),
         "Predictions hold for H&E slides like those of training: the same tissue, staining and "
         "scanners. Nothing here was tested on others. Figures above are those of training, on its "
         "own held-out cases, where the checkpoint carried any. A probability is no diagnosis.",
@@ -117,6 +119,12 @@ def _head_section(head: HeadSpec) -> list[str]:
     if not task.metrics:
         return [*lines, "- figures of training: none in the checkpoint", ""]
     return [*lines, "- figures of training:", "", *_figures_table(task.metrics), ""]
+
+
+def _adequacy_section(limits: Adequacy | None) -> list[str]:
+    if limits is None or not limits.describe():
+        return []
+    return [f"No answer is given for a slide that does not have {limits.describe()}.", ""]
 
 
 def _float16_section(halves: Sequence[HalfPrecision]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
 from pathgene_rt.export.encoder_spec import EncoderSpec
@@ -68,7 +69,8 @@ class ExportRequest:
     tissue is generated. ``directory`` writes a folder instead of one file. ``float16`` adds graphs
     in half precision for GPUs. ``check_tensorrt`` builds all graphs with NVIDIA's compiler for each
     generation of cards, and the bundle says for which it did; None does so where it is installed.
-    ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder.
+    ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder. Slides that
+    miss ``adequacy`` get no answer.
     """
 
     encoder: Path | OnnxEncoder
@@ -83,6 +85,7 @@ class ExportRequest:
     directory: bool = False
     float16: bool = True
     check_tensorrt: bool | None = None
+    adequacy: Adequacy | None = None
     overwrite: bool = False
 
     @property

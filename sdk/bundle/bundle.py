@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.spec import (
@@ -52,7 +53,8 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class BundleManifest:
-    """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report."""
+    """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report.
+    Slides that miss ``adequacy`` get no answer."""
 
     schema_version: int
     name: str = Field(min_length=1, max_length=120)
@@ -63,6 +65,7 @@ class BundleManifest:
     encoder: ModelSpec
     heads: tuple[HeadSpec, ...]
     files: dict[str, FileRecord]
+    adequacy: Adequacy | None = None
 
     def to_json(self) -> bytes:
         return _MANIFEST_TYPE.dump_json(self, indent=2) + b"\n"

@@ -16,6 +16,7 @@ from pathgene_rt.cases.page import case_page, page_slides
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason, writable_folder, write_bytes, write_json
+from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import Language
@@ -39,13 +40,14 @@ CASE_FILE = "case.json"
 @dataclass(frozen=True, kw_only=True)
 class CaseSlide:
     """A slide of a case; of its own report the hash, and the engine and precision of the encoder
-    ("openvino float32"), None where there is no report.
+    ("openvino float32"), None where there is no report, and the heads whose answers are withheld.
     """
 
     slide_id: str
     tiles: int
     report_sha256: str | None = None
     encoder: str | None = None
+    withheld: frozenset[str] = frozenset()
 
     @classmethod
     def from_report(cls, folder: Path) -> CaseSlide:
@@ -56,6 +58,7 @@ class CaseSlide:
             tiles=report.tiles,
             report_sha256=report.sha256,
             encoder=report.encoder,
+            withheld=report.withheld,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +157,7 @@ def disagreements(predictions: tuple[CasePrediction, ...]) -> tuple[str, ...]:
 
 def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> CaseReport:
     """``report`` with what the slides' own reports say, and warnings where they do not go together.
+    A head whose answer for a slide is withheld gives none for the case either.
 
     Raises OutputError if the reports are not of these slides' features.
     """
@@ -166,7 +170,25 @@ def with_slide_reports(report: CaseReport, slides: tuple[CaseSlide, ...]) -> Cas
     encoders = sorted({slide.encoder or "unknown" for slide in slides})
     mixed = f"the features of the slides are of different engines: {', '.join(encoders)}"
     warnings = (mixed,) if len(encoders) > 1 else ()
-    return replace(report, slides=slides, warnings=(*warnings, *report.warnings))
+    return replace(
+        report,
+        slides=slides,
+        predictions=tuple(_withheld(one, slides) for one in report.predictions),
+        warnings=(*warnings, *report.warnings),
+    )
+
+
+def _withheld(both: CasePrediction, slides: Sequence[CaseSlide]) -> CasePrediction:
+    """``both``, withheld where that of a slide is."""
+    count = sum(both.pooled.head in slide.withheld for slide in slides)
+    if count == 0:
+        return both
+    reasons = (Reason(code="slides_withheld", figures={"count": count}),)
+    return replace(
+        both,
+        mean=replace(both.mean, withheld=reasons),
+        pooled=replace(both.pooled, withheld=reasons),
+    )
 
 
 def write_case(

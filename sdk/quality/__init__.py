@@ -1,7 +1,8 @@
 """What is wrong with single tiles: each check looks at every tile once, read or pushed.
 
 ``check`` says what a check is, ``inspection`` lists them and runs them on a slide's tiles;
-``damaged`` and ``pen`` are the checks. A new one is a file here and a line in
+``damaged``, ``focus``, ``pen``, ``bubble`` and ``burnt`` are the checks, ``squares`` what two of
+them see. A new one is a file here and a line in
 ``inspection.TILE_CHECKS``. Imports tiles and the root.
 """
 

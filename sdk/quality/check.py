@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.quality.squares import Squares
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class CheckedTile:
     xy: tuple[int, int]
     rgb: UInt8Array
     error: TileDecodeError | None = None
+    _squares: dict[float, Squares] = field(default_factory=dict, init=False, repr=False)
+
+    def squares(self, mpp: float) -> Squares:
+        """The tile, at ``mpp`` um/px, as squares: found once for all checks."""
+        if mpp not in self._squares:
+            self._squares[mpp] = Squares.of(self.rgb, mpp)
+        return self._squares[mpp]
 
 
 class TileCheck(Protocol):
@@ -43,7 +51,8 @@ class TileCheck(Protocol):
 
     @property
     def name(self) -> str:
-        """Of what is found, one word: the report counts its tiles as ``<name>_tiles``."""
+        """Of what is found, one word: the report counts its tiles as ``<name>_tiles``, and their
+        share of those that were looked at as ``<name>_tile_share``."""
 
     def flags(self, tile: CheckedTile) -> bool:
         """Whether ``tile`` has what this check looks for.

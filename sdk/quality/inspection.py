@@ -9,13 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathgene_rt.geometry import BoolArray, Int64Array
+from pathgene_rt.quality.bubble import BubbleTiles
+from pathgene_rt.quality.burnt import BurntTiles
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile, TileCheck
 from pathgene_rt.quality.damaged import DamagedTiles
+from pathgene_rt.quality.focus import OutOfFocusTiles
 from pathgene_rt.quality.pen import PenTiles
 
 MakeCheck = Callable[[CheckedSlide], TileCheck]
 
-TILE_CHECKS: tuple[MakeCheck, ...] = (DamagedTiles, PenTiles)
+TILE_CHECKS: tuple[MakeCheck, ...] = (
+    DamagedTiles,
+    OutOfFocusTiles,
+    PenTiles,
+    BubbleTiles,
+    BurntTiles,
+)
 """In the order in which each tile is looked at. A new check is one more line."""
 
 _FIRST_ROWS = 1024
@@ -33,10 +42,26 @@ class TileFlags:
 
     @property
     def quality(self) -> dict[str, float]:
-        """Figures for the report: ``<check>_tiles`` and ``unchecked_tiles``, where not 0."""
-        counts = {f"{name}_tiles": int(found.sum()) for name, found in self.flags.items()}
-        counts["unchecked_tiles"] = self.unchecked
-        return {name: count for name, count in counts.items() if count}
+        """Figures for the report: ``<check>_tiles`` and its ``<check>_tile_share`` 0..1 of the
+        tiles that were looked at; the same of ``unusable`` tiles, which any check flags; and
+        ``unchecked_tiles``. Each where it is not 0."""
+        found = dict(self.flags)
+        found["unusable"] = self.unusable
+        figures: dict[str, float] = {}
+        for name, flagged in found.items():
+            count = int(flagged.sum())
+            if count:
+                figures[f"{name}_tiles"] = count
+                figures[f"{name}_tile_share"] = count / (len(flagged) - self.unchecked)
+        if self.unchecked:
+            figures["unchecked_tiles"] = self.unchecked
+        return figures
+
+    @property
+    def unusable(self) -> BoolArray:
+        """Which tiles any check flags, bool [N]."""
+        flagged: BoolArray = np.any(list(self.flags.values()), axis=0)
+        return flagged
 
 
 class TileInspection:

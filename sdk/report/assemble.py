@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pathgene_rt.bundle.bundle import Bundle
@@ -14,6 +14,7 @@ from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
+from pathgene_rt.report.adequacy import inadequate
 from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.slides.scale import slide_mpp
@@ -88,7 +89,8 @@ def assemble_report(
     """The report of a slide that was predicted as :class:`Report` says.
 
     With ``evidence`` the heads run again on parts of the bag, to find what their answers rest on.
-    Raises EngineError.
+    Answers are withheld where the slide misses the bundle's limits; of a slide that was seen in
+    part, its tiles count whether they were seen or not. Raises EngineError.
     """
     grid, stats = slide.grid, slide.stats
     seconds = dict(slide.seconds)
@@ -98,6 +100,10 @@ def assemble_report(
             found = gather_evidence(
                 model.bundle.heads, model.heads.run, slide.bag, predictions, attention
             )
+    tiles = len(slide.bag) if partial is None else len(grid)
+    withheld = inadequate(model.bundle.manifest.adequacy, slide.quality, tiles)
+    if withheld:
+        predictions = tuple(replace(one, withheld=withheld) for one in predictions)
     return Report(
         slide_id=slide.slide_id,
         intended_use=model.bundle.manifest.intended_use,

@@ -13,6 +13,7 @@ from pathgene_rt.extraction.earlier import NOTHING, Earlier, compared
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.features.hdf5 import is_complete_features
 from pathgene_rt.files import reason, sha256
+from pathgene_rt.report.shown_call import is_withheld
 
 REPORT_FILE = "report.json"
 
@@ -27,7 +28,7 @@ class StoredReport:
     ``encoder`` is the engine and precision of the features ("openvino float32"); ``files`` are the
     names of the files that the report lists, by what they are; ``partial`` says that a budget ended
     the slide, ``made_from`` which slide and options it is of, None where an older version does not
-    say it. ``sha256`` is the file's, in hex digits.
+    say it. ``sha256`` is the file's, in hex digits; ``withheld`` are the heads whose answers are.
     """
 
     slide_id: str
@@ -38,6 +39,7 @@ class StoredReport:
     partial: bool
     made_from: dict[str, Any] | None
     sha256: str
+    withheld: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -64,6 +66,9 @@ class StoredReport:
                 partial=document["partial"] is not None,
                 made_from=provenance.get("made_from"),
                 sha256=sha256(raw),
+                withheld=frozenset(
+                    str(one["head"]) for one in document["predictions"] if is_withheld(one)
+                ),
             )
         except OutputError:
             raise

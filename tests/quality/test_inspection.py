@@ -52,7 +52,13 @@ def test_what_is_found_is_kept_by_row() -> None:
     assert found.flags["odd"].tolist() == [True, False, False, True]
     assert found.flags["pen"].tolist() == [False] * 4
     assert found.unchecked == 1
-    assert found.quality == {"odd_tiles": 2, "unchecked_tiles": 1}
+    assert found.quality == {
+        "odd_tiles": 2,
+        "odd_tile_share": 2 / 3,
+        "unusable_tiles": 2,
+        "unusable_tile_share": 2 / 3,
+        "unchecked_tiles": 1,
+    }
     assert inspection.warnings == ("some are odd",)
 
 

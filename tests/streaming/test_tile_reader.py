@@ -99,6 +99,9 @@ def test_a_tile_that_is_read_twice_is_one_damaged_tile() -> None:
         inspection.look(CheckedTile(1, (64, 0), white, error))
     assert inspection.of_rows(np.arange(100)).quality == {
         "damaged_tiles": 1,
+        "damaged_tile_share": 1.0,
+        "unusable_tiles": 1,
+        "unusable_tile_share": 1.0,
         "unchecked_tiles": 99,
     }
     with pytest.raises(SlideReadError, match="2 of its 100"):

@@ -105,7 +105,11 @@ export class SidePanel {
       ["tissue_regions", number],
       ["pieces", number],
       ["damaged_tiles", number],
+      ["out_of_focus_tiles", number],
       ["pen_tiles", number],
+      ["bubble_tiles", number],
+      ["burnt_tiles", number],
+      ["unusable_tiles", number],
       ["pen_share", percent],
     ].filter(([name]) => report.quality[name] !== undefined && report.quality[name] !== null)
       .map(([name, shown]) => [t(`quality_${name}`), shown(report.quality[name])]);
