@@ -111,6 +111,7 @@ def export(
         float16=panel.float16 if float16 is None else float16,
         check_tensorrt=panel.check_tensorrt if check_tensorrt is None else check_tensorrt,
         adequacy=panel.adequacy,
+        domain=panel.domain,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)

@@ -43,6 +43,11 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         console.say(f"sha256 {opened.sha256}, {size / 1e6:.1f} MB in {len(manifest.files)} files")
         console.say(f"intended use: {manifest.intended_use}")
         console.say(f"licence: {manifest.licence}")
+        if manifest.domain is not None:
+            say = "warned of" if manifest.domain.policy == "report" else "withheld"
+            console.say(
+                f"slides unlike those of training: {say} (the {manifest.domain.alarm:.0%} furthest)"
+            )
         if manifest.adequacy is not None and manifest.adequacy.describe():
             console.say(f"withheld without: {manifest.adequacy.describe()}")
         console.say(

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.spec import STRICT, Preprocess
-from pathgene_rt.export.request import INTENDED_USE, HeadRequest
+from pathgene_rt.export.request import INTENDED_USE, DomainRequest, HeadRequest
 from pathgene_rt.training.toml_config import read_toml
 
 
@@ -57,6 +57,7 @@ class ExportConfig:
     float16: bool = True
     check_tensorrt: bool | None = None
     adequacy: Adequacy | None = None
+    domain: DomainRequest | None = None
 
 
 def load_config(path: Path) -> ExportConfig:
@@ -74,6 +75,7 @@ def load_config(path: Path) -> ExportConfig:
         encoder=folder / config.encoder if config.encoder else None,
         encoder_onnx=onnx,
         out=folder / config.out if config.out else None,
+        domain=replace(config.domain, path=folder / config.domain.path) if config.domain else None,
         golden=tuple(folder / slide for slide in config.golden),
         head=tuple(replace(head, path=folder / head.path) for head in config.head),
     )

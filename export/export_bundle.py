@@ -21,10 +21,19 @@ from pathgene_rt.bundle.bundle import (
     head_file,
     head_golden,
 )
+from pathgene_rt.bundle.domain import DOMAIN_FILE, DomainSpec
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess
 from pathgene_rt.errors import CheckpointError, UsageError
-from pathgene_rt.export.request import WSINFER_MIL, ExportRequest, HeadRequest, OnnxEncoder
+from pathgene_rt.export.domain import load_domain
+from pathgene_rt.export.request import (
+    WSINFER_MIL,
+    DomainRequest,
+    ExportRequest,
+    HeadRequest,
+    OnnxEncoder,
+)
 from pathgene_rt.export.requirements import require_export
+from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.files import is_safe_name
 
 if TYPE_CHECKING:
@@ -75,11 +84,12 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
     compiling = wanted(request.check_tensorrt)
     announce = stage or (lambda _: None)
     encoder = _encoder(request, announce)
+    domain = load_domain(request.domain.path, encoder.spec) if request.domain else None
     heads = _heads(request.heads, encoder, announce)
     reduced = _in_float16(encoder, heads, announce) if request.float16 else {}
     compiled = _compiled(encoder, heads, reduced, announce) if compiling else {}
     announce("writing the bundle")
-    digest, size = _write(request, encoder, heads, reduced, compiled)
+    digest, size = _write(request, encoder, heads, reduced, compiled, domain)
     halves = tuple(half for half, _ in reduced.values())
     return ExportReport(
         path=request.out,
@@ -222,6 +232,7 @@ def _write(
     heads: Sequence[ExportedHead],
     reduced: Mapping[str, Reduced],
     compiled: Mapping[str, Compiled],
+    domain: DomainDescription | None,
 ) -> tuple[str, int]:
     from pathgene_rt.export.model_card import model_card
     from pathgene_rt.export.write_bundle import array_file, write_bundle
@@ -237,6 +248,7 @@ def _write(
         heads=tuple(_stated_head(head.spec, reduced, compiled) for head in heads),
         files={},
         adequacy=request.adequacy,
+        domain=_domain_spec(request.domain),
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
     card = model_card(
@@ -257,6 +269,8 @@ def _write(
         if head.spec.pooling is not None and head.pooling_graph is not None:
             files[head.spec.pooling.file] = head.pooling_graph
         files[head_golden(head.spec.name)] = array_file(head.golden)
+    if domain is not None:
+        files[DOMAIN_FILE] = array_file(domain.arrays())
     for file, (_, graph) in reduced.items():
         if graph is not None:
             files[float16_file(file)] = graph
@@ -264,6 +278,12 @@ def _write(
         request.out, manifest, files, directory=request.directory, overwrite=request.overwrite
     )
     return digest, sum(len(data) for data in files.values())
+
+
+def _domain_spec(request: DomainRequest | None) -> DomainSpec | None:
+    if request is None:
+        return None
+    return DomainSpec(file=DOMAIN_FILE, policy=request.policy, alarm=request.alarm)
 
 
 def _stated_head(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.bundle import BundleManifest
+from pathgene_rt.bundle.domain import DomainSpec
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess
 from pathgene_rt.bundle.zones import cut_offs
 from pathgene_rt.export.check import Comparison
@@ -65,6 +66,7 @@ def model_card(
         "## Limits",
         "",
         *_adequacy_section(manifest.adequacy),
+        *_domain_section(manifest.domain),
         "Predictions hold for H&E slides like those of training: the same tissue, staining and "
         "scanners. Nothing here was tested on others. Figures above are those of training, on its "
         "own held-out cases, where the checkpoint carried any. A probability is no diagnosis.",
@@ -125,6 +127,17 @@ def _adequacy_section(limits: Adequacy | None) -> list[str]:
     if limits is None or not limits.describe():
         return []
     return [f"No answer is given for a slide that does not have {limits.describe()}.", ""]
+
+
+def _domain_section(domain: DomainSpec | None) -> list[str]:
+    if domain is None:
+        return []
+    what = "warns of" if domain.policy == "report" else "gives no answer for"
+    return [
+        f"A report {what} a slide that is less like those of training than all but "
+        f"{domain.alarm:.0%} of them.",
+        "",
+    ]
 
 
 def _float16_section(halves: Sequence[HalfPrecision]) -> list[str]:

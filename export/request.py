@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.calibration import Activation
+from pathgene_rt.bundle.domain import DomainPolicy
 from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
 from pathgene_rt.export.encoder_spec import EncoderSpec
 
@@ -49,6 +50,16 @@ class HeadRequest:
         return self.name or self.path.stem
 
 
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class DomainRequest:
+    """The ``domain.npz`` of a training run, and what the bundle does with slides unlike those: see
+    :class:`~pathgene_rt.bundle.domain.DomainSpec`."""
+
+    path: Path
+    policy: DomainPolicy = "report"
+    alarm: float = Field(default=0.05, gt=0, lt=0.5)
+
+
 @dataclass(frozen=True)
 class OnnxEncoder:
     """An encoder of somebody else, normalised pixels [n, 3, i, i] to features or tokens, in the
@@ -70,7 +81,7 @@ class ExportRequest:
     in half precision for GPUs. ``check_tensorrt`` builds all graphs with NVIDIA's compiler for each
     generation of cards, and the bundle says for which it did; None does so where it is installed.
     ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder. Slides that
-    miss ``adequacy`` get no answer.
+    miss ``adequacy`` get no answer; ``domain`` says which are like those of training.
     """
 
     encoder: Path | OnnxEncoder
@@ -86,6 +97,7 @@ class ExportRequest:
     float16: bool = True
     check_tensorrt: bool | None = None
     adequacy: Adequacy | None = None
+    domain: DomainRequest | None = None
     overwrite: bool = False
 
     @property

@@ -26,6 +26,7 @@ from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
+from pathgene_rt.report.domain import domain_of
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.pdf import require_pdf
 from pathgene_rt.report.report import Report
@@ -55,6 +56,7 @@ class Predictor:
         self.bundle = bundle
         with ExitStack() as stack:
             stack.enter_context(bundle)
+            self.domain = domain_of(bundle)
             self.engines = EngineFactory(bundle, options or EngineOptions(), progress=progress)
             engine = stack.enter_context(self.engines.encoder())
             self.options = self.engines.options

@@ -160,11 +160,13 @@ class HeadConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainConfig:
-    """The whole file. ``out`` is the run folder, which the command line may override."""
+    """The whole file. ``out`` is the run folder, which the command line may override; with
+    ``domain`` it gets a description of the features that were trained on."""
 
     data: DataConfig
     head: tuple[HeadConfig, ...] = Field(min_length=1)
     training: LoopConfig = LoopConfig()
+    domain: bool = False
     out: Path = Path("run")
 
 

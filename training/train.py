@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
 from pathgene_rt.files import writable_folder, write_json
 from pathgene_rt.training.config import TrainConfig, compare_methods, load_config
+from pathgene_rt.training.data.cohort import LabelledSlide
+from pathgene_rt.training.domain import describe_domain, require_cases, write_domain
 from pathgene_rt.training.protocol.cross_validation import TrainedHead, TrainProgress, train_head
 from pathgene_rt.training.protocol.leaderboard import write_leaderboard
 from pathgene_rt.training.protocol.plan import HeadPlan, Planner, UnfitHeadError
-from pathgene_rt.training.protocol.run_folder import RUN_FILE, RunFolder
+from pathgene_rt.training.protocol.run_folder import DOMAIN, RUN_FILE, RunFolder
 from pathgene_rt.training.run_file import run_document, settings_of
 
 
@@ -60,6 +63,9 @@ def train(
         folder.refuse_results(names)
     planner = Planner(config)
     plans = _plans(planner, config, compare=methods is not None)
+    described = _slides_of(plans) if config.domain else ()
+    if config.domain:
+        require_cases(described)
     writable_folder(folder.path)
     if overwrite:
         folder.clear(names)
@@ -73,11 +79,24 @@ def train(
         )
         for plan in plans
     ]
+    if config.domain:
+        description = describe_domain(described, planner.bags)
+        write_domain(folder.path / DOMAIN, description, plans[0].encoder_sha256)
     notes = (*planner.notes, *(note for head in trained for note in head.notes))
     if methods is not None:
         write_leaderboard(folder, trained, config.head[0].task)
     write_json(folder.path / RUN_FILE, run_document(config, trained, notes))
     return TrainResult(folder.path, tuple(trained), notes)
+
+
+def _slides_of(plans: Sequence[HeadPlan]) -> tuple[LabelledSlide, ...]:
+    """All that any of ``plans`` trains, validates or tests on, each once."""
+    slides = {
+        slide.slide_id: slide
+        for plan in plans
+        for slide in (*plan.folds[0].train, *plan.folds[0].validation, *plan.folds[0].test)
+    }
+    return tuple(slides.values())
 
 
 def _plans(planner: Planner, config: TrainConfig, *, compare: bool) -> list[HeadPlan]:

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.arrays import read_arrays
+from pathgene_rt.bundle.domain import DomainSpec
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
@@ -54,7 +55,8 @@ class FileRecord:
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class BundleManifest:
     """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report.
-    Slides that miss ``adequacy`` get no answer."""
+    Slides that miss ``adequacy`` get no answer; ``domain`` says which are like those of training.
+    """
 
     schema_version: int
     name: str = Field(min_length=1, max_length=120)
@@ -66,6 +68,7 @@ class BundleManifest:
     heads: tuple[HeadSpec, ...]
     files: dict[str, FileRecord]
     adequacy: Adequacy | None = None
+    domain: DomainSpec | None = None
 
     def to_json(self) -> bytes:
         return _MANIFEST_TYPE.dump_json(self, indent=2) + b"\n"
@@ -161,7 +164,10 @@ class Bundle:
 
         Raises :class:`BundleError`.
         """
-        file = ENCODER_GOLDEN if name == "encoder" else head_golden(name)
+        return self.arrays(ENCODER_GOLDEN if name == "encoder" else head_golden(name))
+
+    def arrays(self, file: str) -> dict[str, NDArray[Any]]:
+        """The arrays of the .npz ``file`` by name. Raises :class:`BundleError`."""
         try:
             return read_arrays(self.read(file))
         except (ValueError, MemoryError) as error:
@@ -231,6 +237,8 @@ def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
                 yield f"the hash of {name} differs between its model and the file list"
         if model.feature_dim is None:
             yield f"model {model.name} declares no features tensor of known width"
+    if manifest.domain is not None and manifest.domain.file not in manifest.files:
+        yield f"the domain's file {manifest.domain.file} is not in the file list"
     for head in manifest.heads:
         yield from _head_inconsistencies(head, manifest.encoder.feature_dim)
 

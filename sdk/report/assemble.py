@@ -10,11 +10,13 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
 from pathgene_rt.report.adequacy import inadequate
+from pathgene_rt.report.domain import domain_warnings, outside_domain
 from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
 from pathgene_rt.slides.scale import slide_mpp
@@ -29,6 +31,7 @@ class ReportModel(Protocol):
 
     bundle: Bundle
     heads: HeadPanel
+    domain: DomainDescription | None
 
     def predict_bag(self, bag: FeatureBag) -> Predicted: ...
 
@@ -89,8 +92,9 @@ def assemble_report(
     """The report of a slide that was predicted as :class:`Report` says.
 
     With ``evidence`` the heads run again on parts of the bag, to find what their answers rest on.
-    Answers are withheld where the slide misses the bundle's limits; of a slide that was seen in
-    part, its tiles count whether they were seen or not. Raises EngineError.
+    Answers are withheld where the slide misses the bundle's limits, or is unlike those of training
+    and the bundle's policy says so; of a slide that was seen in part, its tiles count whether they
+    were seen or not. Raises EngineError.
     """
     grid, stats = slide.grid, slide.stats
     seconds = dict(slide.seconds)
@@ -101,7 +105,14 @@ def assemble_report(
                 model.bundle.heads, model.heads.run, slide.bag, predictions, attention
             )
     tiles = len(slide.bag) if partial is None else len(grid)
-    withheld = inadequate(model.bundle.manifest.adequacy, slide.quality, tiles)
+    manifest = model.bundle.manifest
+    withheld = inadequate(manifest.adequacy, slide.quality, tiles)
+    verdict = None
+    if model.domain is not None and manifest.domain is not None:
+        with timed(seconds, "domain"):
+            verdict = model.domain.judge(slide.bag, manifest.domain.alarm)
+        if manifest.domain.policy == "withhold":
+            withheld += outside_domain(verdict)
     if withheld:
         predictions = tuple(replace(one, withheld=withheld) for one in predictions)
     return Report(
@@ -110,6 +121,7 @@ def assemble_report(
         predictions=predictions,
         attention=attention,
         quality=slide.quality,
+        domain=verdict,
         provenance=Provenance(
             bundle=bundle_identity(model.bundle),
             encoder=model.encoder_engine,
@@ -129,6 +141,7 @@ def assemble_report(
         ),
         warnings=(
             *slide.warnings,
+            *domain_warnings(verdict),
             *place_warnings(model.bundle.heads, slide.bag),
             *model.engine_warnings,
         ),

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pathgene_rt.engines.engine import EngineInfo
+from pathgene_rt.features.domain import DomainVerdict
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
 from pathgene_rt.options import Language
@@ -117,7 +118,8 @@ class Report:
     beside ``report.json`` by what they are; empty as long as nothing was written. ``partial`` is
     None where every tile was seen; otherwise predictions have intervals, and attention, heatmaps
     and features are of the tiles that were seen. ``evidence`` by head is what the answers of heads
-    with attention rest on.
+    with attention rest on. ``domain`` says whether the slide is like those of training; None where
+    the bundle does not describe them.
     """
 
     slide_id: str
@@ -131,6 +133,7 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
     partial: Partial | None = None
     evidence: Mapping[str, HeadEvidence] = field(default_factory=dict)
+    domain: DomainVerdict | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,6 +148,7 @@ class Report:
                 "predictions": [prediction.to_dict() for prediction in self.predictions],
                 "evidence": {head: found.to_dict() for head, found in self.evidence.items()},
                 "quality": dict(self.quality),
+                "domain": None if self.domain is None else self.domain.to_dict(),
                 "provenance": self.provenance.to_dict(),
                 "warnings": list(self.warnings),
                 "files": dict(self.files),

@@ -28,6 +28,7 @@ TELLING = (
     "sdk/heads/run.py",
     "sdk/quality/damaged.py",
     "export/request.py",
+    "sdk/report/domain.py",
     "sdk/report/geojson.py",
     "sdk/report/report.py",
     "sdk/scan/result.py",

@@ -98,6 +98,7 @@ def test_the_layout_of_schema_version_3(tmp_path: Path) -> None:
         "predictions",
         "evidence",
         "quality",
+        "domain",
         "provenance",
         "warnings",
         "files",

@@ -5,6 +5,7 @@
     folds/<head>/<k>.json    history and logits of fold k (from 1), as soon as it is finished
     folds/<head>/final.json  says that <head>.pt is finished
     leaderboard.csv, .html and .png, where methods were compared
+    domain.npz               what the features are like, where it was asked for
 
 Every file is written whole or not at all, so that a run that was stopped can go on.
 """
@@ -29,6 +30,7 @@ from pathgene_rt.training.protocol.metrics import Floats
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard"
+DOMAIN = "domain.npz"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class RunFolder:
             ) from error
 
     def _results(self, heads: Sequence[str]) -> list[Path]:
-        files = [RUN_FILE, *(f"{LEADERBOARD}.{kind}" for kind in ("csv", "html", "png"))]
+        kinds = ("csv", "html", "png")
+        files = [RUN_FILE, DOMAIN, *(f"{LEADERBOARD}.{kind}" for kind in kinds)]
         results = [self.path / name for name in files]
         for head in heads:
             results += [self.checkpoint(head), self.diverged(head), self.path / "folds" / head]
