@@ -2,6 +2,7 @@
 
     python -m benchmarks.trust zones        decision zones over resampled cohorts
     python -m benchmarks.trust quality      artefacts on tiles of a real slide (../shared/slides)
+    python -m benchmarks.trust domain       likeness to the slides of training
 
 Each part prints a Markdown table and ends with exit code 1 if a bar is missed.
 """
@@ -18,7 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.artefacts import KINDS
+from benchmarks.domain_cohorts import (
+    MemoryBags,
+    SeededEncoder,
+    bag_of,
+    drawn_slides,
+    gaussian_slides,
+    heavy_jpeg,
+    labelled,
+    like_ihc,
+    other_stain,
+)
 from pathgene_rt.errors import UsageError
+from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.quality.bubble import BUBBLE_SHARE, BubbleTiles
 from pathgene_rt.quality.burnt import BURNT_SHARE, BurntTiles
@@ -29,6 +42,7 @@ from pathgene_rt.quality.pen import PEN_SHARE, PenTiles
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.training.config import ZonesConfig
+from pathgene_rt.training.domain import describe_domain
 from pathgene_rt.training.protocol.exact import two_sided
 from pathgene_rt.training.protocol.metrics import Floats, auroc
 from pathgene_rt.training.protocol.zones import CaseScores, fit_zones
@@ -297,7 +311,76 @@ def _auroc(bad: list[float], good: list[float]) -> tuple[float, float, float]:
     return float(whole[0]), float(low), float(high)
 
 
-PARTS: dict[str, Callable[[], Iterator[Bar]]] = {"zones": zones, "quality": quality}
+def domain() -> Iterator[Bar]:
+    """False alarms over cohorts of features of one kind; slides that are drawn and changed, by the
+    features of an encoder with seeded weights, against slides that are not; time; size."""
+    alarms = []
+    for kind in range(20):
+        random = np.random.default_rng((21, kind))
+        bags = list(gaussian_slides(random, 120, kind))
+        description = describe_domain(labelled(len(bags)), MemoryBags(bags))
+        held_out = gaussian_slides(random, 200, kind)
+        alarms.append(np.mean([description.judge(bag, 0.05).outside for bag in held_out]))
+    mean = float(np.mean(alarms))
+    error = 1.96 * float(np.std(alarms)) / len(alarms) ** 0.5
+    yield Bar(
+        "false alarms on held-out slides, 20 cohorts of 120, 200 slides each",
+        f"{mean:.2%} ({mean - error:.2%} to {mean + error:.2%})",
+        "4 to 6 %",
+        0.04 <= mean <= 0.06,
+    )
+    encoder, random = SeededEncoder(), np.random.default_rng(22)
+    bags = [encoder.bag(tiles) for tiles in drawn_slides(random, 80)]
+    description = describe_domain(labelled(len(bags)), MemoryBags(bags))
+    clean = [description.score(encoder.bag(tiles).features) for tiles in drawn_slides(random, 60)]
+    shifts = {
+        "other stain": (other_stain, 0.5),
+        "other scale (1 um/px for 0.5)": (None, 1.0),
+        "JPEG of quality 5 to 15": (heavy_jpeg, 0.5),
+        "IHC-like colours": (like_ihc, 0.5),
+    }
+    for name, (change, mpp) in shifts.items():
+        made = [
+            description.score(encoder.bag(tiles).features)
+            for tiles in drawn_slides(random, 30, change, mpp)
+        ]
+        area, low, high = _auroc(made, clean)
+        found = float(np.mean([_is_outside(description, score) for score in made]))
+        yield Bar(
+            f"domain: {name} (30 slides, {found:.0%} outside)",
+            f"AUROC {area:.3f} ({low:.3f} to {high:.3f})",
+            "at least 0.95",
+            area >= 0.95,
+        )
+    wide = np.random.default_rng(23)
+    many = [bag_of(wide.standard_normal((64, 1536), np.float32)) for _ in range(60)]
+    description = describe_domain(labelled(len(many)), MemoryBags(many))
+    slide = bag_of(wide.standard_normal((20_000, 1536), np.float32))
+    costs = []
+    for _ in range(3):
+        began = time.perf_counter()
+        description.judge(slide, 0.05)
+        costs.append(time.perf_counter() - began)
+    yield Bar(
+        "domain: a slide of 20,000 tiles with 1,536 features",
+        f"{min(costs):.3f} s",
+        "under 0.1 s",
+        min(costs) < 0.1,
+    )
+    size = sum(array.nbytes for array in description.arrays().values())
+    yield Bar("domain: its description", f"{size / 1e6:.2f} MB", "under 2 MB", size < 2e6)
+
+
+def _is_outside(description: DomainDescription, score: float) -> bool:
+    as_far = int((description.scores >= score).sum())
+    return (as_far + 1) / (len(description.scores) + 1) <= 0.05
+
+
+PARTS: dict[str, Callable[[], Iterator[Bar]]] = {
+    "zones": zones,
+    "quality": quality,
+    "domain": domain,
+}
 
 
 def main() -> int:

@@ -112,6 +112,7 @@ def export(
         check_tensorrt=panel.check_tensorrt if check_tensorrt is None else check_tensorrt,
         adequacy=panel.adequacy,
         domain=panel.domain,
+        panel=panel.panel,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)

@@ -43,6 +43,8 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
         console.say(f"sha256 {opened.sha256}, {size / 1e6:.1f} MB in {len(manifest.files)} files")
         console.say(f"intended use: {manifest.intended_use}")
         console.say(f"licence: {manifest.licence}")
+        for one in manifest.panel:
+            console.say(f"{one.head} is only called where {one.needs} is called {one.called}")
         if manifest.domain is not None:
             say = "warned of" if manifest.domain.policy == "report" else "withheld"
             console.say(

@@ -23,6 +23,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.adequacy import Adequacy
+from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import STRICT, Preprocess
 from pathgene_rt.export.request import INTENDED_USE, DomainRequest, HeadRequest
 from pathgene_rt.training.toml_config import read_toml
@@ -58,6 +59,7 @@ class ExportConfig:
     check_tensorrt: bool | None = None
     adequacy: Adequacy | None = None
     domain: DomainRequest | None = None
+    panel: tuple[Requirement, ...] = ()
 
 
 def load_config(path: Path) -> ExportConfig:

@@ -127,6 +127,14 @@ def _require_sensible(request: ExportRequest) -> None:
         seen.add(name.casefold())
         if not head.path.exists():
             raise CheckpointError(f"cannot read the head {head.path}: there is no such file")
+    names = {head.head_name for head in request.heads}
+    for requirement in request.panel:
+        missing = {requirement.head, requirement.needs} - names
+        if missing:
+            raise UsageError(
+                f"[[panel]] names the head {min(missing)}, which is not exported; there are "
+                f"{', '.join(sorted(names)) or 'none'}"
+            )
 
 
 def _encoder(request: ExportRequest, announce: Stage) -> ExportedEncoder:
@@ -249,6 +257,7 @@ def _write(
         files={},
         adequacy=request.adequacy,
         domain=_domain_spec(request.domain),
+        panel=request.panel,
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
     card = model_card(

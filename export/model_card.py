@@ -67,6 +67,11 @@ def model_card(
         "",
         *_adequacy_section(manifest.adequacy),
         *_domain_section(manifest.domain),
+        *(
+            f"- {one.head} is only called where {one.needs} is called {one.called}."
+            for one in manifest.panel
+        ),
+        *([""] if manifest.panel else []),
         "Predictions hold for H&E slides like those of training: the same tissue, staining and "
         "scanners. Nothing here was tested on others. Figures above are those of training, on its "
         "own held-out cases, where the checkpoint carried any. A probability is no diagnosis.",

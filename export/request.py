@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.bundle.domain import DomainPolicy
+from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
 from pathgene_rt.export.encoder_spec import EncoderSpec
 
@@ -81,7 +82,8 @@ class ExportRequest:
     in half precision for GPUs. ``check_tensorrt`` builds all graphs with NVIDIA's compiler for each
     generation of cards, and the bundle says for which it did; None does so where it is installed.
     ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder. Slides that
-    miss ``adequacy`` get no answer; ``domain`` says which are like those of training.
+    miss ``adequacy`` get no answer; ``domain`` says which are like those of training,
+    ``panel`` which answers need another head's.
     """
 
     encoder: Path | OnnxEncoder
@@ -98,6 +100,7 @@ class ExportRequest:
     check_tensorrt: bool | None = None
     adequacy: Adequacy | None = None
     domain: DomainRequest | None = None
+    panel: tuple[Requirement, ...] = ()
     overwrite: bool = False
 
     @property

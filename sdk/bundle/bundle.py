@@ -20,6 +20,7 @@ from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.bundle.domain import DomainSpec
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
+from pathgene_rt.bundle.panel import Requirement, panel_problems
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
     HeadSpec,
@@ -55,8 +56,8 @@ class FileRecord:
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class BundleManifest:
     """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report.
-    Slides that miss ``adequacy`` get no answer; ``domain`` says which are like those of training.
-    """
+    Slides that miss ``adequacy`` get no answer; ``domain`` says which are like those of training,
+    and ``panel`` which answers need another head's."""
 
     schema_version: int
     name: str = Field(min_length=1, max_length=120)
@@ -69,6 +70,7 @@ class BundleManifest:
     files: dict[str, FileRecord]
     adequacy: Adequacy | None = None
     domain: DomainSpec | None = None
+    panel: tuple[Requirement, ...] = ()
 
     def to_json(self) -> bytes:
         return _MANIFEST_TYPE.dump_json(self, indent=2) + b"\n"
@@ -237,6 +239,9 @@ def _inconsistencies(manifest: BundleManifest) -> Iterator[str]:
                 yield f"the hash of {name} differs between its model and the file list"
         if model.feature_dim is None:
             yield f"model {model.name} declares no features tensor of known width"
+    yield from panel_problems(
+        manifest.panel, {head.name: head.model.classes for head in manifest.heads}
+    )
     if manifest.domain is not None and manifest.domain.file not in manifest.files:
         yield f"the domain's file {manifest.domain.file} is not in the file list"
     for head in manifest.heads:

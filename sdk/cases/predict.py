@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, disagreements
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.pooling import pool_bags
+from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.prediction import Prediction, mean_prediction
 from pathgene_rt.report.assemble import ReportModel, bundle_identity
 
@@ -27,10 +28,13 @@ def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -
             yield bag
 
     pooled, _ = model.predict_bag(pool_bags(case_id, predicted()))
+    heads, panel = model.bundle.heads, model.bundle.manifest.panel
+    by_head = tuple(zip(*of_slides, strict=True))
+    means = [mean_prediction(head, own) for head, own in zip(heads, by_head, strict=True)]
     predictions = tuple(
-        CasePrediction(slides=own, mean=mean_prediction(head, own), pooled=together)
-        for head, own, together in zip(
-            model.bundle.heads, zip(*of_slides, strict=True), pooled, strict=True
+        CasePrediction(slides=own, mean=mean, pooled=together)
+        for own, mean, together in zip(
+            by_head, agreeing(panel, means), agreeing(panel, pooled), strict=True
         )
     )
     return CaseReport(
@@ -39,6 +43,6 @@ def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -
         predictions=predictions,
         bundle=bundle_identity(model.bundle),
         heads=model.head_engines,
-        warnings=disagreements(predictions),
+        warnings=(*disagreements(predictions), *contradictions(panel, heads, pooled)),
         intended_use=model.bundle.manifest.intended_use,
     )

@@ -15,15 +15,16 @@ Call = Zone | Literal["withheld"]
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """Why a call is what it is: ``code`` is a key of the texts' table "reasons", ``figures`` are
-    the values in that text, by name."""
+    the numbers in that text by name, ``names`` the heads and classes."""
 
     code: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shown(self) -> dict[str, str]:
-        """The figures as texts show them."""
-        return {name: f"{value:.3g}" for name, value in self.figures.items()}
+        """The figures and names as texts show them."""
+        return {name: f"{value:.3g}" for name, value in self.figures.items()} | dict(self.names)
 
     @property
     def text(self) -> str:
@@ -32,7 +33,12 @@ class Reason:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json``."""
-        return {"code": self.code, "figures": dict(self.figures), "text": self.text}
+        return {
+            "code": self.code,
+            "figures": dict(self.figures),
+            "names": dict(self.names),
+            "text": self.text,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

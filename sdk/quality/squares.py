@@ -31,6 +31,9 @@ class Squares:
     def of(cls, rgb: UInt8Array, mpp: float) -> Squares:
         """Of ``rgb`` uint8 [h, w, 3] at ``mpp`` um/px."""
         factor = max(1, round(SAMPLE_UM / mpp))
+        if min(rgb.shape[:2]) < factor * SAMPLES:
+            none = np.empty((0, 0), dtype=np.float32)
+            return cls(none, none, none)
         step = max(1, factor // 2)  # two rows of pixels stand for a sample's
         rows = Image.fromarray(rgb[: len(rgb) // step * step : step])
         samples = np.asarray(rows.reduce((factor, factor // step)))

@@ -19,7 +19,9 @@ def inadequate(
     area, least_area = quality.get("tissue_area_mm2"), limits.min_tissue_mm2
     if area is not None and least_area is not None and area < least_area:
         reasons.append(
-            Reason(code="too_little_tissue", figures={"area_mm2": area, "least_mm2": least_area})
+            Reason(
+                code="too_little_tissue", figures={"square_mm": area, "least_square_mm": least_area}
+            )
         )
     usable = tiles - round(quality.get("unusable_tiles", 0))
     if limits.min_tiles is not None and usable < limits.min_tiles:

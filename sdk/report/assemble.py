@@ -12,6 +12,7 @@ from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
+from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
@@ -115,6 +116,7 @@ def assemble_report(
             withheld += outside_domain(verdict)
     if withheld:
         predictions = tuple(replace(one, withheld=withheld) for one in predictions)
+    predictions = agreeing(manifest.panel, predictions)
     return Report(
         slide_id=slide.slide_id,
         intended_use=model.bundle.manifest.intended_use,
@@ -142,6 +144,7 @@ def assemble_report(
         warnings=(
             *slide.warnings,
             *domain_warnings(verdict),
+            *contradictions(manifest.panel, model.bundle.heads, predictions),
             *place_warnings(model.bundle.heads, slide.bag),
             *model.engine_warnings,
         ),

@@ -29,7 +29,7 @@ def reasons(answer: Mapping[str, Any]) -> tuple[Text, ...]:
     return tuple(
         (
             f"reasons.{reason['code']}",
-            {name: f"{value:.3g}" for name, value in reason["figures"].items()},
+            {name: f"{value:.3g}" for name, value in reason["figures"].items()} | reason["names"],
         )
         for reason in answer.get("reasons", ())
     )

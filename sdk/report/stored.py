@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from pathgene_rt.extraction.earlier import NOTHING, Earlier, compared
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.features.hdf5 import is_complete_features
 from pathgene_rt.files import reason, sha256
+from pathgene_rt.heads.agreement import NEEDS_ANOTHER
 from pathgene_rt.report.shown_call import is_withheld
 
 REPORT_FILE = "report.json"
@@ -28,7 +29,8 @@ class StoredReport:
     ``encoder`` is the engine and precision of the features ("openvino float32"); ``files`` are the
     names of the files that the report lists, by what they are; ``partial`` says that a budget ended
     the slide, ``made_from`` which slide and options it is of, None where an older version does not
-    say it. ``sha256`` is the file's, in hex digits; ``withheld`` are the heads whose answers are.
+    say it. ``sha256`` is the file's, in hex digits; ``withheld`` are the heads whose answers are,
+    but for those that only want another head's.
     """
 
     slide_id: str
@@ -67,7 +69,7 @@ class StoredReport:
                 made_from=provenance.get("made_from"),
                 sha256=sha256(raw),
                 withheld=frozenset(
-                    str(one["head"]) for one in document["predictions"] if is_withheld(one)
+                    str(one["head"]) for one in document["predictions"] if _lacks(one)
                 ),
             )
         except OutputError:
@@ -80,6 +82,12 @@ class StoredReport:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(f"{path} is no report; predict its slide again") from error
+
+
+def _lacks(prediction: Mapping[str, Any]) -> bool:
+    """Whether an answer is withheld for what the slide lacks."""
+    codes = {reason["code"] for reason in prediction.get("reasons", ())}
+    return is_withheld(prediction) and codes != {NEEDS_ANOTHER}
 
 
 def is_complete_report(

@@ -23,6 +23,7 @@ TELLING = (
     "sdk/cases/report.py",
     "sdk/extraction/feature_journal.py",
     "sdk/extraction/slide_extractor.py",
+    "sdk/heads/agreement.py",
     "sdk/heads/budget.py",
     "sdk/heads/interim.py",
     "sdk/heads/run.py",

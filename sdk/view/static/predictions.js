@@ -24,7 +24,8 @@ export const isWithheld = (prediction) => prediction.call === "withheld" && !pre
 export const reasonTexts = (prediction) => (prediction.reasons ?? []).map((reason) =>
   hasText(`reasons.${reason.code}`)
     ? t(`reasons.${reason.code}`, Object.fromEntries(Object.entries(reason.figures)
-      .map(([name, value]) => [name, Number(value.toPrecision(3))])))
+      .map(([name, value]) => [name, Number(value.toPrecision(3))])
+      .concat(Object.entries(reason.names))))
     : reason.text);
 
 /** "EGFR mutated 0.98" for a list: the probability of the class that is called, where one is. */
