@@ -13,7 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.bundle.domain import DomainSpec
+from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.cli.main import app
 from pathgene_rt.errors import (
@@ -31,7 +34,10 @@ from pathgene_rt.export import requirements, write_bundle
 from pathgene_rt.export.check import open_graph
 from pathgene_rt.export.export_bundle import export_bundle
 from pathgene_rt.export.golden import tiles_from_slides
-from pathgene_rt.export.request import ExportRequest, HeadRequest
+from pathgene_rt.export.request import DomainRequest, ExportRequest, HeadRequest
+from pathgene_rt.report.domain import domain_of
+from pathgene_rt.training.domain import describe_domain, write_domain
+from tests.features.test_domain import Bags, labelled
 from tests.support.exported_models import DIM, TinyEncoder, write_head, write_tiny_encoder
 from tests.support.tiny_models import tiny_bundle
 
@@ -411,3 +417,29 @@ def test_a_bundle_says_for_which_cards_its_graphs_build(request_):
 def test_a_bundle_that_was_not_tried_says_so(panel):
     assert panel.encoder.compiled is None
     assert "Not tried: TensorRT for RTX was not installed" in panel.read("MODEL_CARD.md").decode()
+
+
+def test_limits_domain_and_their_policy_are_in_bundle_and_card(
+    quick: ExportRequest, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    bags = Bags([random.standard_normal((30, DIM), np.float32) for _ in range(20)])
+    write_domain(tmp_path / "domain.npz", describe_domain(labelled(20), bags))
+    domain = DomainRequest(path=tmp_path / "domain.npz", policy="withhold", alarm=0.1)
+    request = replace(quick, adequacy=Adequacy(min_tiles=50), domain=domain)
+    export_bundle(request)
+    with Bundle.open(request.out) as bundle:
+        assert bundle.manifest.adequacy == Adequacy(min_tiles=50)
+        assert bundle.manifest.domain == DomainSpec(file="domain.npz", policy="withhold", alarm=0.1)
+        description = domain_of(bundle)
+        assert description is not None and description.width == DIM
+        card = bundle.read("MODEL_CARD.md").decode()
+    assert "does not have at least 50 usable tiles" in card
+    assert "gives no answer for a slide that is less like those of training" in card
+
+
+def test_a_panel_of_heads_that_are_not_exported_is_refused(quick: ExportRequest) -> None:
+    panel = (Requirement(head="exon", needs="egfr", called="mutated"),)
+    with pytest.raises(UsageError, match=r"\[\[panel\]\] names the head egfr, which is not exp"):
+        export_bundle(replace(quick, panel=panel))
+    assert not quick.out.exists()

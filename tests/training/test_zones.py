@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.errors import UsageError
+from pathgene_rt.features.domain import ENCODER_ARRAY, DomainDescription
 from pathgene_rt.training.checkpoint import load_head
 from pathgene_rt.training.config import ZonesConfig, load_config
 from pathgene_rt.training.protocol.exact import least_cases, lower_bound, most_errors, two_sided
@@ -22,7 +24,7 @@ from pathgene_rt.training.protocol.zones import (
     require_support,
 )
 from pathgene_rt.training.train import train
-from tests.support.training_cohort import CONFIG, write_cohort
+from tests.support.training_cohort import CONFIG, ENCODER, write_cohort
 
 BOTH = ZonesConfig(sensitivity=0.9, specificity=0.9)
 
@@ -219,7 +221,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(path: Path, out: Path, zones: ZonesConfig, **data: Any):
     config = load_config(path)
     heads = (replace(config.head[0], zones=zones),)
-    return train(replace(config, head=heads, data=replace(config.data, **data)), out)
+    return train(replace(config, head=heads, domain=True, data=replace(config.data, **data)), out)
 
 
 def test_training_writes_zones_of_validation_cases(cohort: Path, tmp_path: Path) -> None:
@@ -233,6 +235,9 @@ def test_training_writes_zones_of_validation_cases(cohort: Path, tmp_path: Path)
     cases = {slide.case_id for slide in slides if slide.label == 1}
     assert found.rule_out is not None and found.rule_out.cases == len(cases)
     assert head.metrics["zones_cases"] == 36
+    arrays = read_arrays((tmp_path / "domain.npz").read_bytes())
+    assert arrays.pop(ENCODER_ARRAY).tobytes().hex() == ENCODER
+    assert len(DomainDescription.of_arrays(arrays).scores) == 36, "one of each case"
     low, high = head.metrics["zones_reference_tests_saved_interval"]
     assert low <= head.metrics["zones_reference_tests_saved"] <= high
 
