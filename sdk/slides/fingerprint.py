@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -13,16 +13,10 @@ from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.slides.read_watch import ReadWatch, run_watched
-from pathgene_rt.slides.tiff.claims import MAX_DIRECTORIES
+from pathgene_rt.slides.tiff.directories import walk
 
 _PART_BYTES = 1 << 16
 """Of the head, of the end, and of each directory and each of its values."""
-
-_MAX_ENTRIES = 1 << 10
-"""Of a directory; real ones have about 20."""
-
-_VALUE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
-"""By the number of a TIFF value's type."""
 
 
 @dataclass(frozen=True)
@@ -67,49 +61,25 @@ def _digests(path: Path) -> tuple[str, str]:
 
 
 def _parts(file: BinaryIO, size: int) -> Iterator[bytes]:
-    head = _read(file, 0, _PART_BYTES)
-    yield head
-    yield _read(file, max(0, size - _PART_BYTES), _PART_BYTES)
-    yield from _directories(file, head[:16])
+    yield _read(file, 0)
+    yield _read(file, max(0, size - _PART_BYTES))
+    yield from _directories(file)
 
 
-def _directories(file: BinaryIO, header: bytes) -> Iterator[bytes]:
+def _directories(file: BinaryIO) -> Iterator[bytes]:
     """The TIFF directories and the values they point at, as far as they make sense; of other files
     none. Their meaning does not matter here: tifffile would build a list of all tiles.
     """
-    order = {b"II": "<", b"MM": ">"}.get(header[:2])
-    if order is None or len(header) < 16:
-        return
-    version = struct.unpack_from(f"{order}H", header, 2)[0]
-    if version not in (42, 43):
-        return
-    big = version == 43
-    counts, word, inline = ("Q", "Q", 8) if big else ("H", "I", 4)
-    entry = struct.Struct(f"{order}HH{word}{inline}s")
-    next_at = struct.unpack_from(f"{order}{word}", header, 8 if big else 4)[0]
-    seen: set[int] = set()
-    while next_at and next_at not in seen and len(seen) < MAX_DIRECTORIES:
-        seen.add(next_at)
-        count_bytes = struct.calcsize(f"{order}{counts}")
-        raw = _read(file, next_at, count_bytes)
-        if len(raw) < count_bytes:
-            return
-        entries = min(struct.unpack(f"{order}{counts}", raw)[0], _MAX_ENTRIES)
-        directory = _read(file, next_at + count_bytes, entries * entry.size + inline)
-        yield directory
-        if len(directory) < entries * entry.size + inline:
-            return
-        for number in range(entries):
-            _, kind, count, value = entry.unpack_from(directory, number * entry.size)
-            length = count * _VALUE_BYTES[kind] if kind < len(_VALUE_BYTES) else 0
-            if length > inline:
-                at = struct.unpack(f"{order}{word}", value)[0]
-                yield _read(file, at, min(length, _PART_BYTES))
-        next_at = struct.unpack_from(f"{order}{word}", directory, entries * entry.size)[0]
+    with suppress(ValueError):
+        for directory in walk(file):
+            yield directory.raw
+            for entry in directory.entries:
+                if entry.at is not None:
+                    yield _read(file, entry.at, entry.claimed_bytes)
 
 
-def _read(file: BinaryIO, at: int, count: int) -> bytes:
+def _read(file: BinaryIO, at: int, count: int = _PART_BYTES) -> bytes:
     if at >= 1 << 63:
         return b""
     file.seek(at)
-    return file.read(count)
+    return file.read(min(count, _PART_BYTES))
