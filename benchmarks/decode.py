@@ -29,8 +29,9 @@ from PIL import Image
 
 from pathgene_rt.geometry import TileGrid, UInt8Array
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.tiff.layout import TiledLevel, pyramid_levels, read_directories
-from pathgene_rt.slides.tiff.reader import TiffReader
+from pathgene_rt.slides.tiff.layout import TiledLevel, read_directories
+from pathgene_rt.slides.tiff.openslide_levels import pyramid_levels
+from pathgene_rt.slides.tiff.reader import TiledSlide
 from pathgene_rt.tiles.read_order import locality_order
 from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
@@ -116,7 +117,7 @@ def measure(case: Case, passes: int) -> dict[str, Any]:
         for approximate in (True, False) if shrink > 1 else (False,):
             options = {"shrink": shrink, "approximate": approximate}
             with open_slide(case.path) as slide:
-                assert isinstance(slide, TiffReader), f"{case.path}: {slide.reader}"
+                assert isinstance(slide, TiledSlide), f"{case.path}: {slide.reader}"
                 name = "direct" if approximate or shrink == 1 else "exact"
                 read = functools.partial(slide.read, level=0, size_px=size, out=out, **options)
                 best[name] = min(best[name], timed(corners, read))

@@ -128,7 +128,7 @@ def _calibrate(bundle: Bundle, options: EngineOptions, names: list[str], console
             f"--calibrate makes INT8 for {NAME}, not {options.precision} for {options.backend}; "
             "use it with --precision int8"
         )
-    paths = find_slides(names, recursive=True)
+    paths = find_slides(names, recursive=True, told=console.note)
     share = -(-CALIBRATION_TILES // len(paths))
     slides = []
     for path in paths:

@@ -66,7 +66,7 @@ def extract(
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
-    found = find_slides(slides, recursive=recursive)
+    found = find_slides(slides, recursive=recursive, told=console.note)
     check_coords(coords, len(found))
     options = PredictOptions(
         mpp=mpp,

@@ -111,7 +111,7 @@ def predict(
     pseudonyms = choose_pseudonyms(pseudonymize or anonymize, pseudonym_key, console)
     if resume and pseudonyms is not None and not pseudonyms.lasting:
         raise UsageError(f"--resume with --pseudonymize needs --pseudonym-key or ${KEY_VARIABLE}")
-    found = find_unnamed(slides, pseudonyms, recursive=recursive)
+    found = find_unnamed(slides, pseudonyms, console, recursive=recursive)
     check_coords(coords, len(found))
     table = CaseTable((), ())
     if cases is not None:

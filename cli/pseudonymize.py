@@ -29,13 +29,13 @@ def choose_pseudonyms(wanted: bool, key: Path | None, console: Console) -> Pseud
 
 
 def find_unnamed(
-    names: Sequence[str], pseudonyms: Pseudonyms | None, *, recursive: bool
+    names: Sequence[str], pseudonyms: Pseudonyms | None, console: Console, *, recursive: bool
 ) -> list[Path]:
     """The slides that ``names`` stand for; an error names none where there are pseudonyms."""
     from pathgene_rt.slides.find import find_slides
 
     try:
-        return find_slides(names, recursive=recursive)
+        return find_slides(names, recursive=recursive, told=console.note)
     except UsageError:
         if pseudonyms is None:
             raise

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
 from pathgene_rt.slide_ids import file_key, has_ending
-from pathgene_rt.slides.dicom_header import DicomHeader, is_dicom, read_dicom_header
+from pathgene_rt.slides.dicom.header import DicomHeader, is_dicom, read_dicom_header
 from pathgene_rt.slides.registry import known_suffixes
+from pathgene_rt.slides.unread import format_of_suffix
 
 APPLE_DOUBLE = "._"
 """How files begin that macOS puts beside others on disks that are not its own."""
 
 
-def find_slides(names: Iterable[str], *, recursive: bool = False) -> list[Path]:
+def find_slides(
+    names: Iterable[str],
+    *,
+    recursive: bool = False,
+    told: Callable[[str], object] = lambda _: None,
+) -> list[Path]:
     """The slides that ``names`` stand for, in order, each once.
 
     A name is a file (taken as it is, there or not, so that its absence is reported), a pattern
@@ -24,19 +31,24 @@ def find_slides(names: Iterable[str], *, recursive: bool = False) -> list[Path]:
     taken, and DICOM files without any; with ``recursive`` those of its folders too. The files of
     one DICOM series in a folder are one slide, its first file of the slide itself. Of folders and
     patterns, DICOM files of other things than slides and the companions ``._*`` that macOS writes
-    are passed over.
+    are passed over. ``told`` gets a line, without names, on the slides in folders that no reader
+    takes, for each of their formats.
 
     Raises UsageError if a pattern or folder yields nothing.
     """
     found: dict[Path, None] = {}
     series = _Series()
+    unread: Counter[str] = Counter()
     for name in names:
-        paths, chosen = _expand(name, recursive=recursive)
+        paths, chosen = _expand(name, unread, recursive=recursive)
         slides = [path for path in paths if series.takes(path, chosen=chosen)]
         if not slides and not chosen:
-            raise UsageError(_nothing(name, recursive=recursive))
+            reasons = "".join(f"; {line}" for line in _lines(unread))
+            raise UsageError(_nothing(name, recursive=recursive) + reasons)
         for path in slides:
             found.setdefault(path)
+    for line in _lines(unread):
+        told(line)
     files: dict[str, Path] = {}
     for path in found:
         files.setdefault(file_key(path), path)
@@ -84,11 +96,24 @@ class _Series:
         return self._headers[path]
 
 
-def _expand(name: str, *, recursive: bool) -> tuple[list[Path], bool]:
+def _lines(unread: Counter[str]) -> list[str]:
+    """What is told of files that are left out, by their ending."""
+    lines = []
+    for suffix, count in sorted(unread.items()):
+        known = format_of_suffix(Path(f"slide{suffix}"))
+        assert known is not None  # none else is counted
+        lines.append(
+            f"{count} {'file' if count == 1 else 'files'} left out: {suffix} is {known.name}, "
+            f"which is not read here; {known.way_out}"
+        )
+    return lines
+
+
+def _expand(name: str, unread: Counter[str], *, recursive: bool) -> tuple[list[Path], bool]:
     """The files that ``name`` may mean, and whether it is the name of one."""
     path = Path(name)
     if path.is_dir():
-        return list(_slides_in(path, recursive=recursive)), False
+        return list(_slides_in(path, unread, recursive=recursive)), False
     if glob.has_magic(name) and not path.exists():
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - name may be absolute
         if not matches:
@@ -98,17 +123,23 @@ def _expand(name: str, *, recursive: bool) -> tuple[list[Path], bool]:
     return [path], True
 
 
-def _slides_in(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """The files in ``folder`` that look like slides, in order; linked folders are not entered."""
+def _slides_in(folder: Path, unread: Counter[str], *, recursive: bool) -> Iterator[Path]:
+    """The files in ``folder`` that look like slides, in order; linked folders are not entered.
+
+    Slides that no reader takes are counted in ``unread`` by their ending.
+    """
     suffixes = known_suffixes()
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(folders) if recursive else []
         for name in sorted(files):
             path = Path(place) / name
-            if not name.startswith(APPLE_DOUBLE) and (
-                path.suffix.lower() in suffixes or (not has_ending(path) and is_dicom(path))
-            ):
+            if name.startswith(APPLE_DOUBLE):
+                continue
+            suffix = path.suffix.lower()
+            if suffix in suffixes or (not has_ending(path) and is_dicom(path)):
                 yield path
+            elif suffix != ".ets" and format_of_suffix(path) is not None:
+                unread[suffix] += 1
 
 
 def _nothing(name: str, *, recursive: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,15 @@ from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     HEAD_BYTES,
+    LAST_READERS,
+    SlideReader,
     described,
     plug_ins,
 )
 from pathgene_rt.slides.scale import is_same_scale
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.slide_wrapper import SlideWrapper
-from pathgene_rt.slides.tiff.reader import is_tiff
+from pathgene_rt.slides.unread import missing_companion, refusal
 
 
 def open_slide(path: Path, mpp: float | None = None, *, mpp_override: float | None = None) -> Slide:
@@ -66,10 +69,9 @@ def _with_scale(info: SlideInfo, mpp: float | None, override: float | None) -> S
 
 def _opened(path: Path, mpp: float | None) -> Slide:
     head = _head(path)
-    for reader in BUILT_IN_READERS:
-        slide = reader.open(path, mpp) if reader.matches(path, head) else None
-        if slide is not None:
-            return slide
+    slide = _first_to_open(BUILT_IN_READERS, path, head, mpp)
+    if slide is not None:
+        return slide
     troubles = list(plug_ins().troubles)
     for reader in plug_ins().readers:
         try:
@@ -84,7 +86,27 @@ def _opened(path: Path, mpp: float | None) -> Slide:
             continue
         if slide is not None:
             return slide
-    raise SlideOpenError("; ".join([_unknown(path, head), *troubles]))
+    slide = _first_to_open(LAST_READERS, path, head, mpp)
+    if slide is not None:
+        return slide
+    raise SlideOpenError("; ".join([refusal(path, head), *troubles]))
+
+
+def _first_to_open(
+    readers: Sequence[SlideReader], path: Path, head: bytes, mpp: float | None
+) -> Slide | None:
+    """The slide by the first of our own ``readers`` that knows it. Raises SlideOpenError."""
+    try:
+        for reader in readers:
+            slide = reader.open(path, mpp) if reader.matches(path, head) else None
+            if slide is not None:
+                return slide
+    except SlideOpenError as error:
+        missing = missing_companion(path, head)
+        if missing:
+            raise SlideOpenError(f"{path}: {missing}") from error
+        raise
+    return None
 
 
 def _head(path: Path) -> bytes:
@@ -96,12 +118,3 @@ def _head(path: Path) -> bytes:
             return file.read(HEAD_BYTES)
     except OSError as error:
         raise SlideOpenError(f"{path}: {reason(error)}; check the path") from error
-
-
-def _unknown(path: Path, head: bytes) -> str:
-    if is_tiff(head):
-        return (
-            f"{path}: a TIFF file, but of no known scanner or cut short (it has "
-            f"{path.stat().st_size} bytes); copy it again or convert it"
-        )
-    return f"{path}: not a slide of any known format; check the file or convert it"

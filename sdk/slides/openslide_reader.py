@@ -20,7 +20,7 @@ from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.pixel_slide import PixelSlide
 from pathgene_rt.slides.pyramid import is_larger, levels_of_slide
-from pathgene_rt.slides.scale import settled_scale
+from pathgene_rt.slides.scale import mpp_in, settled_scale
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 
 CACHE_BYTES = 64 << 20
@@ -105,8 +105,14 @@ class OpenSlideReader(PixelSlide):
         self._closed = False
         self.reader = f"openslide {version}"
         self.properties = properties = _properties(handle)
+        described = mpp_in(
+            properties.get("openslide.comment") or properties.get("tiff.ImageDescription", "")
+        )
         scale = settled_scale(
-            properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y"), mpp
+            properties.get("openslide.mpp-x"),
+            properties.get("openslide.mpp-y"),
+            mpp,
+            [(described, described)],
         )
         vendor = properties.get("openslide.vendor", "unknown")
         size_px = checked_size(path, handle.dimensions)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.slide import Slide
-from pathgene_rt.slides.tiff.reader import is_tiff, open_tiff
+from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
+from pathgene_rt.slides.unread import format_of_suffix
 
 ENTRY_POINT_GROUP = "pathgene_rt.readers"
 
@@ -56,6 +57,17 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
     ),
 )
 """In the order in which they are asked, before those of other packages."""
+
+LAST_READERS: tuple[SlideReader, ...] = (
+    SlideReader(
+        "plain tiff",
+        frozenset(),
+        # Formats of others are TIFFs with a picture of the slide, which lies elsewhere.
+        lambda path, head: is_tiff(head) and format_of_suffix(path) is None,
+        open_plain_tiff,
+    ),
+)
+"""Asked after those of other packages, for what has no mark of its own."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pathgene_rt.errors import SlideScaleError
@@ -17,6 +19,8 @@ PRINTER_DPI = (72, 96, 150, 200, 300, 600, 1200)
 
 _UM_AN_INCH = 25_400.0
 
+_MPP = re.compile(r"(?:^|[|;,\s])MPP\s*[=:]\s*(\d+(?:[.,]\d+)?)", re.IGNORECASE)
+
 
 class Scale(NamedTuple):
     """Um per level-0 pixel, None if nobody says it, and what a report should tell of it.
@@ -28,27 +32,59 @@ class Scale(NamedTuple):
     problem: str = ""
 
 
-def settled_scale(mpp_x: str | None, mpp_y: str | None, given: float | None) -> Scale:
-    """The scale of a file that declares ``mpp_x`` and ``mpp_y``, um per level-0 pixel. The user's,
-    ``given``, stands in where it declares none, or none that makes sense.
+def settled_scale(
+    mpp_x: str | None,
+    mpp_y: str | None,
+    given: float | None,
+    elsewhere: Sequence[tuple[str | None, str | None]] = (),
+) -> Scale:
+    """The scale of a file that declares ``mpp_x`` and ``mpp_y``, um per level-0 pixel, and perhaps
+    others ``elsewhere``. The first that makes sense counts. The user's, ``given``, stands in where
+    the file declares none, or none that makes sense.
 
     What makes no sense lies outside ``PLAUSIBLE_MPP``, or x and y differ by more than
     ``SAME_SCALE``: tiles would be distorted, and only the user can say which is right.
     """
-    x, y = _number(mpp_x), _number(mpp_y)
-    if x is None or y is None:
+    pairs = [(_number(x), _number(y)) for x, y in ((mpp_x, mpp_y), *elsewhere)]
+    stated = [(x, y) for x, y in pairs if x is not None and y is not None]
+    odd = [_oddity(x, y) for x, y in stated]
+    sensible = [(x + y) / 2 for (x, y), problem in zip(stated, odd, strict=True) if not problem]
+    if sensible:
+        mpp = sensible[0]
+        warnings = []
+        if odd[0]:
+            warnings.append(f"the slide {odd[0]}; elsewhere it says {mpp:.4g}, which was used")
+        others = [f"{one:.4g}" for one in sensible if not is_same_scale(one, mpp)]
+        if others:
+            warnings.append(
+                f"the slide declares {mpp:.4g} um/px, which was used, but {' and '.join(others)} "
+                "in another place (--mpp-override if that is right)"
+            )
+        return Scale(mpp, tuple(warnings))
+    if not odd:
         return Scale(given)
+    if given is None:
+        return Scale(None, problem=odd[0])
+    return Scale(given, (f"the slide {odd[0]}; the scale that was given, {given:g}, was used",))
+
+
+def mpp_in(description: str) -> str | None:
+    """What a free description calls its MPP, as Aperio's and others' do ("|MPP = 0.25"), in digits
+    with a point or a decimal comma; None if nothing.
+    """
+    found = _MPP.search(description)
+    return None if found is None else found[1]
+
+
+def _oddity(x: float, y: float) -> str:
+    """What about the scales of x and y makes no sense; empty if nothing."""
     low, high = PLAUSIBLE_MPP
     if not (low <= x <= high and low <= y <= high):
         stated = f"{(x + y) / 2:.4g} um/px{_of_printer((x + y) / 2)}"
-        odd = f"declares {stated}, which is no microscope's scale ({low:g} to {high:g})"
-    elif not is_same_scale(x, y):
-        odd = f"declares {x:.4g} um/px across but {y:.4g} um/px down"
-    else:
-        return Scale((x + y) / 2)
-    if given is None:
-        return Scale(None, problem=odd)
-    return Scale(given, (f"the slide {odd}; the scale that was given, {given:g}, was used",))
+        return f"declares {stated}, which is no microscope's scale ({low:g} to {high:g})"
+    if not is_same_scale(x, y):
+        return f"declares {x:.4g} um/px across but {y:.4g} um/px down"
+    return ""
 
 
 def slide_mpp(info: SlideInfo) -> float:
@@ -74,7 +110,8 @@ def _of_printer(mpp: float) -> str:
 
 def _number(text: str | None) -> float | None:
     try:
-        value = float(text) if text is not None else math.nan
+        # Software of countries with decimal commas writes them.
+        value = float(text.replace(",", ".")) if text is not None else math.nan
     except ValueError:
         return None
     return value if 0 < value < math.inf else None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathgene_rt.slides.dicom_header import HEADER_BYTES, is_dicom, read_dicom_header
+from pathgene_rt.slides.dicom.header import HEADER_BYTES, is_dicom, read_dicom_header
 from tests.support.dicom_files import BIG, DEFLATED, EXPLICIT, IMPLICIT, header, write_header
 
 SERIES = "1.3.6.1.4.1.5962.99.1.2"

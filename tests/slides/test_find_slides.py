@@ -11,7 +11,7 @@ import pytest
 
 from pathgene_rt.errors import UsageError
 from pathgene_rt.slides import find
-from pathgene_rt.slides.dicom_header import DicomHeader, read_dicom_header
+from pathgene_rt.slides.dicom.header import DicomHeader, read_dicom_header
 from pathgene_rt.slides.find import find_slides
 from tests.support.dicom_files import write_header
 

@@ -14,7 +14,7 @@ from pathgene_rt.errors import ScanInputError, SlideScaleError, UsageError
 from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.scan.input import scanned_slide
 from pathgene_rt.slides import open_slide
-from pathgene_rt.slides.scale import Scale, settled_scale, slide_mpp
+from pathgene_rt.slides.scale import Scale, mpp_in, settled_scale, slide_mpp
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -62,6 +62,49 @@ def test_what_makes_no_sense_is_refused_until_the_user_says_it(x: str, y: str, t
     assert scale.mpp == 0.4
     (warning,) = scale.warnings
     assert warning.startswith("the slide declares") and "0.4, was used" in warning
+
+
+def test_the_first_statement_that_makes_sense_counts() -> None:
+    odd = settled_scale("352.778", "352.778", None, [("0,25", "0,25")])
+    assert odd.mpp == 0.25
+    assert odd.warnings == (
+        "the slide declares 352.8 um/px (72 dpi, the resolution of a printer or screen), which is "
+        "no microscope's scale (0.1 to 1.5); elsewhere it says 0.25, which was used",
+    )
+    two = settled_scale("0.5", "0.5", None, [(None, None), ("0.25", "0.25")])
+    assert two.mpp == 0.5 and "but 0.25 in another place" in two.warnings[0]
+    assert settled_scale("0.5", "0.5", None, [("0.504", "0.504")]).warnings == ()
+    assert settled_scale(None, None, None, [("0,5", "0,5")]) == Scale(0.5)
+
+
+@pytest.mark.parametrize(
+    ("description", "mpp"),
+    [
+        ("Aperio Image Library v12\n9x9 |AppMag = 20|MPP = 0.4990|Filtered = 5", "0.4990"),
+        ("Motic Slide Image|AppMag = 40 |MPP = 0.257290 |Left = 1", "0.257290"),
+        ("Scanner;MPP=0,2528;", "0,2528"),
+        ("mpp: 0.5", "0.5"),
+        ("COMPP = 3", None),
+        ("|AppMag = 40|", None),
+    ],
+)
+def test_scale_in_a_description(description: str, mpp: str | None, tmp_path: Path) -> None:
+    assert mpp_in(description) == mpp
+    path = tmp_path / "s.tif"
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for tile in ((64, 64), None):  # through OpenSlide and without it
+        tifffile.imwrite(
+            path,
+            pixels,
+            tile=tile,
+            description=description,
+            photometric="rgb",
+            compression="jpeg" if tile else None,
+            metadata=None,
+        )
+        with open_slide(path) as opened:
+            found = opened.info.mpp
+        assert found == (None if mpp is None else pytest.approx(float(mpp.replace(",", "."))))
 
 
 @pytest.mark.parametrize("mpp", [0.0, -0.5, 0.025, 84.67, math.nan, math.inf])

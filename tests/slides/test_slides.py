@@ -208,7 +208,7 @@ def test_files_that_are_no_slides(tmp_path: Path, shared: Path) -> None:
         tmp_path: "is a folder",
         text: "not a slide",
         empty: "not a slide",
-        photo: "not a slide",
+        photo: "a PNG picture",
         shared / "slides" / "unopenable.tiff": "Unsupported TIFF compression: 52479",
     }
     for path, words in cases.items():

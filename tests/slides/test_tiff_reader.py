@@ -20,11 +20,10 @@ from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import TileGrid
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
-from pathgene_rt.slides.tiff import layout as tiff_layout
-from pathgene_rt.slides.tiff import positioned_file
+from pathgene_rt.slides.tiff import positioned_file, storage
 from pathgene_rt.slides.tiff.jpeg2000 import declared_components
 from pathgene_rt.slides.tiff.positioned_file import PositionedFile
-from pathgene_rt.slides.tiff.reader import TiffReader
+from pathgene_rt.slides.tiff.reader import TiledSlide
 from pathgene_rt.tiles.read_order import STRIP_PX, locality_order
 from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
@@ -70,9 +69,9 @@ def copied(layouts: dict[str, Path], tmp_path: Path) -> Path:
     return path
 
 
-def both(path: Path) -> Iterator[tuple[TiffReader, OpenSlideReader]]:
+def both(path: Path) -> Iterator[tuple[TiledSlide, OpenSlideReader]]:
     with open_slide(path) as direct, open_with_openslide(path, None) as plain:
-        assert isinstance(direct, TiffReader)
+        assert isinstance(direct, TiledSlide)
         yield direct, plain
 
 
@@ -129,9 +128,11 @@ def test_the_report_says_which_reader_serves_which_level(
     assert "openslide" not in reader(layouts["aperio"])
     assert "(level 1: OpenSlide fills missing tiles" in reader(layouts["aperio-missing"])
     assert reader(layouts["aperio-33005"]).startswith("encoded tiles by imagecodecs ")
-    assert reader(shared / "slides" / "boxes.tiff").startswith("openslide ")
-    monkeypatch.setattr(tiff_layout, "decoder_is_installed", lambda: False)
-    assert reader(layouts["aperio-33005"]).startswith("openslide ")
+    assert reader(shared / "slides" / "boxes.tiff").startswith("encoded tiles by zlib ")
+    monkeypatch.setattr(storage, "imagecodecs_is_installed", lambda: False)
+    without = reader(layouts["aperio-33005"])
+    assert without.startswith("openslide ")
+    assert without.endswith(" (JPEG 2000 needs the extra jpeg2000)")
 
 
 def test_subsampled_jpeg_2000_is_left_to_openslide(
@@ -439,7 +440,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(
     def never(*_: object) -> None:
         raise AssertionError("OpenSlide was asked")
 
-    monkeypatch.setattr("pathgene_rt.slides.tiff.reader.open_with_openslide", never)
+    monkeypatch.setattr("pathgene_rt.slides.tiff.opening.open_with_openslide", never)
     with pytest.raises(SlideOpenError, match=words):
         open_slide(copied)
 

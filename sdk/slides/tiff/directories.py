@@ -1,7 +1,7 @@
 """A TIFF's directories as they lie in the file, each once: the chain, and the SubIFDs of each.
 
-Nothing is allocated for what they claim; the format: TIFF 6.0, section 2, its supplement 1 (SubIFDs)
-and BigTIFF.
+Nothing is allocated for what they claim. The format: TIFF 6.0, section 2, its supplement 1 for
+SubIFDs, and BigTIFF.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 MAX_DIRECTORIES = 1024
 MAX_ENTRIES = 1024
@@ -34,9 +34,10 @@ class ManyEntriesError(ValueError):
         self.entries = entries
 
 
-class Entry(NamedTuple):
-    """``count`` values of type ``kind``, which take ``claimed_bytes``. They lie at byte ``at``; None
-    where they are in the entry itself.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``count`` values of type ``kind``, which take ``claimed_bytes``. They lie at byte ``at``;
+    None where they are in the entry itself.
     """
 
     tag: int
@@ -54,7 +55,8 @@ class Directory:
     entries: tuple[Entry, ...]
 
 
-class _Form(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Form:
     """How numbers lie in a classic TIFF or a BigTIFF."""
 
     order: str

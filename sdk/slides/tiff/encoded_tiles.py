@@ -40,7 +40,8 @@ class EncodedTiles:
         background: tuple[int, int, int],
     ) -> None:
         self.layout = layout
-        self.decodes = array("I", bytes(4 * len(layout.offsets)))
+        self._count = len(layout.offsets) // layout.planes
+        self.decodes = array("I", bytes(4 * self._count))
         """How often each encoded tile was decoded."""
         # Elements of these are Python's integers, which numpy's would have to become every time.
         self._offsets = array("q", layout.offsets.tobytes())
@@ -51,9 +52,11 @@ class EncodedTiles:
         self._cache = cache
         self._background = background
         self._of_thread = threading.local()
-        self.encoded_level = EncodedLevel(
-            layout.tiles.codec, layout.size_px, layout.tile_px, background, layout.tiles.chroma
+        codec = layout.tiles.codec if layout.planes == 1 and not layout.cut_below else None
+        self.encoded_level = codec and EncodedLevel(
+            codec, layout.size_px, layout.tile_px, background, layout.tiles.chroma
         )
+        """None where tiles are not streams that other decoders know."""
 
     def encoding_signature(self) -> str:
         """See :meth:`Slide.encoding_signature`."""
@@ -94,6 +97,8 @@ class EncodedTiles:
                 upper, lower = max(tile_top, top), min(tile_top + high, bottom)
                 shown_high = min(high, level_bottom - tile_top)
                 band = out[upper - top : lower - top]
+                if layout.cut_below:
+                    shape = (shown_high, wide, 3)
                 number = tile_top // high * layout.across + max(0, left) // wide - 1
                 for tile_left in range(max(0, left) // wide * wide, right, wide):
                     first, last = max(tile_left, left), min(tile_left + wide, right)
@@ -123,6 +128,7 @@ class EncodedTiles:
         Raises TileDecodeError, SlideReadError.
         """
         layout = self.layout
+        assert self.encoded_level is not None  # nobody asks where there is none
         columns, rows = (
             range(max(0, first) // tile, -(-min(first + side, size) // tile))
             for first, size, tile in zip(corner, layout.size_px, layout.tile_px, strict=True)
@@ -170,12 +176,17 @@ class EncodedTiles:
         target[...] = pixels[: target.shape[0], : target.shape[1]]
 
     def _decode(self, file: PositionedFile, number: int, out: UInt8Array) -> None:
-        stored = self._stored(file, number)
         self.decodes[number] += 1
-        try:
-            self.layout.tiles.decode(stored, out)
-        except ValueError as error:
-            raise self._damaged(number, str(error)) from error
+        planes = self.layout.planes
+        for plane in range(planes):
+            target = out if planes == 1 else np.empty((*out.shape[:2], 1), np.uint8)
+            stored = self._stored(file, number + plane * self._count)
+            try:
+                self.layout.tiles.decode(stored, target)
+            except ValueError as error:
+                raise self._damaged(number, str(error)) from error
+            if planes > 1:
+                out[..., plane] = target[..., 0]
 
     def _stored(self, file: PositionedFile, number: int) -> bytes:
         count = self._byte_counts[number]

@@ -58,12 +58,13 @@ class JpegTiles:
     tables: bytes
 
     codec: ClassVar[Codec] = "jpeg"
+    package: ClassVar[str] = "simplejpeg"
     chroma: ClassVar[None] = None
     """Decoders turn colours to RGB themselves."""
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
         """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size or of
-        that divided by one of ``SCALES``.
+        that divided by one of ``SCALES``; [h, w, 1] of a grey stream.
 
         Nothing but ``out`` is allocated for pixels, whatever the stream claims. Raises ValueError
         where it is truncated, corrupt or of another size.
@@ -114,8 +115,11 @@ def _decode(stream: bytes, out: UInt8Array) -> None:
     """
     import simplejpeg
 
-    height, width = out.shape[:2]
-    decoded = simplejpeg.decode_jpeg(stream, "RGB", min_height=height, min_width=width, buffer=out)
+    height, width, samples = out.shape
+    colours = "RGB" if samples == 3 else "GRAY"
+    decoded = simplejpeg.decode_jpeg(
+        stream, colours, min_height=height, min_width=width, buffer=out
+    )
     if decoded.shape != out.shape:
         raise ValueError(f"holds {decoded.shape[1]} x {decoded.shape[0]} px")
 

@@ -1,4 +1,4 @@
-"""Stored JPEG 2000 tiles (Aperio 33003 and 33005) to RGB, by OpenJPEG.
+"""Stored JPEG 2000 tiles to RGB, by OpenJPEG: codestreams (Aperio, DICOM), or in boxes (JP2).
 
 imagecodecs is used: it releases the GIL, which pylibjpeg-openjpeg and Pillow do not. It is large
 (20 MB), so an optional extra, ``jpeg2000``; without it OpenSlide decodes these levels.
@@ -6,7 +6,6 @@ imagecodecs is used: it releases the GIL, which pylibjpeg-openjpeg and Pillow do
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ MAX_PACKETS = 1 << 17
 in all."""
 
 _COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
+_SIGNATURE_BOX = b"\x00\x00\x00\x0cjP  "
 _START_AND_SIZE = b"\xff\x4f\xff\x51"
 
 _SIGNED = np.arange(-128, 128)
@@ -42,20 +42,16 @@ CHROMA = np.stack([_RED_OF_CR, _GREEN_OF_CB, _GREEN_OF_CR, _BLUE_OF_CB]).astype(
 round down), and Cb to blue."""
 
 
-def decoder_is_installed() -> bool:
-    """Whether the package that decodes these tiles is there."""
-    return importlib.util.find_spec("imagecodecs") is not None
-
-
 @dataclass(frozen=True)
 class Jpeg2000Tiles:
-    """How the JPEG 2000 tiles of one level are decoded: ``ycbcr`` for 33003, which hold Y, Cb and
-    Cr where 33005 holds RGB (transformed within the codestream, which OpenJPEG undoes).
+    """How the JPEG 2000 tiles of one level are decoded: ``ycbcr`` for Aperio's 33003, which hold Y,
+    Cb and Cr where others hold RGB (transformed within the codestream, which OpenJPEG undoes).
     """
 
     ycbcr: bool
 
     codec: ClassVar[Codec] = "jpeg2000"
+    package: ClassVar[str] = "imagecodecs"
 
     @property
     def chroma(self) -> Int32Array | None:
@@ -63,30 +59,57 @@ class Jpeg2000Tiles:
         return CHROMA if self.ycbcr else None
 
     def complete(self, stored: bytes) -> bytes:
-        """``stored``, which is a whole codestream. Raises ValueError where it is none, or takes
-        more work than a tile should."""
-        declared_components(stored)
-        require_few_packets(stored)
-        return stored
+        """The whole codestream of ``stored``. Raises ValueError where it is none, or takes more
+        work than a tile should."""
+        stream = codestream_of(stored)
+        declared_components(stream)
+        require_few_packets(stream)
+        return stream
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
-        """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size.
+        """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, 3] of the tile's size, or
+        [h, w, 1] of one component.
 
         Raises ValueError where it is truncated, corrupt or of another size.
         """
         import imagecodecs
 
-        height, width = out.shape[:2]
-        declared = declared_components(stored)
-        if declared != [(width, height)] * 3:
+        height, width, samples = out.shape
+        stream = codestream_of(stored)
+        declared = declared_components(stream)
+        if declared != [(width, height)] * samples:
             raise ValueError(f"holds components of {declared} px")
-        require_few_packets(stored)
+        require_few_packets(stream)
         try:
-            imagecodecs.jpeg2k_decode(stored, numthreads=1, out=out)
+            imagecodecs.jpeg2k_decode(
+                stream, numthreads=1, out=out[..., 0] if samples == 1 else out
+            )
         except RuntimeError as error:
             raise ValueError(str(error)) from error
         if self.ycbcr:
             to_rgb(out)
+
+
+def codestream_of(stored: bytes) -> bytes:
+    """The codestream in ``stored``: itself, or in the boxes of a JP2 or JPH file (ISO 15444-1,
+    I.4). What those say of colours, the file around says as well. Raises ValueError.
+    """
+    if not stored.startswith(_SIGNATURE_BOX):
+        return stored
+    at = 0
+    while at + 16 <= len(stored):
+        length, kind = struct.unpack(">I4s", stored[at : at + 8])
+        head = 8
+        if length == 1:
+            (length,) = struct.unpack(">Q", stored[at + 8 : at + 16])
+            head = 16
+        end = len(stored) if length == 0 else at + length
+        if kind == b"jp2c":
+            return stored[at + head : end]
+        if end <= at:
+            break
+        at = end
+    raise ValueError("a JPEG 2000 file without a codestream")
 
 
 def declared_components(stored: bytes) -> list[tuple[int, int]]:
@@ -99,7 +122,7 @@ def declared_components(stored: bytes) -> list[tuple[int, int]]:
     right, bottom, left, top = struct.unpack(">4I", stored[8:24])
     (count,) = struct.unpack(">H", stored[40:42])
     steps = stored[42 : 42 + 3 * min(count, 4)]
-    if len(steps) < 9 or 0 in steps[1::3] or 0 in steps[2::3]:
+    if not steps or len(steps) % 3 or 0 in steps[1::3] or 0 in steps[2::3]:
         raise ValueError(f"a JPEG 2000 codestream of {count} components")
     return [
         (-(-right // across) - -(-left // across), -(-bottom // down) - -(-top // down))

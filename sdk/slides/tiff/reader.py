@@ -1,16 +1,13 @@
-"""Tiled TIFF slides (Aperio, Philips, Leica, generic), encoded tile by encoded tile.
-
-OpenSlide opens each file too: for its metadata, so that a slide is the same whoever reads its
-pixels, and for the levels that are stored in another way.
-"""
+"""Slides whose levels are encoded tiles, decoded one by one."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
 import threading
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -20,109 +17,22 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
-from pathgene_rt.slides.openslide_reader import (
-    WHITE,
-    OpenSlideReader,
-    detected_vendor,
-    open_with_openslide,
-)
+from pathgene_rt.slides.openslide_reader import OpenSlideReader
 from pathgene_rt.slides.overview import read_overview
-from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
 from pathgene_rt.slides.tiff.encoded_tiles import EncodedTiles
-from pathgene_rt.slides.tiff.jpeg import JpegTiles
-from pathgene_rt.slides.tiff.layout import (
-    TiffDirectory,
-    TiledLevel,
-    pyramid_levels,
-    read_directories,
-)
-from pathgene_rt.slides.tiff.main_picture import behind_another, more_slides, pyramid_of
+from pathgene_rt.slides.tiff.layout import TiledLevel
 from pathgene_rt.slides.tiff.positioned_file import PositionedFile
 
 CACHE_BYTES = 128 << 20
 """Three rows of encoded tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
 (of 1,024 px: two). Fewer tiles of larger ones are kept, and some are then decoded again."""
 
-FIRST_IS_SLIDE = frozenset({"generic-tiff", "aperio"})
-"""What OpenSlide calls files of which it takes the first picture for the slide."""
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is a TIFF, classic or BigTIFF."""
-    return head.startswith(TIFF_STARTS)
-
-
-def open_tiff(path: Path, mpp: float | None) -> TiffReader | OpenSlideReader | None:
-    """The slide in the TIFF ``path``, or None if it is one that OpenSlide does not know.
-
-    Raises SlideOpenError, also for sizes that no slide has, before they are allocated.
-    """
-    try:
-        directories, description = read_directories(path)
-    except ValueError:
-        directories, description = [], ""
-    main = behind_another(directories)
-    if main is not None and detected_vendor(path) in FIRST_IS_SLIDE:
-        return _open_behind_another(path, main, directories, mpp)
-    left_out = frozenset(number for number, one in enumerate(directories) if one.associated)
-    slide = open_with_openslide(path, mpp, left_out={"aperio": left_out})
-    if slide is None:
-        return None
-    try:
-        if slide.info.vendor == "generic-tiff" and directories:
-            told = more_slides(directories[0], directories)
-            slide.info = replace(slide.info, warnings=(*slide.info.warnings, *told))
-        every_level = pyramid_levels(directories, description, slide.properties)
-        levels = [every_level[number] for number in slide.level_numbers]
-        if not any(isinstance(level, TiledLevel) for level in levels):
-            return slide
-        return TiffReader(path, levels, slide.info, slide.background, slide)
-    except BaseException:
-        slide.close()
-        raise
-
-
-def _open_behind_another(
-    path: Path, main: TiffDirectory, directories: list[TiffDirectory], mpp: float | None
-) -> TiffReader:
-    """The slide of which ``main`` is level 0, which OpenSlide does not see. Raises SlideOpenError
-    where it is not stored in a way that is decoded here.
-    """
-    pyramid = pyramid_of(main, directories)
-    levels = []
-    for one in pyramid:
-        if one.tiles is None:
-            first, size = directories[0].size_px, main.size_px
-            raise SlideOpenError(
-                f"{path}: its first picture, {first[0]} x {first[1]} px, is not the slide, and the "
-                f"one that is, {size[0]} x {size[1]} px, cannot be decoded there ({one.why_not}); "
-                "convert it to a file that begins with the slide"
-            )
-        levels.append(TiledLevel(one.size_px, one.tile_px, one.offsets, one.byte_counts, one.tiles))
-    scale = settled_scale(*main.declared_mpp, mpp)
-    width, height = main.size_px
-    info = SlideInfo(
-        slide_id=slide_id_of(path),
-        size_px=main.size_px,
-        mpp=scale.mpp,
-        downsamples=tuple(
-            (width / one.size_px[0] + height / one.size_px[1]) / 2 for one in pyramid
-        ),
-        vendor="generic-tiff",
-        warnings=(*scale.warnings, *more_slides(main, directories)),
-        scale_problem=scale.problem,
-    )
-    return TiffReader(path, levels, info, WHITE, None)
-
-
-class TiffReader:
+class TiledSlide:
     """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` of decoded tiles, and a
     encoded tile and a region of each thread that reads.
 
@@ -158,13 +68,13 @@ class TiffReader:
     @property
     def reader(self) -> str:
         """See :attr:`Slide.reader`."""
-        packages = sorted(
-            {
-                "simplejpeg" if isinstance(level.layout.tiles, JpegTiles) else "imagecodecs"
-                for level in self._direct
-            }
-        )
-        names = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+        packages = sorted({level.layout.tiles.package for level in self._direct})
+        names = [
+            f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
+            if package == "zlib"
+            else f"{package} {importlib.metadata.version(package)}"
+            for package in packages
+        ]
         others = [
             f"level {number}: {level}"
             for number, level in enumerate(self._levels)
@@ -192,7 +102,9 @@ class TiffReader:
     def encoded_source(self, level: int) -> LevelSource | None:
         """See :meth:`Slide.encoded_source`."""
         tiles = self._levels[level]
-        return None if isinstance(tiles, str) else LevelSource(tiles, self.info.downsamples[level])
+        if isinstance(tiles, str) or tiles.encoded_level is None:
+            return None
+        return LevelSource(tiles, tiles.encoded_level, self.info.downsamples[level])
 
     def read(
         self,
@@ -255,12 +167,8 @@ class LevelSource:
     """
 
     tiles: EncodedTiles
+    level: EncodedLevel
     downsample: float
-
-    @property
-    def level(self) -> EncodedLevel:
-        """See :attr:`EncodedSource.level`."""
-        return self.tiles.encoded_level
 
     def region(self, xy_px: tuple[int, int], side_px: int) -> EncodedRegion:
         """See :meth:`EncodedSource.region`."""

@@ -1,0 +1,140 @@
+"""Encoded tiles that are neither JPEG nor JPEG 2000 as Aperio has it: bytes, packed or not, and the
+pictures of newer codecs.
+
+A decoder writes into memory of the tile's size that its caller gives, whatever a stream claims.
+zlib is Python's own; imagecodecs has the others, in the extra ``jpeg2000``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import zlib
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from pathgene_rt.geometry import Int32Array, UInt8Array
+from pathgene_rt.slides.encoded_region import Codec
+from pathgene_rt.slides.tiff.jpeg2000 import to_rgb
+
+Packing = Literal["none", "deflate", "lzw", "packbits", "zstd", "lzma"]
+Picture = Literal["jpegxl", "webp", "jpegls", "htj2k"]
+
+
+class TileDecoder(Protocol):
+    """How the encoded tiles of one level are decoded. Thread-safe, and frees the GIL."""
+
+    @property
+    def codec(self) -> Codec | None:
+        """What other decoders (a GPU's) call it; None where they have none."""
+
+    @property
+    def package(self) -> str:
+        """The package that decodes, for the report."""
+
+    @property
+    def chroma(self) -> Int32Array | None:
+        """See :class:`~pathgene_rt.slides.encoded_region.EncodedLevel`."""
+
+    def decode(self, stored: bytes, out: UInt8Array) -> None:
+        """Decode ``stored`` into ``out``, C-contiguous uint8 [h, w, samples] of the tile's size.
+
+        Raises ValueError where it is truncated, corrupt or of another size.
+        """
+
+    def complete(self, stored: bytes) -> bytes:
+        """``stored`` as a stream that any decoder of ``codec`` understands. Raises ValueError where
+        it is truncated, or there is no such codec.
+        """
+
+
+def imagecodecs_is_installed() -> bool:
+    """Whether the package that decodes most of these is there."""
+    return importlib.util.find_spec("imagecodecs") is not None
+
+
+class _Undeclared:
+    """What only this process decodes."""
+
+    codec: Codec | None = None
+    chroma: Int32Array | None = None
+
+    def complete(self, stored: bytes) -> bytes:  # noqa: ARG002 - whatever it is
+        """See :meth:`TileDecoder.complete`."""
+        raise ValueError("no stream that other decoders know")
+
+
+@dataclass(frozen=True)
+class PackedTiles(_Undeclared):
+    """Tiles of bytes, row by row. ``differenced``: each sample is stored less the one to its left
+    (TIFF's predictor 2). ``ycbcr``: they are Y, Cb and Cr.
+    """
+
+    packing: Packing
+    differenced: bool = False
+    ycbcr: bool = False
+
+    @property
+    def package(self) -> str:
+        """See :attr:`TileDecoder.package`."""
+        return "zlib" if self.packing in ("none", "deflate") else "imagecodecs"
+
+    def decode(self, stored: bytes, out: UInt8Array) -> None:
+        """See :meth:`TileDecoder.decode`."""
+        flat = out.reshape(-1)
+        count = self._unpack(stored, flat)
+        if count < len(flat):
+            raise ValueError(f"holds {count} of {len(flat)} bytes")
+        if self.differenced:
+            np.add.accumulate(out, axis=1, dtype=np.uint8, out=out)
+        if self.ycbcr:
+            to_rgb(out)
+
+    def _unpack(self, stored: bytes, flat: UInt8Array) -> int:
+        """Fill ``flat`` uint8 [n]; how many bytes there were for it. Raises ValueError."""
+        if self.packing in ("none", "deflate"):
+            try:
+                unpacked = (
+                    stored[: len(flat)]
+                    if self.packing == "none"
+                    else zlib.decompressobj().decompress(stored, len(flat))
+                )
+            except zlib.error as error:
+                raise ValueError(str(error)) from error
+            flat[: len(unpacked)] = np.frombuffer(unpacked, np.uint8)
+            return len(unpacked)
+        import imagecodecs
+
+        decode = getattr(imagecodecs, f"{self.packing}_decode")
+        try:
+            return len(decode(stored, out=flat))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class PictureTiles(_Undeclared):
+    """Tiles that are pictures of ``picture``'s codec and say their own size and colours; with
+    ``ycbcr`` the decoder gives Y, Cb and Cr.
+    """
+
+    picture: Picture
+    ycbcr: bool = False
+
+    package = "imagecodecs"
+
+    def decode(self, stored: bytes, out: UInt8Array) -> None:
+        """See :meth:`TileDecoder.decode`."""
+        import imagecodecs
+
+        decode = getattr(imagecodecs, f"{self.picture}_decode")
+        options = {"numthreads": 1} if self.picture == "jpegxl" else {}
+        target = out[..., 0] if out.shape[2] == 1 else out
+        try:
+            # It compares what the stream declares with the shape before it decodes.
+            decode(stored, out=target, **options)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        if self.ycbcr:
+            to_rgb(out)
