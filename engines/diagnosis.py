@@ -23,6 +23,7 @@ _EXTRAS = {
     "cpu": "engines on the processor",
     "export": "pathgene-rt export",
     "train": "pathgene-rt train",
+    "dicom": "DICOM slides, decoded here",
     "jpeg2000": "slides in JPEG 2000, JPEG XL, WebP, LZW and zstd, decoded here",
 }
 """Optional dependencies of our metadata and what they are for."""

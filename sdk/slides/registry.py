@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from pathgene_rt.slides.dicom.header import begins_as_dicom
+from pathgene_rt.slides.dicom.opening import open_dicom
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
@@ -49,8 +51,14 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
         open_tiff,
     ),
     SlideReader(
+        "dicom",
+        frozenset({".dcm"}),
+        lambda _, head: begins_as_dicom(head),
+        open_dicom,
+    ),
+    SlideReader(
         "openslide",
-        frozenset({".ndpi", ".vms", ".vmu", ".mrxs", ".czi", ".dcm"}),
+        frozenset({".ndpi", ".vms", ".vmu", ".mrxs", ".czi"}),
         # The library knows its formats best.
         lambda *_: True,
         open_with_openslide,

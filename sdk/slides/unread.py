@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathgene_rt.slides.dicom.header import begins_as_dicom
+
 _PLUG_IN = "install a reader of it (docs/slides.md, Another format)"
 _QUPATH = "export it as OME-TIFF with QuPath or Bio-Formats"
 
@@ -120,7 +122,7 @@ def refusal(path: Path, head: bytes) -> str:
             f"{path}: a TIFF file, but of no known scanner or cut short (it has "
             f"{path.stat().st_size} bytes); copy it again or convert it"
         )
-    if head[128:132] == b"DICM":
+    if begins_as_dicom(head):
         return f"{path}: a DICOM file, but of no slide; name one of the slide's own files"
     return f"{path}: not a slide of any known format; check the file or convert it"
 

@@ -5,6 +5,7 @@ Data elements by DICOM PS3.5 and PS3.10; pixels are far behind what is read here
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from pathlib import Path
 
 HEADER_BYTES = (1 << 15, 1 << 20)
 """How much of a file is read: first so much, then if that did not do so much, and no more."""
+
+KEPT_HEADERS = 1 << 16
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage (PS3.4, table B.5-1)."""
@@ -46,23 +49,41 @@ class DicomHeader:
         return self.sop_class == WHOLE_SLIDE
 
 
+def begins_as_dicom(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a DICOM file."""
+    return head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+
+
 def is_dicom(path: Path) -> bool:
     """Whether ``path`` begins as a DICOM file does; False if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+            return begins_as_dicom(file.read(_MAGIC_AT + len(_MAGIC)))
     except OSError:
         return False
 
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
-    """What ``path`` says; None if it cannot be read, is no DICOM file, or does not say it."""
+    """What ``path`` says; None if it cannot be read, is no DICOM file, or does not say it.
+
+    Read once: every slide of a folder asks for those of all files in it.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _read(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(KEPT_HEADERS)
+def _read(path: Path, size: int, changed_ns: int) -> DicomHeader | None:
+    del size, changed_ns  # by which a file that was changed is read again
     try:
         with path.open("rb") as file:
             for limit in HEADER_BYTES:
                 file.seek(0)
                 data = file.read(limit)
-                if data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
+                if not begins_as_dicom(data):
                     return None
                 header = _header_in(data)
                 if header is not None or len(data) < limit:

@@ -18,7 +18,9 @@ from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
 from pathgene_rt.slides.tiff.jpeg import SCALES, JpegTiles
 from pathgene_rt.slides.tiff.layout import TiledLevel
-from pathgene_rt.slides.tiff.positioned_file import PositionedFile
+from pathgene_rt.slides.tiff.positioned_file import JoinedFiles, PositionedFile
+
+ByteSource = PositionedFile | JoinedFiles
 
 
 class EncodedTiles:
@@ -35,7 +37,7 @@ class EncodedTiles:
         slide_id: str,
         level: int,
         layout: TiledLevel,
-        file: SharedHandle[PositionedFile],
+        file: SharedHandle[ByteSource],
         cache: DecodeCache,
         background: tuple[int, int, int],
     ) -> None:
@@ -144,7 +146,7 @@ class EncodedTiles:
         return EncodedRegion(self.encoded_level, corner, side, streams)
 
     @contextmanager
-    def _reading(self) -> Iterator[PositionedFile]:
+    def _reading(self) -> Iterator[ByteSource]:
         """The file, until the end of the block; what goes wrong there as a SlideReadError."""
         try:
             with self._file as file:
@@ -162,7 +164,7 @@ class EncodedTiles:
 
     def _decode_into(
         self,
-        file: PositionedFile,
+        file: ByteSource,
         number: int,
         shape: tuple[int, int, int],
         target: UInt8Array,
@@ -175,7 +177,7 @@ class EncodedTiles:
         self._decode(file, number, pixels)
         target[...] = pixels[: target.shape[0], : target.shape[1]]
 
-    def _decode(self, file: PositionedFile, number: int, out: UInt8Array) -> None:
+    def _decode(self, file: ByteSource, number: int, out: UInt8Array) -> None:
         self.decodes[number] += 1
         planes = self.layout.planes
         for plane in range(planes):
@@ -188,12 +190,17 @@ class EncodedTiles:
             if planes > 1:
                 out[..., plane] = target[..., 0]
 
-    def _stored(self, file: PositionedFile, number: int) -> bytes:
+    def _stored(self, file: ByteSource, number: int) -> bytes:
         count = self._byte_counts[number]
         stored = file.read(self._offsets[number], count)
         if len(stored) < count:
             raise self._damaged(number, "the file became shorter while it was read")
-        return stored
+        if self.layout.unwrap is None:
+            return stored
+        try:
+            return self.layout.unwrap(stored)
+        except ValueError as error:
+            raise self._damaged(number, str(error)) from error
 
     def _damaged(self, number: int, why: str) -> TileDecodeError:
         return TileDecodeError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class TiledLevel:
     origin_px: tuple[float, float] | None = None
     planes: int = 1
     cut_below: bool = False
+    unwrap: Callable[[bytes], bytes] | None = None
+    """Gives an encoded tile out of the bytes that are stored at its place; raises ValueError."""
 
     @property
     def across(self) -> int:

@@ -102,7 +102,7 @@ def _open_with_openslide(
             reasons = dict.fromkeys(level for level in levels if isinstance(level, str))
             slide.reader = f"{slide.reader} ({'; '.join(reasons)})"
             return slide
-        return TiledSlide(path, levels, slide.info, slide.background, slide)
+        return TiledSlide([path], levels, slide.info, slide.background, slide)
     except BaseException:
         slide.close()
         raise
@@ -171,4 +171,4 @@ def _slide(
         warnings=(*scale.warnings, *warnings),
         scale_problem=scale.problem,
     )
-    return TiledSlide(path, levels, info, WHITE, None)
+    return TiledSlide([path], levels, info, WHITE, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 _HAS_PREAD = hasattr(os, "pread")
@@ -42,3 +44,32 @@ class PositionedFile:
     def close(self) -> None:
         """Idempotent. No thread may be reading."""
         self._file.close()
+
+
+class JoinedFiles:
+    """Several files as one: the places of each follow those of the one before, by the size that it
+    had when it was opened. Raises OSError as the system does.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files: list[PositionedFile] = []
+        self._starts: list[int] = []
+        start = 0
+        try:
+            for path in paths:
+                self._files.append(PositionedFile(path))
+                self._starts.append(start)
+                start += path.stat().st_size
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, offset: int, count: int) -> bytes:
+        """``count`` bytes from ``offset`` on, within one file; fewer where that ends."""
+        number = bisect.bisect_right(self._starts, offset) - 1
+        return self._files[number].read(offset - self._starts[number], count)
+
+    def close(self) -> None:
+        """Idempotent. No thread may be reading."""
+        for file in self._files:
+            file.close()

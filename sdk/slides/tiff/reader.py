@@ -23,9 +23,9 @@ from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
-from pathgene_rt.slides.tiff.encoded_tiles import EncodedTiles
+from pathgene_rt.slides.tiff.encoded_tiles import ByteSource, EncodedTiles
 from pathgene_rt.slides.tiff.layout import TiledLevel
-from pathgene_rt.slides.tiff.positioned_file import PositionedFile
+from pathgene_rt.slides.tiff.positioned_file import JoinedFiles, PositionedFile
 
 CACHE_BYTES = 128 << 20
 """Three rows of encoded tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
@@ -42,19 +42,22 @@ class TiledSlide:
 
     def __init__(
         self,
-        path: Path,
+        paths: Sequence[Path],
         levels: Sequence[TiledLevel | str],
         info: SlideInfo,
         background: tuple[int, int, int],
         openslide: OpenSlideReader | None,
     ) -> None:
-        """``levels`` that are not tiled say why ``openslide`` reads them; it is closed with us."""
+        """The offsets of ``levels`` count in the files ``paths`` one after another. Those that are
+        not tiled say why ``openslide`` reads them; it is closed with us.
+        """
         self.info = info
         self._openslide = openslide
         try:
-            file = PositionedFile(path)
+            file: ByteSource
+            file = PositionedFile(paths[0]) if len(paths) == 1 else JoinedFiles(paths)
         except OSError as error:
-            raise SlideOpenError(f"{path}: {reason(error)}; check the path") from error
+            raise SlideOpenError(f"{paths[0]}: {reason(error)}; check the path") from error
         self._file = SharedHandle(file, file.close)
         cache = DecodeCache(CACHE_BYTES)
         self._levels = [
