@@ -72,7 +72,8 @@ def _rise(offsets: tuple[int, ...]) -> bool:
 
 def _chained(file: BinaryIO, at: int, count: int) -> tuple[Int64Array, Int64Array]:
     """By going through the fragments, of which there must be one a frame, or one frame."""
-    starts, lengths = [], []
+    starts: list[int] = []
+    lengths: list[int] = []
     while (head := _read(file, at, _ITEM_HEAD))[:4] == _ITEM:
         (length,) = struct.unpack("<I", head[4:])
         if len(starts) == count > 1:
