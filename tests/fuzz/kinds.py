@@ -10,8 +10,10 @@ import contextlib
 import io
 import json
 import random
+import shutil
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +21,9 @@ import numpy as np
 
 from pathgene_rt.errors import EngineError, PathGeneError
 from tests.fuzz.mutate import WORDS, bytes_changed, document_changed, text_changed
-from tests.fuzz.tiff import tiff_changed
+from tests.fuzz.tiff import stream_changed, tiff_changed
 from tests.support import tiny_models as tiny
+from tests.support.slide_corpus import pyramid, samples
 
 DOCUMENTED = frozenset({0, 2, 3, 4, 5, 6, 7, 130})
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -155,20 +158,55 @@ def read_slide(path: Path) -> None:
         slide.overview(8.0)
 
 
+class Tiffs(Kind):
+    """OME-TIFF, and TIFFs that OpenSlide does not know, in every compression."""
+
+    name = "tiffs"
+    _FAMILIES: ClassVar[tuple[str, ...]] = ("OME-TIFF", "TIFF")
+
+    def prepare(self) -> None:
+        self._bases = list(_corpus(self.folder, self._FAMILIES))
+
+    def make(self, rng: random.Random) -> Path:
+        data = rng.choice(self._bases)
+        at, end = data.find(b"<OME"), data.find(b"</OME>")
+        if 0 <= at < end and rng.random() < 0.2:
+            data = data[:at] + bytes_changed(rng, data[at:end]) + data[end:]
+        return _write(self.folder / "case.tif", tiff_changed(rng, data))
+
+    def read(self, path: Path, rng: random.Random) -> None:
+        read_slide(path)
+
+
 class Dicom(Kind):
-    """DICOM slides, element by element as far as lengths go."""
+    """DICOM slides, element by element as far as lengths go, and their streams."""
 
     name = "dicom"
 
     def prepare(self) -> None:
+        self._bases = list(_corpus(self.folder, ("DICOM",)))
         source = SHARED / "slides" / "boxes_0.dcm"
-        self._base = source.read_bytes() if source.is_file() else b""
+        self._bases += [source.read_bytes()] if source.is_file() else []
 
     def make(self, rng: random.Random) -> Path:
-        return _write(self.folder / "case.dcm", bytes_changed(rng, self._base, near=4096))
+        data = rng.choice(self._bases)
+        if rng.random() < 0.3:
+            data = stream_changed(rng, data)
+        return _write(self.folder / "case.dcm", bytes_changed(rng, data, near=2048))
 
     def read(self, path: Path, rng: random.Random) -> None:
         read_slide(path)
+
+
+def _corpus(folder: Path, families: tuple[str, ...]) -> Iterator[bytes]:
+    """A third of the slides of ``families``, each in one file."""
+    levels = [np.ascontiguousarray(one[:200, :240]) for one in pyramid()]
+    chosen = [one for one in samples() if one.name.split()[0] in families]
+    for number, sample in enumerate(chosen[::3]):
+        place = folder / f"base{number}"
+        place.mkdir()
+        yield sample.write(place, levels).read_bytes()
+        shutil.rmtree(place)
 
 
 class Bundles(Kind):
@@ -438,5 +476,5 @@ class Commands(Kind):
 
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Slides, Dicom, Bundles, Graphs, Hdf5, Tables, Commands)
+    kind.name: kind for kind in (Slides, Tiffs, Dicom, Bundles, Graphs, Hdf5, Tables, Commands)
 }

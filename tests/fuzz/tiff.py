@@ -33,6 +33,13 @@ def tiff_changed(rng: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
+def stream_changed(rng: random.Random, data: bytes) -> bytes:
+    """A segment of a JPEG or JPEG 2000 stream in ``data`` changed."""
+    out = bytearray(data)
+    _change_tile(rng, out)
+    return bytes(out)
+
+
 def _entries(data: bytes | bytearray) -> Iterator[tuple[int, str, bool]]:
     """(place, byte order, whether BigTIFF) of each entry."""
     order = "<" if data[:2] == b"II" else ">"
