@@ -10,7 +10,7 @@ import typer
 
 from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.errors import UsageError
-from pathgene_rt.options import HardwareCompatible, PrecisionChoice
+from pathgene_rt.options import HardwareCompatible, Isolate, PrecisionChoice
 
 BUNDLE_VARIABLE = "PATHGENE_RT_BUNDLE"
 
@@ -87,6 +87,12 @@ ReadersOption = Annotated[int, typer.Option(help="Threads that decode tiles; 0 m
 IoTimeoutOption = Annotated[
     float,
     typer.Option(help="Seconds without a tile being read until the slide fails (a stalled share)."),
+]
+IsolateOption = Annotated[
+    Isolate,
+    typer.Option(
+        help="Read each slide in a process of its own, which may crash; auto: with plug-in readers."
+    ),
 ]
 ExactOption = Annotated[
     bool, typer.Option("--exact", help="The reader's full pixels, also where others do.")

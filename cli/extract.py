@@ -15,6 +15,7 @@ from pathgene_rt.cli.choices import (
     EngineOption,
     ExactOption,
     IoTimeoutOption,
+    IsolateOption,
     MppOption,
     MppOverrideOption,
     OverwriteOption,
@@ -44,6 +45,7 @@ def extract(
     batch: BatchOption = 0,
     readers: ReadersOption = 0,
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
+    isolate: IsolateOption = "auto",
     exact: ExactOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -74,6 +76,7 @@ def extract(
         coords=coords,
         readers=readers,
         io_timeout_s=io_timeout,
+        isolate=isolate,
         exact=exact,
         resume=not overwrite,
     )

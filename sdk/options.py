@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import platformdirs
 
@@ -21,6 +21,9 @@ Language = Literal["en", "zh"]
 """Of pages: English, simplified Chinese."""
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
+Isolate = Literal["auto", "always", "never"]
+"""Whether slides are read in processes of their own; auto: those of readers of other packages."""
 
 HardwareCompatible = Literal["none", "ampere_plus"]
 
@@ -39,6 +42,12 @@ NO_CACHE_FOLDER = (
     "nothing is kept between runs: this user has no home folder for a cache; set PATHGENE_RT_CACHE"
 )
 """What to say where :func:`default_cache_dir` is None."""
+
+
+def checked_isolate(isolate: str) -> None:
+    """Raise UsageError if ``isolate`` is none of those."""
+    if isolate not in get_args(Isolate):
+        raise UsageError(f"isolate {isolate!r} is unknown; choose auto, always or never")
 
 
 def checked_mpp(name: str, mpp: float | None) -> None:
@@ -216,11 +225,13 @@ class PredictOptions:
     place of what any says, and the report tells so. ``coords`` names a CLAM or TRIDENT coordinates
     file, or a folder with one for each slide, that replaces tissue detection. ``readers`` 0 lets
     the machine decide how many threads decode. ``io_timeout_s`` is how long reading may stand still
-    before the slide fails. ``exact`` rules out decoding at reduced size and on a GPU whose pixels
-    differ, which are otherwise used where they pass their checks. ``html`` writes a page to read,
-    ``pdf`` the same as a document (extra `pdf`), in ``language``; the page holds all. ``features``
-    writes them to a file, row by row as they come; ``resume`` takes over those that a killed run of
-    the same kind left. ``budget`` may end a slide before its last tile: its report is then partial.
+    before the slide fails; ``isolate`` says whether it is read in a process of its own, of which a
+    crash costs that slide alone. ``exact`` rules out decoding at reduced size and on a GPU whose
+    pixels differ, which are otherwise used where they pass their checks. ``html`` writes a page to
+    read, ``pdf`` the same as a document (extra `pdf`), in ``language``; the page holds all.
+    ``features`` writes them to a file, row by row as they come; ``resume`` takes over those that a
+    killed run of the same kind left. ``budget`` may end a slide before its last tile: its report is
+    then partial.
     With ``pseudonyms`` no report, file, warning or error names the slide: they have its pseudonym.
     ``slide_id`` is what results call the slide, if not as its file's name says.
     """
@@ -231,6 +242,7 @@ class PredictOptions:
     tissue: TissueOptions = field(default_factory=TissueOptions)
     readers: int = 0
     io_timeout_s: float = IO_TIMEOUT_S
+    isolate: Isolate = "auto"
     exact: bool = False
     heatmaps: bool = True
     geojson: bool = True
@@ -248,6 +260,7 @@ class PredictOptions:
         checked_mpp("--mpp-override", self.mpp_override)
         if self.mpp is not None and self.mpp_override is not None:
             raise UsageError("--mpp and --mpp-override exclude each other; give one")
+        checked_isolate(self.isolate)
         if self.language not in ("en", "zh"):
             raise UsageError(f"language {self.language!r} is unknown; choose en or zh")
         if not 0 <= self.readers <= 256:

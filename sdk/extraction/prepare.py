@@ -104,7 +104,13 @@ def prepare_slide(
             stack.enter_context(pseudonyms.concealing(path, *_named(options)))
         began = time.perf_counter()
         slide = stack.enter_context(
-            open_watched(path, options.mpp, options.io_timeout_s, mpp_override=options.mpp_override)
+            open_watched(
+                path,
+                options.mpp,
+                options.io_timeout_s,
+                mpp_override=options.mpp_override,
+                isolate=options.isolate,
+            )
         )
         opened = time.perf_counter()
         prepared = _planned(path, slide, preprocess, options)

@@ -13,8 +13,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
+from pathgene_rt.own_process import python_executable
 
 TIMEOUT_S = 60
 """For an answer, starting included. The worker ends itself sooner if it computes all that time."""
@@ -108,7 +107,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [_python(), "-P", "-m", "pathgene_rt.features.hdf5_worker"],
+            [python_executable(), "-P", "-m", "pathgene_rt.features.hdf5_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -216,15 +215,3 @@ class _Workers:
 
 
 _WORKERS = _Workers()
-
-
-def _python() -> str:
-    """The interpreter of this installation, also where another program embeds it."""
-    if Path(sys.executable or "").stem.lower().startswith("python"):
-        return sys.executable
-    folder = Path(sys.exec_prefix)
-    name = "python.exe" if sys.platform == "win32" else "bin/python3"
-    for candidate in (folder / name, Path(str(sysconfig.get_config_var("BINDIR"))) / "python3"):
-        if candidate.is_file():
-            return str(candidate)
-    raise OSError(0, f"no Python interpreter in {folder}, which reads HDF5 files")

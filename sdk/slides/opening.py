@@ -9,13 +9,15 @@ from pathlib import Path
 from pathgene_rt.errors import PathGeneError, SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.options import checked_mpp
+from pathgene_rt.options import Isolate, checked_isolate, checked_mpp
 from pathgene_rt.slide_ids import slide_id_of
+from pathgene_rt.slides.isolated_slide import open_isolated
 from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     HEAD_BYTES,
     LAST_READERS,
     SlideReader,
+    any_plug_in,
     described,
     plug_ins,
 )
@@ -25,7 +27,13 @@ from pathgene_rt.slides.slide_wrapper import SlideWrapper
 from pathgene_rt.slides.unread import missing_companion, refusal
 
 
-def open_slide(path: Path, mpp: float | None = None, *, mpp_override: float | None = None) -> Slide:
+def open_slide(
+    path: Path,
+    mpp: float | None = None,
+    *,
+    mpp_override: float | None = None,
+    isolate: Isolate = "auto",
+) -> Slide:
     """Open ``path`` with the first reader that knows its format.
 
     ``mpp`` (um per level-0 pixel) is for files that do not say it, or nothing that makes sense;
@@ -33,13 +41,18 @@ def open_slide(path: Path, mpp: float | None = None, *, mpp_override: float | No
     where either is at odds with the file. Pixels are not decoded yet: a damaged file may fail only
     when it is read.
 
+    ``isolate``: whether the slide is read in a process of its own, which can crash without harm
+    and can change no file. "auto": with readers of other packages. Its encoded tiles are then not
+    given undecoded.
+
     Raises SlideOpenError; UsageError for an ``mpp`` that is no microscope's. Where nobody says a
     scale that is one, it is missed by whoever needs it (:func:`slide_mpp`).
     """
     checked_mpp("--mpp", mpp)
     checked_mpp("--mpp-override", mpp_override)
+    checked_isolate(isolate)
     given = mpp if mpp_override is None else mpp_override
-    slide = _opened(Path(path), given)
+    slide = _opened(Path(path), given, isolate)
     try:
         info = replace(slide.info, slide_id=slide_id_of(Path(path)))
         info = _with_scale(info, mpp, mpp_override)
@@ -67,11 +80,42 @@ def _with_scale(info: SlideInfo, mpp: float | None, override: float | None) -> S
     return info
 
 
-def _opened(path: Path, mpp: float | None) -> Slide:
+def _opened(path: Path, mpp: float | None, isolate: Isolate) -> Slide:
     head = _head(path)
-    slide = _first_to_open(BUILT_IN_READERS, path, head, mpp)
+    slide: Slide | None
+    troubles: list[str] = []
+    if isolate == "never":
+        slide, troubles = open_here(path, mpp)
+    elif isolate == "always":
+        slide, troubles = _isolated(path, mpp, only_plug_ins=False)
+    else:
+        slide = _first_to_open(BUILT_IN_READERS, path, head, mpp)
+        if slide is None and any_plug_in():
+            slide, troubles = _isolated(path, mpp, only_plug_ins=True)
+        if slide is None:
+            slide = _first_to_open(LAST_READERS, path, head, mpp)
+    if slide is None:
+        raise SlideOpenError("; ".join([refusal(path, head), *troubles]))
+    return slide
+
+
+def _isolated(
+    path: Path, mpp: float | None, *, only_plug_ins: bool
+) -> tuple[Slide | None, list[str]]:
+    opened = open_isolated(path, mpp, only_plug_ins=only_plug_ins)
+    return (None, opened) if isinstance(opened, list) else (opened, [])
+
+
+def open_here(
+    path: Path, mpp: float | None, *, only_plug_ins: bool = False
+) -> tuple[Slide | None, list[str]]:
+    """The slide by the first reader that knows it, in this process, or None; and what there is to
+    say of readers that failed. ``only_plug_ins``: of other packages alone. Raises SlideOpenError.
+    """
+    head = _head(path)
+    slide = None if only_plug_ins else _first_to_open(BUILT_IN_READERS, path, head, mpp)
     if slide is not None:
-        return slide
+        return slide, []
     troubles = list(plug_ins().troubles)
     for reader in plug_ins().readers:
         try:
@@ -85,11 +129,9 @@ def _opened(path: Path, mpp: float | None) -> Slide:
             )
             continue
         if slide is not None:
-            return slide
-    slide = _first_to_open(LAST_READERS, path, head, mpp)
-    if slide is not None:
-        return slide
-    raise SlideOpenError("; ".join([refusal(path, head), *troubles]))
+            return slide, []
+    last = None if only_plug_ins else _first_to_open(LAST_READERS, path, head, mpp)
+    return last, troubles
 
 
 def _first_to_open(

@@ -5,7 +5,6 @@ package in its entry points.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from pathgene_rt.slides.dicom.header import begins_as_dicom
 from pathgene_rt.slides.dicom.opening import open_dicom
+from pathgene_rt.slides.isolated_slide import warn_once
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
@@ -86,6 +86,11 @@ class PlugIns:
     troubles: tuple[str, ...]
 
 
+def any_plug_in() -> bool:
+    """Whether an installed package names a reader; none is imported."""
+    return bool(entry_points(group=ENTRY_POINT_GROUP))
+
+
 @functools.cache
 def plug_ins() -> PlugIns:
     """The readers that installed packages name in the entry points ``pathgene_rt.readers``.
@@ -104,7 +109,7 @@ def plug_ins() -> PlugIns:
                 f"({described(error)}); update or uninstall it"
             )
     for trouble in troubles:
-        logging.getLogger("pathgene_rt.slides").warning("%s", trouble)
+        warn_once(trouble)
     return PlugIns(tuple(readers), tuple(troubles))
 
 

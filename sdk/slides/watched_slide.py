@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.options import Isolate
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.opening import open_slide
 from pathgene_rt.slides.overview import read_overview
@@ -14,7 +15,12 @@ from pathgene_rt.slides.slide_wrapper import SlideWrapper
 
 
 def open_watched(
-    path: Path, mpp: float | None, io_timeout_s: float, *, mpp_override: float | None = None
+    path: Path,
+    mpp: float | None,
+    io_timeout_s: float,
+    *,
+    mpp_override: float | None = None,
+    isolate: Isolate = "auto",
 ) -> WatchedSlide:
     """The slide at ``path``; raises as :func:`open_slide` does, and SlideReadError on a stall.
 
@@ -25,7 +31,7 @@ def open_watched(
 
     def opened() -> Slide:
         with watch.reading():
-            slide = open_slide(path, mpp, mpp_override=mpp_override)
+            slide = open_slide(path, mpp, mpp_override=mpp_override, isolate=isolate)
         if watch.given_up:
             slide.close()
         return slide

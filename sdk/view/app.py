@@ -24,6 +24,7 @@ from pathgene_rt.errors import OutputError
 from pathgene_rt.pages.messages import in_languages
 from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
+from pathgene_rt.process_messages import Message
 from pathgene_rt.report.geojson import GEOJSON_FILE
 from pathgene_rt.report.heatmap import colour_table
 from pathgene_rt.report.page_files import HTML_FILE
@@ -31,7 +32,6 @@ from pathgene_rt.view.events import Events
 from pathgene_rt.view.pyramid import TILE_PX, Pyramid
 from pathgene_rt.view.results import Result, ResultFolder, case_name
 from pathgene_rt.view.slide_files import SlideFolders, SlideIdentity, differences
-from pathgene_rt.view.slide_process import Answer
 from pathgene_rt.view.slide_workers import BusyError, CrashedError, SlideWorkers
 
 CACHE_BYTES = 64 << 20
@@ -74,10 +74,10 @@ class View:
         self.language = language
         self.events = Events(results)
         self.scan_picture: bytes | None = None
-        self._cache: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], Message] = OrderedDict()
         self._cached_bytes = 0
 
-    async def ask(self, job: Mapping[str, Any], identity: str, *, keep: bool = True) -> Answer:
+    async def ask(self, job: Mapping[str, Any], identity: str, *, keep: bool = True) -> Message:
         """What a slide process answers to ``job``. Raises HTTPException where it cannot."""
         key = (identity, *sorted(job.items()))
         if key in self._cache:
@@ -96,7 +96,7 @@ class View:
             self._keep(key, (header, payload))
         return header, payload
 
-    def _keep(self, key: tuple[Any, ...], answer: Answer) -> None:
+    def _keep(self, key: tuple[Any, ...], answer: Message) -> None:
         self._cached_bytes += len(answer[1])
         self._cache[key] = answer
         while self._cached_bytes > CACHE_BYTES:

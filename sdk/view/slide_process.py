@@ -1,19 +1,18 @@
 """A process that reads slides for the page: what crashes in it ends it alone.
 
 Run as ``python -m pathgene_rt.view.slide_process``. It takes jobs from stdin and answers on stdout,
-one at a time, each message as :func:`send` writes it. It ends with its stdin.
+one at a time, each message as :mod:`~pathgene_rt.process_messages` has it. It ends with its stdin.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +20,7 @@ from PIL import Image
 from pathgene_rt.errors import PathGeneError, SlideError, SlideOpenError, TileDecodeError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.process_messages import Message, receive, send
 from pathgene_rt.slides import Slide, open_slide
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.view.attention_layer import read_layer
@@ -39,34 +39,6 @@ NICENESS = 10
 """The browser that draws the slide goes first where there are few processors."""
 
 JPEG_QUALITY = 85
-MAX_PART = 256 << 20
-
-Answer = tuple[dict[str, Any], bytes]
-
-
-def send(stream: IO[bytes], header: Mapping[str, Any], payload: bytes = b"") -> None:
-    """Write a message: two uint32 lengths, the header as JSON, the payload."""
-    text = json.dumps(header).encode()
-    stream.write(len(text).to_bytes(4, "little") + len(payload).to_bytes(4, "little"))
-    stream.write(text)
-    stream.write(payload)
-    stream.flush()
-
-
-def receive(stream: IO[bytes]) -> Answer:
-    """Read a message. Raises EOFError where the stream ends."""
-    lengths = _exactly(stream, 8)
-    text, payload = (int.from_bytes(lengths[at : at + 4], "little") for at in (0, 4))
-    return json.loads(_exactly(stream, text)), _exactly(stream, payload)
-
-
-def _exactly(stream: IO[bytes], length: int) -> bytes:
-    if length > MAX_PART:
-        raise EOFError
-    data = stream.read(length)
-    if len(data) < length:
-        raise EOFError
-    return data
 
 
 class OpenSlides:
@@ -118,7 +90,7 @@ def jpeg(rgb: UInt8Array) -> bytes:
     return data
 
 
-def info(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
+def info(slides: OpenSlides, job: Mapping[str, Any]) -> Message:
     identity, slide = slides.get(job["path"])
     facts = slide.info
     return {
@@ -133,7 +105,7 @@ def info(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
     }, b""
 
 
-def tile(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
+def tile(slides: OpenSlides, job: Mapping[str, Any]) -> Message:
     identity, slide = slides.get(job["path"])
     region = Pyramid(slide.info.size_px).region(job["level"], job["column"], job["row"])
     if region is None:
@@ -141,7 +113,7 @@ def tile(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
     return {"identity": str(identity)}, jpeg(slides.pixels(job["path"], region))
 
 
-def region(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
+def region(slides: OpenSlides, job: Mapping[str, Any]) -> Message:
     """A square of ``span_px`` level-0 pixels, ``px`` wide as shown."""
     downsample = max(1.0, job["span_px"] / job["px"])
     px = max(1, round(job["span_px"] / downsample))
@@ -149,7 +121,7 @@ def region(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
     return {}, jpeg(slides.pixels(job["path"], asked))
 
 
-def tissue(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
+def tissue(slides: OpenSlides, job: Mapping[str, Any]) -> Message:
     """The mask that this version finds, as a PNG whose tissue is transparent and the rest grey."""
     from pathgene_rt.options import TissueOptions
     from pathgene_rt.slides.scale import slide_mpp
@@ -164,11 +136,11 @@ def tissue(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
     return {"downsample": found.mpp / slide_mpp(slide.info)}, file.getvalue()
 
 
-def layer(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:  # noqa: ARG001
+def layer(slides: OpenSlides, job: Mapping[str, Any]) -> Message:  # noqa: ARG001
     return {}, read_layer(Path(job["path"]))
 
 
-JOBS: dict[str, Callable[[OpenSlides, Mapping[str, Any]], Answer]] = {
+JOBS: dict[str, Callable[[OpenSlides, Mapping[str, Any]], Message]] = {
     "info": info,
     "tile": tile,
     "region": region,
@@ -177,7 +149,7 @@ JOBS: dict[str, Callable[[OpenSlides, Mapping[str, Any]], Answer]] = {
 }
 
 
-def answer(slides: OpenSlides, job: Mapping[str, Any]) -> Answer:
+def answer(slides: OpenSlides, job: Mapping[str, Any]) -> Message:
     """The answer to ``job``: its header has ``error`` ("damaged", "slide" or "file") and
     ``message`` where there is none."""
     try:

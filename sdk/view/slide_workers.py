@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from pathgene_rt.view.slide_process import Answer, receive, send
+from pathgene_rt.process_messages import Message, receive, send
 
 COMMAND: Final = (sys.executable, "-m", "pathgene_rt.view.slide_process")
 MAX_WAITING = 128
@@ -30,7 +30,7 @@ class CrashedError(Exception):
     """The process ended or stood still at this job; the next job gets a new one."""
 
 
-Job = tuple[Mapping[str, Any], Future[Answer]]
+Job = tuple[Mapping[str, Any], Future[Message]]
 
 
 class SlideWorkers:
@@ -42,7 +42,7 @@ class SlideWorkers:
         self._crashes: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
-    def submit(self, job: Mapping[str, Any], identity: str = "") -> Future[Answer]:
+    def submit(self, job: Mapping[str, Any], identity: str = "") -> Future[Message]:
         """The answer to ``job``, which has ``job`` and ``path``; ``identity`` is the file's.
 
         Raises BusyError. The future raises CrashedError.
@@ -50,7 +50,7 @@ class SlideWorkers:
         path, whole = str(job["path"]), (str(job["path"]), identity)
         with self._lock:
             if self._crashes[whole] >= MAX_CRASHES:
-                refused: Future[Answer] = Future()
+                refused: Future[Message] = Future()
                 refused.set_exception(CrashedError(f"ended its reader {MAX_CRASHES} times"))
                 return refused
             worker = self._workers[self._home(path)]
@@ -66,7 +66,7 @@ class SlideWorkers:
             self._homes[path] = min(range(len(self._workers)), key=lambda k: used[k])
         return self._homes[path]
 
-    def _count(self, whole: tuple[str, str], done: Future[Answer]) -> None:
+    def _count(self, whole: tuple[str, str], done: Future[Message]) -> None:
         if not done.cancelled() and isinstance(done.exception(), CrashedError):
             with self._lock:
                 self._crashes[whole] += 1
@@ -88,10 +88,10 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name="slide-worker", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Mapping[str, Any]) -> Future[Answer]:
+    def submit(self, job: Mapping[str, Any]) -> Future[Message]:
         if self._jobs.qsize() >= MAX_WAITING:
             raise BusyError
-        future: Future[Answer] = Future()
+        future: Future[Message] = Future()
         self._jobs.put((job, future))
         return future
 
@@ -115,7 +115,7 @@ class _Worker:
                     future.set_exception(CrashedError(f"its reader ended: {error}"))
         self._end()
 
-    def _ask(self, job: Mapping[str, Any]) -> Answer:
+    def _ask(self, job: Mapping[str, Any]) -> Message:
         process = self._process
         if process is None or process.poll() is not None:
             process = self._start()

@@ -1,0 +1,37 @@
+"""Messages between processes of ours, over pipes: a header of JSON, and bytes behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+MAX_PART = 1 << 30
+"""Of a message, in bytes: more is no message of ours."""
+
+Message = tuple[dict[str, Any], bytes]
+
+
+def send(stream: IO[bytes], header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
+    """Write a message: two uint32 lengths, the header as JSON, the payload."""
+    text = json.dumps(header).encode()
+    stream.write(len(text).to_bytes(4, "little") + len(payload).to_bytes(4, "little"))
+    stream.write(text)
+    stream.write(payload)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Message:
+    """Read a message. Raises EOFError where the stream ends."""
+    lengths = _exactly(stream, 8)
+    text, payload = (int.from_bytes(lengths[at : at + 4], "little") for at in (0, 4))
+    return json.loads(_exactly(stream, text)), _exactly(stream, payload)
+
+
+def _exactly(stream: IO[bytes], length: int) -> bytes:
+    if length > MAX_PART:
+        raise EOFError
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
