@@ -1,6 +1,6 @@
 """Reading tiles: encoded tiles decoded directly, beside OpenSlide's read_region.
 
-    python benchmarks/decode.py [--passes 5]
+    PYTHONPATH=. python benchmarks/decode.py [--passes 5]
 
 One thread each, in turn, over the same tiles, a fresh handle (cold caches) for every pass. The best
 pass counts, in CPU time of its thread, so that other work on the machine tells less. OpenSlide's
@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import openslide
+import tifffile
 import typer
 from PIL import Image
 
@@ -35,6 +36,7 @@ from pathgene_rt.slides.tiff.reader import TiledSlide
 from pathgene_rt.tiles.read_order import locality_order
 from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
 from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
+from tests.support.dicom_slides import DicomLayout, write_dicom
 
 TILE_PX = 256
 SIDE_PX, TEXTURE_PX = 7680, 2048
@@ -90,6 +92,20 @@ def made_cases(folder: Path, seed: int) -> Iterable[Case]:
         path = folder / f"{len(list(folder.iterdir()))}.svs"
         write_layout(path, [pixels], layout, 0.5 if read_px == TILE_PX else 0.25)
         yield Case(name, path, read_px, bar)
+    stored = at_20x[:2048, :4096]
+    ome = {"tile": (256, 256), "photometric": "rgb", "metadata": {"axes": "YXS"}, "ome": True}
+    for compression, bar in (("jpeg", 5.0), ("deflate", None), ("zstd", None)):
+        path = folder / f"{compression}.ome.tif"
+        tifffile.imwrite(path, stored, compression=compression, **ome)
+        yield Case(f"OME-TIFF, {compression}", path, 256, bar)
+    for name, layout, bar in (
+        ("DICOM, JPEG 4:2:0", DicomLayout(photometric="YBR_FULL_422", tile_px=256), 4.0),
+        ("DICOM, JPEG RGB", DicomLayout(tile_px=256), None),
+        ("DICOM, JPEG 2000", DicomLayout("j2k lossy", "YBR_ICT", tile_px=256), None),
+    ):
+        place = folder / name
+        place.mkdir()
+        yield Case(name, write_dicom(place, [stored], layout)[0], 256, bar)
 
 
 def tissue(mpp: float, seed: int) -> UInt8Array:

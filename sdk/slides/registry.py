@@ -13,6 +13,8 @@ from pathlib import Path
 from pathgene_rt.slides.dicom.header import begins_as_dicom
 from pathgene_rt.slides.dicom.opening import open_dicom
 from pathgene_rt.slides.isolated_slide import warn_once
+from pathgene_rt.slides.kfb import START as KFB_START
+from pathgene_rt.slides.kfb import open_kfb
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
@@ -55,6 +57,12 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
         frozenset({".dcm"}),
         lambda _, head: begins_as_dicom(head),
         open_dicom,
+    ),
+    SlideReader(
+        "kfb",
+        frozenset({".kfb"}),
+        lambda _, head: head.startswith(KFB_START),
+        open_kfb,
     ),
     SlideReader(
         "openslide",

@@ -29,10 +29,10 @@ class UnreadFormat:
 
 SLIDES: tuple[UnreadFormat, ...] = (
     UnreadFormat(
-        "a KFBio slide",
+        "a KFBio slide (KFBF, KFBL)",
         f"export it as SVS or TIFF with K-Viewer, or {_PLUG_IN}",
         (b"\xf1\x01\xee\xeeKFB", b"\xf1\x02\xee\xeeKFB"),
-        (".kfb", ".kfbf", ".kfbl"),
+        (".kfbf", ".kfbl"),
     ),
     UnreadFormat(
         "a UNIC slide (TMAP)",

@@ -15,8 +15,8 @@ from pathgene_rt.slides import find_slides, open_slide
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.kfb", b"\xf1\x01\xee\xeeKFB\0", r"a KFBio slide, which is not read here; .*K-Viewer"),
-        ("a.svs", b"\xf1\x01\xee\xeeKFB\0", "a KFBio slide"),
+        ("a.kfbf", b"\xf1\x01\xee\xeeKFBF", r"\(KFBF, KFBL\), which is not read here; .*K-Viewer"),
+        ("a.svs", b"\xf1\x01\xee\xeeKFBL", "a KFBio slide"),
         ("a.sdpc", b"SQ\1", r"a SQRAY slide \(SDPC\)"),
         ("a.tmap", b"x", r"a UNIC slide \(TMAP\)"),
         ("a.mds", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", r"a Motic slide \(MDS\)"),
@@ -66,14 +66,14 @@ def test_the_picture_in_an_olympus_file_is_not_its_slide(tmp_path: Path) -> None
 
 
 def test_folders_tell_what_they_leave_out(tmp_path: Path) -> None:
-    for name in ("a.kfb", "b.KFB", "c.sdpc", "d.svs", "e.txt", "._f.kfb"):
+    for name in ("a.kfbf", "b.KFBF", "c.sdpc", "d.svs", "e.txt", "._f.kfbf"):
         (tmp_path / name).write_bytes(b"x")
     told: list[str] = []
     assert find_slides([str(tmp_path)], told=told.append) == [tmp_path / "d.svs"]
     assert len(told) == 2
-    assert told[0].startswith("2 files left out: .kfb is a KFBio slide, which is not read here; ")
+    assert told[0].startswith("2 files left out: .kfbf is a KFBio slide (KFBF, KFBL), which")
     assert told[1].startswith("1 file left out: .sdpc is a SQRAY slide")
     assert not any(str(tmp_path) in line or "c.sdpc" in line for line in told)
     (tmp_path / "d.svs").unlink()
-    with pytest.raises(UsageError, match=r"holds no slide.*2 files left out: \.kfb is a KFBio"):
+    with pytest.raises(UsageError, match=r"holds no slide.*2 files left out: \.kfbf is a KFBio"):
         find_slides([str(tmp_path)])

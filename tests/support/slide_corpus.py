@@ -6,6 +6,7 @@ is to come of each: the pixels that were stored, or a line that names what it is
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layout
 from tests.support.dicom_slides import SYNTAXES, DicomLayout, write_dicom
+from tests.support.kfb_slides import write_kfb
 from tests.support.pushed_slides import picture
 
 SIZE_PX = (400, 300)
@@ -54,6 +56,8 @@ def samples() -> Iterator[Sample]:
     yield from _ome()
     yield from _plain()
     yield from _dicom()
+    for options in ({}, {"wide": True}, {"tile_px": 100}):
+        yield Sample(f"KFB {options}", functools.partial(write_kfb, **options), JPEG_APART)
     yield from _refused()
 
 
@@ -271,7 +275,7 @@ def _dicom() -> Iterator[Sample]:
 
 def _refused() -> Iterator[Sample]:
     files: dict[str, tuple[str, bytes, str]] = {
-        "KFB": ("a.kfb", b"\xf1\x01\xee\xeeKFB\0", "KFBio"),
+        "KFBF": ("a.kfbf", b"\xf1\x01\xee\xeeKFBF", "KFBio"),
         "SDPC": ("a.sdpc", b"SQ", "SQRAY"),
         "TMAP": ("a.tmap", b"x", "UNIC"),
         "MDS": ("a.mds", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Motic"),

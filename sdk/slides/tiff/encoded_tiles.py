@@ -54,7 +54,7 @@ class EncodedTiles:
         self._cache = cache
         self._background = background
         self._of_thread = threading.local()
-        codec = layout.tiles.codec if layout.planes == 1 and not layout.cut_below else None
+        codec = layout.tiles.codec if layout.planes == 1 and not layout.clipped else None
         self.encoded_level = codec and EncodedLevel(
             codec, layout.size_px, layout.tile_px, background, layout.tiles.chroma
         )
@@ -99,13 +99,13 @@ class EncodedTiles:
                 upper, lower = max(tile_top, top), min(tile_top + high, bottom)
                 shown_high = min(high, level_bottom - tile_top)
                 band = out[upper - top : lower - top]
-                if layout.cut_below:
-                    shape = (shown_high, wide, 3)
                 number = tile_top // high * layout.across + max(0, left) // wide - 1
                 for tile_left in range(max(0, left) // wide * wide, right, wide):
                     first, last = max(tile_left, left), min(tile_left + wide, right)
                     shown_wide = min(wide, level_right - tile_left)
                     number += 1
+                    if layout.clipped:
+                        shape = (shown_high, shown_wide, 3)
                     target = band[:, first - left : last - left]
                     if not self._byte_counts[number]:
                         target[...] = self._background

@@ -48,7 +48,7 @@ class TiledLevel:
     """A level whose encoded tiles can be decoded one by one.
 
     ``size_px`` and ``tile_px`` are (w, h); tiles go in rows of ``across``, the last of a row or
-    column reaching past the level's edge, or of a column ending there (``cut_below``: strips).
+    column reaching past the level's edge, or stored as far as the level goes (``clipped``).
     ``offsets`` and ``byte_counts`` int64 [planes * tiles] are places in the file, of all tiles of
     one sample before those of the next where ``planes`` is 3; a tile of 0 bytes is missing. The
     first pixel lies at ``origin_px`` of the level's canvas; ``origin_px`` is None where that is the
@@ -62,7 +62,7 @@ class TiledLevel:
     tiles: TileDecoder
     origin_px: tuple[float, float] | None = None
     planes: int = 1
-    cut_below: bool = False
+    clipped: bool = False
     unwrap: Callable[[bytes], bytes] | None = None
     """Gives an encoded tile out of the bytes that are stored at its place; raises ValueError."""
 

@@ -254,7 +254,7 @@ def _joined(planes: Sequence[TiffDirectory]) -> TiledLevel:
         np.concatenate([one.byte_counts for one in planes]),
         first.tiles,
         planes=len(planes),
-        cut_below=first.striped,
+        clipped=first.striped,
     )
 
 
