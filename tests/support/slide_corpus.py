@@ -307,7 +307,7 @@ def _refused() -> Iterator[Sample]:
 
         yield Sample(f"refused: {name}", write, refused=words)
     pixels: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]] = {
-        "grey": (lambda rgb: rgb[..., 0], {"photometric": "minisblack"}, "1 samples a pixel"),
+        "grey": (lambda rgb: rgb[..., 0], {"photometric": "minisblack"}, "a grey picture"),
         "16 bits": (lambda rgb: rgb.astype(np.uint16), {"photometric": "rgb"}, "16 bits"),
         "JPEG XR": (
             lambda rgb: rgb,

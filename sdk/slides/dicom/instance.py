@@ -138,6 +138,8 @@ def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
             f"{path}: claims {frames} frames; up to {MAX_FRAMES} are read: the file is damaged"
         )
     samples, bits = int(data.SamplesPerPixel), int(data.BitsAllocated)
+    if (samples, bits) == (1, 8):
+        raise ValueError("a grey picture")
     if (samples, bits) != (3, 8):
         raise ValueError(f"{samples} samples of {bits} bits a pixel")
     shared = _item(data, "SharedFunctionalGroupsSequence")

@@ -108,7 +108,7 @@ class TiffDirectory:
         decoded to three samples.
         """
         if self.tiles is None or self.samples != 3:
-            raise ValueError(self.why_not or f"{self.samples} samples a pixel")
+            raise ValueError(self.why_not or "a grey picture")
         return TiledLevel(
             size_px or self.size_px,
             self.tile_px,
