@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = (write_head(work / "egfr.pt", "abmil"), write_head(work / "tp53.pt", "dsmil"))
     request = ExportRequest(
         check_tensorrt=False,
+        float16=False,
         encoder=write_tiny_encoder(work / "encoder.pth"),
         out=work / "lung.pgrt",
         heads=tuple(HeadRequest(path=path) for path in heads),
@@ -190,6 +191,7 @@ def test_a_pooling_graph_that_differs_from_torch_is_not_written(
     monkeypatch.setattr(incremental_pooling, "PoolingGraph", Shifted)
     request = ExportRequest(
         check_tensorrt=False,
+        float16=False,
         encoder=write_tiny_encoder(tmp_path / "encoder.pth"),
         out=tmp_path / "lung.pgrt",
         heads=(HeadRequest(path=write_head(tmp_path / "egfr.pt")),),

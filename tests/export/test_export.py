@@ -69,7 +69,11 @@ def encoder_bundle(checkpoints: Path) -> Path:
     out = checkpoints / "encoder.pgrt"
     export_bundle(
         ExportRequest(
-            check_tensorrt=False, encoder=checkpoints / "encoder.pth", out=out, preprocess=SMALL
+            check_tensorrt=False,
+            float16=False,
+            encoder=checkpoints / "encoder.pth",
+            out=out,
+            preprocess=SMALL,
         )
     )
     return out
@@ -79,7 +83,10 @@ def encoder_bundle(checkpoints: Path) -> Path:
 def quick(encoder_bundle: Path, tmp_path: Path) -> ExportRequest:
     """A request that exports nothing anew, into a folder that holds nothing else."""
     return ExportRequest(
-        check_tensorrt=False, encoder=encoder_bundle, out=tmp_path / "out" / "lung.pgrt"
+        check_tensorrt=False,
+        float16=False,
+        encoder=encoder_bundle,
+        out=tmp_path / "out" / "lung.pgrt",
     )
 
 
@@ -88,6 +95,7 @@ def request_(checkpoints: Path, tmp_path: Path) -> ExportRequest:
     """A request for a bundle with one head in a folder that holds nothing else."""
     return ExportRequest(
         check_tensorrt=False,
+        float16=False,
         encoder=checkpoints / "encoder.pth",
         out=tmp_path / "out" / "lung.pgrt",
         heads=(HeadRequest(path=checkpoints / "egfr.pt"),),
@@ -113,6 +121,7 @@ def panel(checkpoints: Path) -> Iterator[Bundle]:
     )
     request = ExportRequest(
         check_tensorrt=False,
+        float16=False,
         encoder=checkpoints / "encoder.pth",
         out=checkpoints / "lung.pgrt",
         heads=(HeadRequest(path=checkpoints / "egfr.pt"), said_anew),
@@ -389,7 +398,7 @@ def test_golden_slides_with_too_little_tissue_are_refused(cmu_slide, shared):
 
 def test_a_bundle_says_for_which_cards_its_graphs_build(request_):
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
-    report = export_bundle(replace(request_, check_tensorrt=True))
+    report = export_bundle(replace(request_, check_tensorrt=True, float16=True))
     newer, all_cards = ("8.0", "8.6", "8.9", "12.0"), ("7.5", "8.0", "8.6", "8.9", "12.0")
     with Bundle.open(request_.out) as bundle:
         encoder, (head,) = bundle.encoder, bundle.heads
