@@ -294,6 +294,7 @@ def _facts(prepared: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
         bag=encoded.bag,
         stats=encoded.stats,
         quality=prepared.quality,
+        flags=encoded.flags,
         seconds=prepared.seconds,
         made_from=encoded.made_from.to_dict(),
         warnings=encoded.warnings,

@@ -16,6 +16,7 @@ from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
+from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.adequacy import inadequate
 from pathgene_rt.report.domain import domain_warnings, outside_domain
 from pathgene_rt.report.evidence import gather_evidence
@@ -54,7 +55,7 @@ class EncodedFacts:
     """How a slide became a bag. ``slide_id`` is the one that results show; ``reader`` opened the
     slide or took its pixels, ``decode`` says whether they are exact. ``seconds`` are those of the
     stages so far, ``made_from`` those of :class:`Provenance`, ``warnings`` what a reader of the
-    report should know.
+    report should know, ``flags`` what the checks found of the bag's tiles.
     """
 
     slide_id: str
@@ -65,6 +66,7 @@ class EncodedFacts:
     bag: FeatureBag
     stats: EncodeStats
     quality: Mapping[str, float]
+    flags: TileFlags
     seconds: Mapping[str, float]
     made_from: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
@@ -124,6 +126,7 @@ def assemble_report(
         attention=attention,
         quality=slide.quality,
         domain=verdict,
+        flags=slide.flags.flags,
         provenance=Provenance(
             bundle=bundle_identity(model.bundle),
             encoder=model.encoder_engine,

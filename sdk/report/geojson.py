@@ -1,4 +1,4 @@
-"""Tiles with their attention as GeoJSON that QuPath (0.4 and later) opens.
+"""Tiles with their attention, and those that are not usable, as GeoJSON for QuPath (0.4 and later).
 
 A FeatureCollection of closed polygons in full-resolution pixels, origin top left, no CRS. Each is
 a "tile", which QuPath treats as a detection: Measure > Show measurement maps colours it. Objects
@@ -23,6 +23,7 @@ from pathgene_rt.report.contents import ReportContents, Written
 from pathgene_rt.report.report import Report
 
 GEOJSON_FILE = "attention.geojson"
+QUALITY_FILE = "quality.geojson"
 
 MAX_TILES = 200_000
 """QuPath becomes slow with more objects than that."""
@@ -73,6 +74,34 @@ def _measurements(
 ) -> dict[str, Float32Array]:
     """By the names that QuPath shows. Without ``about`` they are of the class that is called."""
     return {f"{head} attention percentile{about}": ranks, f"{head} attention{about}": attention}
+
+
+class QualityGeoJsonWriter:
+    """Writes the tiles that a check of quality flags, with 1 for each kind that they are of."""
+
+    stale = (QUALITY_FILE,)
+    uses_overview = False
+
+    def wanted(self, report: Report, options: PredictOptions) -> bool:
+        return options.geojson and any(flagged.any() for flagged in report.flags.values())
+
+    def write(self, contents: ReportContents, folder: Path) -> Written:
+        bag, info, flags = contents.bag, contents.info, contents.report.flags
+        rows = np.flatnonzero(np.any(list(flags.values()), axis=0))
+        kept = write_geojson(
+            folder / QUALITY_FILE,
+            contents.report.slide_id,
+            bag.xy[rows],
+            bag.span_px,
+            {name: flagged[rows].astype(np.float32) for name, flagged in flags.items()},
+            size_px=info.size_px,
+            origin_px=info.bounds_xy_px,
+        )
+        left_out = f"{QUALITY_FILE} holds {kept} of {len(rows)} tiles that are not usable"
+        return Written(
+            files={"quality_geojson": QUALITY_FILE},
+            warnings=(left_out,) if kept < len(rows) else (),
+        )
 
 
 def write_geojson(

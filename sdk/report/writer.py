@@ -14,7 +14,7 @@ from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.contents import ReadTiles, ReportContents, ReportWriter, shown_of
 from pathgene_rt.report.features_file import FeaturesWriter
-from pathgene_rt.report.geojson import GeoJsonWriter
+from pathgene_rt.report.geojson import GeoJsonWriter, QualityGeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
 from pathgene_rt.report.json_file import JsonWriter
 from pathgene_rt.report.page_files import PageWriter
@@ -24,6 +24,7 @@ WRITERS: tuple[ReportWriter, ...] = (
     FeaturesWriter(),
     HeatmapWriter(),
     GeoJsonWriter(),
+    QualityGeoJsonWriter(),
     PageWriter(),
     JsonWriter(),
 )

@@ -73,6 +73,7 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
         bag=slide.bag,
         stats=slide.stats,
         quality=slide.quality,
+        flags=slide.flags,
         seconds=seconds,
         warnings=_missing(slide),
     )

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from pathgene_rt.errors import OutputError
+from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.geojson import write_geojson
+from pathgene_rt.report.writer import write_report
+from tests.report.test_report import BAG, INFO, OVERVIEW, TILES, make_report
 from tests.support.work import count_calls
 
 SIZE = (1200, 900)
@@ -140,3 +143,24 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OutputError, match="No space left"):
         write(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_that_are_not_usable_have_a_file_of_their_own(tmp_path: Path) -> None:
+    none, two, one = (np.isin(np.arange(TILES), rows) for rows in ([], [1, 4], [4]))
+    flags = {"pen": two, "damaged": none, "out_of_focus": one}
+    written = write_report(
+        make_report(flags=flags), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
+    )
+    assert written.files["quality_geojson"] == "quality.geojson"
+    features = json.loads((tmp_path / "quality.geojson").read_text())["features"]
+    corners = [feature["geometry"]["coordinates"][0][0] for feature in features]
+    assert corners == BAG.xy[[1, 4]].tolist()
+    assert [feature["properties"]["measurements"] for feature in features] == [
+        {"pen": 1, "damaged": 0, "out_of_focus": 0},
+        {"pen": 1, "damaged": 0, "out_of_focus": 1},
+    ]
+    written = write_report(
+        make_report(flags={"pen": none}), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
+    )
+    assert "quality_geojson" not in written.files
+    assert not (tmp_path / "quality.geojson").exists()
