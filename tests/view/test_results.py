@@ -53,7 +53,7 @@ def test_cases_are_listed_beside_the_slides(view_results: ViewResults, predictio
     ]
     assert not found["case-1"].is_case
     document = predictions / "cases" / "case-1" / "case.json"
-    document.write_text(document.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    document.write_text(document.read_text().replace('"schema_version": 2', '"schema_version": 9'))
     damaged = listed(predictions)["case:case-1"]
     assert (damaged.state, damaged.problem_value) == ("unreadable", "9")
     document.unlink()
