@@ -35,13 +35,13 @@ _LEAST = 1e-12
 @dataclass(frozen=True)
 class DomainVerdict:
     """Of one slide: ``score`` in deviations of the slides of training, ``percentile`` 0..100 of
-    those that are more like the rest, ``outside`` whether too few are as far off.
+    those that are more like the rest, of so many ``cases``; ``outside``: too few are as far off.
     """
 
     score: float
     percentile: float
     outside: bool
-    slides: int
+    cases: int
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json``."""
@@ -49,7 +49,7 @@ class DomainVerdict:
             "score": self.score,
             "percentile": self.percentile,
             "verdict": "outside" if self.outside else "inside",
-            "slides": self.slides,
+            "cases": self.cases,
         }
 
 

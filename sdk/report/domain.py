@@ -34,7 +34,7 @@ def outside_domain(verdict: DomainVerdict | None) -> tuple[Reason, ...]:
     return (
         Reason(
             code="outside_domain",
-            figures={"percentile": verdict.percentile, "slides": verdict.slides},
+            figures={"percentile": verdict.percentile, "cases": verdict.cases},
         ),
     )
 

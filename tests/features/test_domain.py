@@ -84,7 +84,7 @@ def test_a_verdict_in_json(description: DomainDescription) -> None:
         "score": verdict.score,
         "percentile": verdict.percentile,
         "verdict": "inside",
-        "slides": 120,
+        "cases": 120,
     }
     far = description.judge(make_bag("x", bag + 100), 0.05)
     assert far.to_dict()["verdict"] == "outside"
