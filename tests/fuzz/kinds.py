@@ -204,7 +204,7 @@ def _corpus(folder: Path, families: tuple[str, ...]) -> Iterator[bytes]:
     chosen = [one for one in samples() if one.name.split()[0] in families]
     for number, sample in enumerate(chosen[::3]):
         place = folder / f"base{number}"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         yield sample.write(place, levels).read_bytes()
         shutil.rmtree(place)
 

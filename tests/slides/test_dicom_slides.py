@@ -206,6 +206,21 @@ def test_damage_costs_its_frame_only(tmp_path: Path, levels: list[np.ndarray]) -
         np.testing.assert_array_equal(slide.read((128, 0), 0, (128, 128)), levels[0][:128, 128:256])
 
 
+def test_a_stream_without_its_end_is_read_or_damage(
+    tmp_path: Path, levels: list[np.ndarray]
+) -> None:
+    """CharLS looks for the end marker of JPEG-LS without end."""
+    path = write_dicom(tmp_path, levels[:1], DicomLayout("jpegls"))[0]
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\xff\xd9", b"\x7f\xd9"))
+    with open_slide(path) as slide:
+        try:
+            found = slide.read((0, 0), 0, SIZE_PX)
+        except TileDecodeError:
+            return
+    np.testing.assert_array_equal(found, levels[0])
+
+
 @pytest.mark.parametrize("syntax", ["explicit", "j2k", "jpeg"])
 def test_a_file_that_was_cut_short_is_refused_or_damaged(
     tmp_path: Path, levels: list[np.ndarray], syntax: str

@@ -18,6 +18,8 @@ from pathgene_rt.geometry import Int32Array, UInt8Array
 from pathgene_rt.slides.encoded_region import Codec
 from pathgene_rt.slides.tiff.jpeg2000 import to_rgb
 
+_JPEG_END, _PADDING = b"\xff\xd9", 16
+
 Packing = Literal["none", "deflate", "lzw", "packbits", "zstd", "lzma"]
 Picture = Literal["jpegxl", "webp", "jpegls", "htj2k"]
 
@@ -131,6 +133,8 @@ class PictureTiles(_Undeclared):
         decode = getattr(imagecodecs, f"{self.picture}_decode")
         options = {"numthreads": 1} if self.picture == "jpegxl" else {}
         target = out[..., 0] if out.shape[2] == 1 else out
+        if self.picture == "jpegls" and _JPEG_END not in stored[-_PADDING:]:
+            stored += _JPEG_END  # which CharLS looks for without end
         try:
             # It compares what the stream declares with the shape before it decodes.
             decode(stored, out=target, **options)
