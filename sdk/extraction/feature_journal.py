@@ -82,7 +82,7 @@ class FeatureJournal:
             for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
                 partial.seek(self._offset + int(rows[run[0]]) * values[0].nbytes)
                 _write_all(partial, values[run[0] : run[-1] + 1].data)
-            _write_all(log, memoryview(_record(first, values)))
+            _write_all(log, _record(first, values))
 
     def commit(self) -> None:
         """Every row is written: the file gets its name, the log goes. Closes the journal.
@@ -113,7 +113,7 @@ class FeatureJournal:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _layout(self, checksum: int) -> tuple[memoryview, int]:
+    def _layout(self, checksum: int) -> tuple[bytes, int]:
         return features_layout(self._bag, checksum, self._identity.origin)
 
     def _checked(self, partial: BinaryIO) -> int:
@@ -180,7 +180,7 @@ class FeatureJournal:
         self.growing.put(rows, values)
         return first
 
-    def _open(self, layout: memoryview, records: list[bytes]) -> None:
+    def _open(self, layout: bytes, records: list[bytes]) -> None:
         partial = self._partial.open("r+b" if records else "w+b", buffering=0)
         self._own = _inode(partial)
         _write_all(partial, layout)
@@ -215,9 +215,9 @@ def _record(first: int, features: Float32Array) -> bytes:
     return f"{first} {len(features)} {zlib.crc32(features.data):08x}\n".encode()
 
 
-def _write_all(file: BinaryIO, data: memoryview) -> None:
+def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
     """An unbuffered file may take less than it is given: on Linux 2 GB, or what fits the disk."""
-    rest = data.cast("B")
+    rest = memoryview(data).cast("B")
     while rest:
         rest = rest[file.write(rest) :]
 

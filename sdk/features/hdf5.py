@@ -65,7 +65,7 @@ def rows_crc32(xy: Int32Array, features: Float32Array) -> int:
 
 def features_layout(
     bag: FeatureBag, checksum: int, origin: Origin | None = None
-) -> tuple[memoryview, int]:
+) -> tuple[bytes, int]:
     """The file of ``bag`` up to where its features [N, D] belong, and that place in bytes.
 
     The features are allocated last and never filled, so the file ends with them. The place does not
@@ -92,11 +92,13 @@ def features_layout(
             empty,
         )
         offset = features.get_offset()
-    if offset is None or offset < layout.getbuffer().nbytes:
+    stored = layout.getvalue()
+    if offset is None or offset < len(stored):
         raise OutputError(
             f"h5py {h5py.version.version} lays files out in an unknown way; install another"
         )
-    return layout.getbuffer(), offset
+    # A copy: with a view of the buffer, Python 3.12 dies where an error ends the write.
+    return stored, offset
 
 
 def read_features(path: Path) -> FeatureBag:
