@@ -303,13 +303,15 @@ def test_doctor_lists_engines_and_fails_without_one(monkeypatch):
 
 def test_doctor_names_the_extra_of_a_missing_package(monkeypatch, tmp_path):
     real = diagnosis._installed
+    absent = ("onnx", "imagecodecs", "pydicom")
     monkeypatch.setattr(
-        diagnosis, "_installed", lambda name: None if name == "onnx" else real(name)
+        diagnosis, "_installed", lambda name: None if name in absent else real(name)
     )
     found = diagnosis.diagnose(tmp_path / "cache")
     missing = {extra.name: extra.missing for extra in found.extras}
     assert missing["export"] == ("onnx",)
     assert missing["cpu"] == ()
+    assert (missing["jpeg2000"], missing["dicom"]) == (("imagecodecs",), ("pydicom",))
     monkeypatch.setenv("PATHGENE_RT_CACHE", str(tmp_path / "cache"))
     assert "pip install 'pathgene-rt[export]' (missing: onnx)" in run("doctor").stdout
 
