@@ -35,9 +35,6 @@ from pathgene_rt.view.pyramid import (
 from pathgene_rt.view.slide_files import SlideIdentity
 
 MAX_OPEN = 3
-NICENESS = 10
-"""The browser that draws the slide goes first where there are few processors."""
-
 JPEG_QUALITY = 85
 
 
@@ -171,8 +168,6 @@ def _nameless(error: SlideError, job: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Serve until stdin ends."""
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     jobs = sys.stdin.buffer
     # Native code may print: that must not get between the messages.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
