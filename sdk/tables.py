@@ -25,7 +25,7 @@ MISSING = frozenset(
 )
 """What stands for no value, in lower case: of Excel, pandas, R, SQL and the GDC."""
 
-_SLIDES = ".svs .tif .tiff .scn .bif .svslide .ndpi .mrxs .vms .vmu .czi .dcm .isyntax"
+_SLIDES = ".svs .tif .tiff .scn .bif .svslide .ndpi .mrxs .vms .vmu .czi .dcm .isyntax .kfb"
 ENDINGS = (".h5", ".hdf5", ".pt", ".npy", *_SLIDES.split())
 """Of files that an entry may name in place of a slide's id."""
 

@@ -94,7 +94,8 @@ def test_every_file_comes_from_the_features_that_were_kept(
     bag = read_features(first / "features.h5")
     written = content(first)
     pictures = {f"heatmap_{name}.png" for name in ("egfr", "exon", "tp53", "tmb")}
-    assert set(written) == {*pictures, "attention.geojson", "report.html", "report.json"}
+    texts = {"attention.geojson", "quality.geojson", "report.html", "report.json"}
+    assert set(written) == {*pictures, *texts}
 
     replayed(predictor, slide, report, bag, again)
     assert content(again) == written

@@ -177,7 +177,7 @@ def test_opening_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slide is closed when it is opened after all."""
     released, slide = threading.Event(), ScriptedSlide(4)
 
-    def hanging(path, mpp, *, mpp_override):
+    def hanging(path, mpp, *, mpp_override, isolate):
         assert released.wait(30)
         return slide
 
