@@ -28,13 +28,11 @@ from pathgene_rt.features.bag import (
     tile_spacing_px,
 )
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
+from pathgene_rt.features.layouts import COORDS, features_name, places_of, rows_of
 from pathgene_rt.features.safe_hdf5 import SafeHdf5File, open_hdf5
 from pathgene_rt.features.tile_attributes import OURS, Origin, TileAttributes, written_attributes
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
-
-MAX_TILES = 20_000_000
-MAX_WIDTH = 65_536
 
 _EXTRACT_AGAIN = "extract the slide again"
 
@@ -102,10 +100,12 @@ def features_layout(
 
 
 def read_features(path: Path) -> FeatureBag:
-    """Read a features file of ours, of CLAM or of TRIDENT (also its features [1, N, D]).
+    """Read a features file of ours, of CLAM, TRIDENT, STAMP or AtlasPatch
+    (:mod:`~pathgene_rt.features.layouts`).
 
     The slide id is the one stated by us, else the file's stem. A span that is not stated is the
-    distance of neighbouring tiles; a magnification is not taken for a scale. Raises
+    distance of neighbouring tiles; a magnification is not taken for a scale. Of STAMP's, whose
+    places are in micrometres, level 0 is taken to have the tiles' scale. Raises
     FeatureFileError, also if the rows do not have the checksum that was written with them;
     FileAccessError where nothing can be said about the content.
     """
@@ -115,13 +115,14 @@ def read_features(path: Path) -> FeatureBag:
 def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
     """As :func:`read_features`, with what the file states beside the bag."""
     with _opened(path) as file:
-        features = _array(file, "features", path)
-        coords = _array(file, "coords", path)
-        attributes = _attributes(file, path, "features", "coords")
+        name = features_name(file, path, _EXTRACT_AGAIN)
+        features = rows_of(file, name, path, _EXTRACT_AGAIN)
+        attributes = _attributes(file, path, name, COORDS)
+        coords = places_of(file, attributes, path, _EXTRACT_AGAIN)
     if features.size == 0:
         raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
     features = np.ascontiguousarray(features, dtype=np.float32)
-    xy = _corners(coords, len(features), path)
+    xy = corners(coords, len(features), path)
     if attributes.rows_crc32 not in (None, rows_crc32(xy, features)):
         raise FeatureFileError(
             f"{path}: its rows are not those that were written (another checksum): the file is "
@@ -145,6 +146,21 @@ def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
     return bag, attributes
 
 
+def read_features_alone(path: Path) -> Float32Array | None:
+    """The features float32 [N, D] of a file that has no places of its tiles; None if it has them.
+    Raises FeatureFileError, FileAccessError."""
+    with _opened(path) as file:
+        if file.shape(COORDS) is not None:
+            return None
+        name = features_name(file, path, _EXTRACT_AGAIN)
+        rows = rows_of(file, name, path, _EXTRACT_AGAIN)
+    if rows.size == 0:
+        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
+    features = np.ascontiguousarray(rows, dtype=np.float32)
+    require_finite(features, "features", path)
+    return features
+
+
 def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
     """(corners int32 [tiles, 2], level-0 pixels a tile spans) of a coordinates or features file.
 
@@ -152,9 +168,9 @@ def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
     FeatureFileError, also if the file is not about that many ``tiles``.
     """
     with _opened(path) as file:
-        coords = _array(file, "coords", path)
-        attributes = _attributes(file, path, "coords")
-    xy = _corners(coords, tiles, path)
+        attributes = _attributes(file, path, COORDS)
+        coords = places_of(file, attributes, path, _EXTRACT_AGAIN)
+    xy = corners(coords, tiles, path)
     return xy, _span_px(attributes, xy)
 
 
@@ -164,8 +180,10 @@ def read_coords(path: Path) -> tuple[NDArray[Any], TileAttributes]:
     """
     advice = "give CLAM's or TRIDENT's coordinates file"
     with _opened(path, advice) as file:
-        coords = _array(file, "coords", path, advice)
-        attributes = _attributes(file, path, "coords")
+        attributes = _attributes(file, path, COORDS)
+        if attributes.in_um:
+            raise FeatureFileError(f"{path}: has its coords in um, not in pixels; {advice}")
+        coords = places_of(file, attributes, path, advice)
     if coords.shape[1] != 2:
         raise FeatureFileError(
             f"{path}: 'coords' is {list(coords.shape)}, not [tiles, 2]; {advice}"
@@ -177,7 +195,7 @@ def read_attributes(path: Path) -> TileAttributes:
     """What a features or coordinates file states, without its rows. Raises FeatureFileError,
     FileAccessError."""
     with _opened(path) as file:
-        return _attributes(file, path, "coords")
+        return _attributes(file, path, COORDS)
 
 
 def is_complete_features(path: Path, encoder_sha256: str | None = None) -> bool:
@@ -242,29 +260,14 @@ def _not_now(path: Path, error: OSError) -> FileAccessError:
     return FileAccessError(f"{path}: cannot be read now ({why}); try again when it can")
 
 
-def _array(file: SafeHdf5File, name: str, path: Path, advice: str = _EXTRACT_AGAIN) -> NDArray[Any]:
-    """Dataset ``name`` as [N, columns]. Its size is checked before memory is taken for it."""
-    stated = file.shape(name)
-    if stated is None:
-        raise FeatureFileError(f"{path}: has no dataset {name!r}; {advice}")
-    shape = stated[1:] if len(stated) == 3 and stated[0] == 1 else stated
-    if len(shape) != 2 or shape[0] > MAX_TILES or shape[1] > MAX_WIDTH:
-        raise FeatureFileError(
-            f"{path}: dataset {name!r} has the shape {list(stated)}, not [tiles, columns]; {advice}"
-        )
-    try:
-        return file.rows(name).reshape(shape)
-    except MemoryError as error:
-        raise FeatureFileError(f"{path}: {name!r} {list(shape)} does not fit in memory") from error
-
-
 def _attributes(file: SafeHdf5File, path: Path, *datasets: str) -> TileAttributes:
     """The attributes of the file and of ``datasets``; the last one's go before."""
     return TileAttributes(path, file.attributes(*datasets))
 
 
-def _corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
-    """``coords`` as int32 [tiles, 2] if they are level-0 corners of that many tiles."""
+def corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
+    """``coords`` of the file ``path`` as int32 [tiles, 2], if they are corners of that many tiles.
+    Raises FeatureFileError."""
     if coords.shape != (tiles, 2):
         raise FeatureFileError(
             f"{path}: {tiles} features and coords {list(coords.shape)} do not belong together; "

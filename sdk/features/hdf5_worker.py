@@ -27,6 +27,7 @@ MAX_RATIO = 1100
 
 MAX_CHUNK_BYTES = 1 << 30
 MAX_ATTRIBUTES = 256
+MAX_MEMBERS = 256
 MAX_ATTRIBUTE_VALUES = 16
 MAX_TEXT_BYTES = 1 << 16
 SLICE_BYTES = 16 << 20
@@ -60,6 +61,8 @@ def main() -> None:
                 answer = {"values": _attributes(file, request["holders"])}
             elif request["do"] == "describe":
                 answer = _description(file, request["name"])
+            elif request["do"] == "members":
+                answer = {"names": _members(file, request["name"])}
             else:
                 answer, parts = _rows(file, request["name"])
         except Exception as error:  # noqa: BLE001 - h5py raises anything; it is the answer
@@ -99,16 +102,40 @@ def _open(path: Path) -> Any:
     return h5py.File(path, "r")
 
 
+def _object(file: Any, name: str) -> Any:
+    """What is called ``name``, perhaps in a group, None if nothing is. Raises UnsafeFileError."""
+    import h5py
+
+    found = file
+    for part in name.split("/"):
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise UnsafeFileError(
+                f"{name!r} is a link to another place; only the data itself is read"
+            )
+        found = found.get(part)
+    return found
+
+
+def _members(file: Any, name: str) -> list[str] | None:
+    """What lies in the group ``name``; None if it is none."""
+    import h5py
+
+    group = _object(file, name)
+    if not isinstance(group, h5py.Group):
+        return None
+    if len(group) > MAX_MEMBERS:
+        raise UnsafeFileError(f"{name!r} has {len(group)} members")
+    return list(group)
+
+
 def _dataset(file: Any, name: str) -> Any:
     """Dataset ``name``, which lies in the file as a whole. Raises UnsafeFileError."""
     import h5py
 
-    link = file.get(name, getlink=True)
-    if link is None:
-        return None
-    if not isinstance(link, h5py.HardLink):
-        raise UnsafeFileError(f"{name!r} is a link to another place; only the data itself is read")
-    data = file.get(name)
+    data = _object(file, name)
     if not isinstance(data, h5py.Dataset):
         return None
     plan = data.id.get_create_plist()

@@ -65,6 +65,11 @@ class SafeHdf5File:
         found = self._describe(name)
         return None if found["shape"] is None else tuple(found["shape"])
 
+    def members(self, name: str) -> tuple[str, ...] | None:
+        """What lies in the group ``name``; None if there is no such group."""
+        names = self._worker.ask({"do": "members", "name": name}, self._path)["names"]
+        return None if names is None else tuple(names)
+
     def dtype(self, name: str) -> np.dtype[Any]:
         """Of the dataset ``name``, which must exist: integers or floating point."""
         found: np.dtype[Any] = np.dtype(self._describe(name)["dtype"])

@@ -3,7 +3,8 @@
 CLAM gives ``patch_size`` in pixels of ``patch_level``, with the level's ``downsample`` (a number or
 one each for x and y); TRIDENT gives ``patch_size`` in pixels of the tile, ``patch_size_level0`` and
 the slide's ``level0_width`` and ``level0_height``. Both say whose tiles they are: ``name``, and
-CLAM the size of its level, ``level_dim``. We write CLAM's in level-0 pixels (``name`` too) and
+CLAM the size of its level, ``level_dim``. STAMP gives ``unit`` "um", ``tile_size_um`` and
+``tile_size_px``. We write CLAM's in level-0 pixels (``name`` too) and
 beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``,
 ``pathgene_rt_version``, ``rows_crc32`` (of coords and features, in that order, as they are stored),
 and where a slide was encoded ``run_sha256`` and ``made_from``.
@@ -110,16 +111,29 @@ class TileAttributes:
     def tile_px(self) -> int:
         """Pixels a tile has for the encoder, 0 where that is not stated."""
         ours, tridents = self._positive("tile_px"), self._positive("patch_size")
-        return round(ours or (tridents if "patch_size_level0" in self._values else None) or 0)
+        if "patch_size_level0" not in self._values:
+            tridents = None
+        return round(ours or tridents or self._positive("tile_size_px") or 0)
 
     @property
     def mpp(self) -> float:
         """Micrometres per pixel of a tile, NaN where that is not stated; a magnification is not."""
-        return self._positive("mpp") or math.nan
+        stated = self._positive("mpp")
+        side_um, side_px = self._positive("tile_size_um"), self._positive("tile_size_px")
+        if stated is None and side_um is not None and side_px is not None:
+            stated = side_um / side_px
+        return stated or math.nan
+
+    @property
+    def in_um(self) -> bool:
+        """Whether places are in micrometres, as STAMP writes them, not in level-0 pixels."""
+        return self._text("unit") in ("um", "\u00b5m", "\u03bcm")
 
     @property
     def span_px(self) -> float | None:
         """Level-0 pixels a tile spans."""
+        if self.in_um:
+            return float(self.tile_px) or None  # see places_of in layouts
         stated = self._positive("span_px") or self._positive("patch_size_level0")
         if stated is not None or "patch_level" not in self._values:
             return stated

@@ -170,7 +170,7 @@ def group_instead(path: Path) -> None:
         (group_instead, "'features'"),
         (claim_too_much, "claims"),
         (lambda path: write_foreign(path, np.ones((4, 4))), "do not belong together"),
-        (lambda path: write_foreign(path, np.ones(5)), "shape"),
+        (lambda path: write_foreign(path, np.ones(5)), "one vector of 5 numbers"),
         (lambda path: write_foreign(path, np.ones((2, 5, 4))), "shape"),
         (lambda path: write_foreign(path, np.ones((5, 4)), np.ones((5, 3))), "[5, 3]"),
         (lambda path: write_foreign(path, np.ones((0, 4)), np.ones((0, 2))), "no tile"),

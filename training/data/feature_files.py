@@ -1,12 +1,14 @@
 """Features that a head is trained on: which files a folder holds, and what one of them says.
 
-HDF5 of ours, of CLAM and of TRIDENT is read as the runtime reads it. CLAM's ``.pt`` holds the
-features alone, a tensor [n, D]; the tiles' places are in another file of the same slide.
+HDF5 of ours, of CLAM, TRIDENT, STAMP and AtlasPatch is read as the runtime reads it. CLAM's ``.pt``
+holds the features alone, a tensor [n, D]; the tiles' places are in another file of the same slide.
+Others save a dict of ``features`` and ``coords``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +18,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from pathgene_rt.errors import CheckpointError, FeatureFileError, UsageError
-from pathgene_rt.features.bag import LONE_TILE_SPAN_PX, FeatureBag
+from pathgene_rt.features.bag import LONE_TILE_SPAN_PX, FeatureBag, tile_spacing_px
 from pathgene_rt.features.hdf5 import (
-    MAX_TILES,
-    MAX_WIDTH,
+    corners,
     read_features,
+    read_features_alone,
     read_places,
     require_finite,
 )
-from pathgene_rt.geometry import Int64Array
+from pathgene_rt.features.layouts import MAX_TILES, MAX_WIDTH
+from pathgene_rt.geometry import Float32Array, Int32Array, Int64Array
 from pathgene_rt.training.checkpoint import read_torch_file
 from pathgene_rt.training.data.labels import listed
 
@@ -33,6 +36,8 @@ _CLAM_FOLDERS = ("pt_files", "h5_files")
 _TRIDENT_FOLDERS = ("features_*", "*_overlap/features_*")
 _PLACES_FOLDERS = ("h5_files", "patches")
 _PLACES_NAMES = ("{}.h5", "{}_patches.h5")
+_ENTRIES = ("features", "feats")
+"""What dicts of features call them."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,21 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
 def read_bag(path: Path, places: Path | None = None) -> FeatureBag:
     """Read one features file.
 
-    The places of a .pt file's tiles are those of <slide_id>.h5 (TRIDENT: <slide_id>_patches.h5) in
-    the folder ``places``; without one, of the folders ``h5_files`` or ``patches`` beside its own,
-    and if they have none the bag is an :class:`UnplacedBag`. Raises FeatureFileError.
+    Places of tiles that are not in the file itself are those of <slide_id>.h5 (TRIDENT:
+    <slide_id>_patches.h5) in the folder ``places``; without one, of the folders ``h5_files`` or
+    ``patches`` beside its own, and if they have none the bag is an :class:`UnplacedBag`. Raises
+    FeatureFileError.
     """
-    if path.suffix != _PT:
-        return read_features(path)
-    features = _read_tensor(path)
+    if path.suffix == _PT:
+        features, own = _read_tensor(path)
+        if own is not None:
+            span_px = tile_spacing_px(own) or float(LONE_TILE_SPAN_PX)
+            return FeatureBag(path.stem, features, own, 0, math.nan, span_px, None)
+    else:
+        alone = read_features_alone(path)
+        if alone is None:
+            return read_features(path)
+        features = alone
     if places is None:
         beside = (path.parent.parent / name for name in _PLACES_FOLDERS)
         source = next((file for folder in beside if (file := _places_of(path, folder))), None)
@@ -116,19 +129,40 @@ def _places_of(path: Path, folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_tensor(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """CLAM's features float32 [n, D]; also [1, n, D] and half precision."""
+def _read_tensor(path: Path) -> tuple[Float32Array, Int32Array | None]:
+    """CLAM's features float32 [n, D]; also [1, n, D] and half precision. Others' dicts of
+    ``features`` and ``coords`` also give the places int32 [n, 2]."""
     try:
         content = read_torch_file(path)
     except CheckpointError as error:
-        raise FeatureFileError(
-            f"{path}: is no file of features ({error}); extract the slide again"
-        ) from error
+        why = f"is no file of features ({error}); extract the slide again"
+        if "_reconstruct" in str(error.__cause__):
+            why = (
+                "holds a numpy array, which only its own code unpickles; save it again with "
+                "torch.save(torch.from_numpy(array), ...)"
+            )
+        raise FeatureFileError(f"{path}: {why}") from error
+    coords = None
+    if isinstance(content, Mapping):
+        coords = content.get("coords")
+        content = next((content[name] for name in _ENTRIES if name in content), content)
     if not isinstance(content, Tensor):
         raise FeatureFileError(
             f"{path}: holds a {type(content).__name__}, not a tensor of features [tiles, D]; "
             "is it a checkpoint?"
         )
+    features = _features(content, path)
+    if coords is None:
+        return features, None
+    if not isinstance(coords, Tensor):
+        raise FeatureFileError(
+            f"{path}: its coords are a {type(coords).__name__}, not a tensor [tiles, 2]; "
+            "extract the slide again"
+        )
+    return features, corners(coords.detach().numpy(), len(features), path)
+
+
+def _features(content: Tensor, path: Path) -> Float32Array:
     tensor = content[0] if content.ndim == 3 and len(content) == 1 else content
     if tensor.ndim != 2 or tensor.shape[0] > MAX_TILES or not 0 < tensor.shape[1] <= MAX_WIDTH:
         raise FeatureFileError(
@@ -139,7 +173,6 @@ def _read_tensor(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
         raise FeatureFileError(f"{path}: holds no tile; extract the slide again")
     if not tensor.is_floating_point():
         raise FeatureFileError(f"{path}: holds {tensor.dtype}, not features; extract again")
-    features: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-    features = tensor.detach().to(torch.float32).contiguous().numpy()
+    features: Float32Array = tensor.detach().to(torch.float32).contiguous().numpy()
     require_finite(features, "features", path)
     return features
