@@ -5,8 +5,10 @@ docs/design.md has the format of a head checkpoint.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,10 @@ HEAD_FORMAT = "pathgene-rt/head"
 HEAD_VERSION = 1
 
 _NAMES_SHOWN = 4
+
+_LIGHTNINGS = "model."
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+|(?<=\.)_orig_mod\.")
+"""What data-parallel training and torch.compile put before the names, or in them."""
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -138,14 +144,15 @@ def load_head(path: Path) -> HeadCheckpoint:
 def read_torch_file(path: Path) -> object:
     """What ``torch.save`` wrote to ``path``, on the CPU; nothing in the file is executed.
 
-    Raises :class:`CheckpointError` if it cannot be read or holds more than tensors and
-    plain values.
+    Beside tensors and plain values it may hold the arguments of a training script, a Namespace,
+    which is only data. Raises :class:`CheckpointError` if it cannot be read or holds more.
     """
     try:
         with warnings.catch_warnings():
             # torch explains pickle protocols to programmers; the error below is for the user.
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content: object = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {reason(error)}") from error
     except Exception as error:
@@ -157,9 +164,10 @@ def read_torch_file(path: Path) -> object:
 
 
 def state_dict_of(checkpoint: object, source: Path | str) -> dict[str, Tensor]:
-    """The tensors of a state dict, plain or under ``"model"`` or ``"state_dict"``, by name.
+    """The tensors of a state dict, plain or :func:`unwrapped`, by name.
 
-    The prefix ``module.`` of data-parallel training is taken off. Raises :class:`CheckpointError`
+    The prefixes of data-parallel training and of ``torch.compile``, ``module.`` and
+    ``_orig_mod.``, are taken off. Raises :class:`CheckpointError`
     if ``checkpoint`` (from ``source``, for the message) holds anything else.
     """
     checkpoint = unwrapped(checkpoint)
@@ -171,16 +179,28 @@ def state_dict_of(checkpoint: object, source: Path | str) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{source}: the entry {name!r} is no tensor; save the model's state_dict() alone"
             )
-        state[name.removeprefix("module.")] = tensor
+        state[_WRAPPERS.sub("", name)] = tensor
     return state
 
 
 def unwrapped(checkpoint: object) -> object:
-    """What lies under ``"model"`` or ``"state_dict"`` of a checkpoint, or the checkpoint itself."""
-    for key in ("model", "state_dict"):
+    """The state dict of a checkpoint that has more: under ``"model"``, ``"state_dict"`` or
+    ``"model_state_dict"``; or the checkpoint itself.
+
+    Lightning's ``"state_dict"`` has the tensors of a whole training module: of them, those of its
+    ``model`` are taken, if it has one, and not those of losses and metrics.
+    """
+    for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
+            if key == "state_dict":
+                checkpoint = _lightnings_model(checkpoint) or checkpoint
     return checkpoint
+
+
+def _lightnings_model(state: Mapping[str, object]) -> dict[str, object]:
+    names = (name for name in state if isinstance(name, str) and name.startswith(_LIGHTNINGS))
+    return {name.removeprefix(_LIGHTNINGS): state[name] for name in names}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:

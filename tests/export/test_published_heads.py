@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pathgene_rt.export.foreign.wsinfer_mil import adopt_head
 from pathgene_rt.export.head import export_head
 from pathgene_rt.export.operators import operators, tensorrt_warnings
 from pathgene_rt.export.request import WSINFER_MIL, HeadRequest
+from pathgene_rt.training.checkpoint import read_torch_file
 from pathgene_rt.training.heads.base import Head
 from tests.export.test_export_graphs import stand_in_encoder
 from tests.support.exported_models import DIM
@@ -48,15 +50,49 @@ def test_widths_and_classes_are_read_off_the_tensors() -> None:
     assert (head.in_dim, head.n_classes, head.training) == (DIM, 3, False)
 
 
-@pytest.mark.parametrize("wrap", ["model", "state_dict", "prefix"])
-def test_checkpoints_are_taken_as_people_save_them(wrap: str) -> None:
-    state = published_abmil()
-    if wrap == "prefix":
-        saved = {f"module.{key}": value for key, value in state.items()}
-    else:
-        saved = {wrap: state, "epoch": 12}
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in published_abmil().items()}
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"model": published_abmil(), "epoch": 12},
+        {"state_dict": published_abmil(), "epoch": 12},
+        {"model_state_dict": published_abmil(), "optimizer_state_dict": {}},
+        prefixed("module."),
+        prefixed("_orig_mod."),
+        prefixed("_orig_mod.module."),
+        prefixed("module._orig_mod."),
+        {
+            "attention._orig_mod.0.weight" if key == "attention.0.weight" else key: value
+            for key, value in published_abmil().items()
+        },
+        {"state_dict": prefixed("model."), "pytorch-lightning_version": "2.4.0"},
+        {"state_dict": prefixed("model._orig_mod."), "epoch": 3},
+        {"state_dict": {**prefixed("model."), "loss.weight": torch.ones(2)}, "epoch": 3},
+        {"model": published_abmil(), "args": argparse.Namespace(lr=1e-4)},
+    ],
+    ids=[
+        "model",
+        "state_dict",
+        "model_state_dict",
+        "DataParallel",
+        "compiled",
+        "compiled DDP",
+        "DDP compiled",
+        "a compiled part",
+        "Lightning",
+        "Lightning compiled",
+        "Lightning with loss",
+        "arguments",
+    ],
+)
+def test_checkpoints_are_taken_as_people_save_them(tmp_path: Path, saved: dict) -> None:
+    torch.save(saved, tmp_path / "saved.pth")
+    loaded = upstream.load("abmil", read_torch_file(tmp_path / "saved.pth"))
     torch.testing.assert_close(
-        upstream.load("abmil", saved).state_dict(), upstream.load("abmil", state).state_dict()
+        loaded.state_dict(), upstream.load("abmil", published_abmil()).state_dict()
     )
 
 
