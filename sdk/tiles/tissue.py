@@ -27,6 +27,10 @@ from pathgene_rt.tiles.tissue_colour import (
 MAX_MASK_PX = 6_000_000
 """Finding tissue takes about 27 bytes a pixel, so 160 MB."""
 
+MAX_PIGMENT_UM2 = 250_000.0
+"""What is black and as small as that, with tissue all around it, is carbon or melanin: pen marks
+are larger, or reach out of the tissue."""
+
 MIN_PEN_UM2 = 20_000.0
 PEN_MARGIN_UM = 40.0
 """Ink bleeds: what lies this close to a mark is not trusted."""
@@ -76,6 +80,10 @@ def tissue_mask(rgb: UInt8Array, mpp: float, options: TissueOptions) -> TissueMa
     threshold = chroma_threshold(np.bincount(smooth[~pen], minlength=256))
     mask = replace(colours, chroma=smooth).tissue(threshold)
     pixel_um2 = mpp * mpp
+    pigment = fill_holes(mask, MAX_PIGMENT_UM2 / pixel_um2) & ~mask & colours.black
+    if pigment.any():
+        mask |= pigment
+        pen = _pen(colours.ink & ~pigment, mpp)
     mask = fill_holes(mask, options.max_hole_um2 / pixel_um2) & ~pen
     mask, regions = remove_small(mask, options.min_area_um2 / pixel_um2)
 

@@ -21,20 +21,30 @@ from PIL import Image
 
 from pathgene_rt.geometry import BoolArray, Int64Array, UInt8Array
 
-CHROMA_LIMITS = (12, 30)
+CHROMA_LIMITS = (10, 30)
 """Of 255. Below the first lies the noise of JPEG and sensors, above the second pale stroma."""
 
 GLASS_DARKEST, WHITE_PERCENT = 190, 90
 """Glass is brighter than the first in every channel; white is what so much of it stays below."""
 
 PEN_HUES = (50, 167)
-"""Of 256 (70 to 235 degrees): yellow-green to blue, which H&E never is."""
+"""Of 256 (70 to 235 degrees): yellow-green to blue."""
+
+BLUE_HUE, INK_SATURATION = 132, 140
+"""From this hue on (186 degrees) hematoxylin may be it, as the counterstain of DAB or where there
+is much of it; its saturation stays under the second, of 255, that of ink does not."""
 
 PEN_CHROMA = 40
 VIVID_SATURATION, VIVID_CHROMA = 190, 110
-"""Of 255: purer than any stain or blood seen at this scale, so red and violet ink."""
+"""Of 255: purer than any stain or blood seen at this scale, so red and violet ink; but for"""
+
+EOSIN_HUES = (213, 247)
+"""(300 to 347 degrees), which overstained eosin has, and frozen sections: there no purity tells ink
+from stain."""
 
 BLACK_PEN_VALUE, BLACK_PEN_CHROMA = 80, 25
+UNSCANNED_VALUE = 10
+"""Of 255: what is darker still was not scanned, and is no mark."""
 
 White = tuple[float, float, float]
 """The level 1..255 of each channel that is to become 255."""
@@ -42,13 +52,15 @@ White = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Colours:
-    """Of white-balanced pixels: ``chroma`` uint8 [h, w]; ``cool`` bool [h, w], whether H&E never
-    has their hue; ``ink`` bool [h, w], whether a pen may have made them.
+    """Of white-balanced pixels: ``chroma`` uint8 [h, w]; ``cool`` bool [h, w], whether stains never
+    have their colour; ``ink`` bool [h, w], whether a pen may have made them, and ``black`` those of
+    them that have no colour.
     """
 
     chroma: UInt8Array
     cool: BoolArray
     ink: BoolArray
+    black: BoolArray
 
     @classmethod
     def of(cls, rgb: UInt8Array) -> Colours:
@@ -57,10 +69,12 @@ class Colours:
         chroma = lightest - darkest
         hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(rgb).convert("HSV")), -1, 0)
         cool = (hue >= PEN_HUES[0]) & (hue <= PEN_HUES[1])
+        cool &= (hue < BLUE_HUE) | (saturation >= INK_SATURATION)
         ink = cool & (chroma >= PEN_CHROMA)
-        ink |= (saturation >= VIVID_SATURATION) & (chroma >= VIVID_CHROMA)
-        ink |= (value < BLACK_PEN_VALUE) & (chroma < BLACK_PEN_CHROMA)
-        return cls(chroma, cool, ink)
+        eosin = (hue >= EOSIN_HUES[0]) & (hue <= EOSIN_HUES[1])
+        ink |= (saturation >= VIVID_SATURATION) & (chroma >= VIVID_CHROMA) & ~eosin
+        black = (value < BLACK_PEN_VALUE) & (chroma < BLACK_PEN_CHROMA) & (value > UNSCANNED_VALUE)
+        return cls(chroma, cool, ink | black, black)
 
     def tissue(self, threshold: int) -> BoolArray:
         """Which pixels have the colour of tissue, bool [h, w]."""
@@ -70,7 +84,7 @@ class Colours:
 def may_be_ink(rgb: UInt8Array) -> BoolArray:
     """All of the ``ink`` of :class:`Colours`, and a little more, bool [h, w]: ten times faster.
 
-    Hues from yellow-green to blue have more green than red, which stained tissue hardly ever has.
+    Hues from yellow-green to blue have more green than red, which stained tissue seldom has.
     """
     lightest, darkest = _extremes(rgb)
     found: BoolArray = rgb[..., 0] < rgb[..., 1]

@@ -133,6 +133,53 @@ def test_stained_tissue_is_never_taken_for_pen(pattern: Pattern, strength: float
     assert found.quality["pen_share"] == 0
 
 
+def blob(colour: tuple[int, int, int], radius: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Glass with a disc of uneven ``colour``, uint8 [300, 400, 3], and where it is."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:300, :400]
+    inside = (x - 200) ** 2 + (y - 150) ** 2 < radius**2
+    pixels = np.full((300, 400, 3), 243, np.int16)
+    uneven = np.array(colour) + rng.integers(-25, 26, (300, 400, 1))
+    pixels[inside] = uneven[inside]
+    return np.clip(pixels, 0, 255).astype(np.uint8), inside
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [(105, 115, 180), (165, 180, 205), (205, 45, 130), (215, 50, 95), (236, 224, 232)],
+    ids=["much hematoxylin", "counterstain", "much eosin", "frozen", "pale"],
+)
+def test_tissue_as_laboratories_stain_it(colour: tuple[int, int, int]) -> None:
+    pixels, inside = blob(colour)
+    for picture in (Image.fromarray(pixels), noisy(Image.fromarray(pixels), quality=80)):
+        found = masked(picture)
+        overlap = (found.mask & inside).sum() / (found.mask | inside).sum()
+        assert overlap > 0.9
+        assert found.quality["pen_share"] == 0
+
+
+def test_carbon_within_tissue_is_tissue_and_a_mark_of_its_size_beside_it_is_not() -> None:
+    pixels, inside = blob((200, 120, 170))
+    y, x = np.mgrid[:300, :400]
+    carbon = (x - 190) ** 2 + (y - 140) ** 2 < 25**2  # 0.4 mm across
+    mark = (x - 330) ** 2 + (y - 60) ** 2 < 25**2
+    pixels[carbon | mark] = 36
+    found = masked(Image.fromarray(pixels))
+    assert (found.mask & inside).sum() > 0.95 * inside.sum()
+    assert not found.mask[mark].any()
+    assert 0.01 < found.quality["pen_share"] < 0.04
+
+
+def test_what_was_not_scanned_is_no_mark() -> None:
+    pixels, inside = blob((200, 120, 170))
+    pixels[:, :150] = 0
+    pixels[:40] = 3
+    found = masked(Image.fromarray(pixels))
+    assert found.quality["pen_share"] == 0
+    assert (found.mask & inside)[:, 150:].sum() > 0.95 * inside[:, 150:].sum()
+    assert not found.mask[:, :149].any()
+
+
 def test_grey_things_are_not_tissue() -> None:
     image = glass()
     draw = ImageDraw.Draw(image)
