@@ -19,7 +19,7 @@ from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.slides import Slide
 from pathgene_rt.slides.scale import slide_mpp
 from pathgene_rt.slides.watched_slide import open_watched
-from pathgene_rt.tiles.external_coords import coords_of_slide, grid_from_coords
+from pathgene_rt.tiles.external_coords import coords_of_slide, grid_from_coords, scale_warnings
 from pathgene_rt.tiles.grid import plan_grid, read_tile
 from pathgene_rt.tiles.tissue import find_tissue
 
@@ -31,7 +31,7 @@ second is read instead."""
 @dataclass
 class PreparedSlide:
     """What has been found out about one slide so far. ``slide_id`` is the one that outputs show,
-    ``seconds`` are those of each stage.
+    ``seconds`` are those of each stage, ``warnings`` beside those of ``slide.info``.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class PreparedSlide:
     options: PredictOptions
     quality: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     _overview: UInt8Array | None = None
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
@@ -132,7 +133,8 @@ def _planned(
     if options.coords is not None:
         coords = coords_of_slide(options.coords, path)
         grid = grid_from_coords(slide.info, preprocess, coords, {path.stem, path.name, slide_id})
-        return PreparedSlide(path, slide, slide_id, grid, options)
+        warnings = scale_warnings(grid, preprocess)
+        return PreparedSlide(path, slide, slide_id, grid, options, warnings=warnings)
     mask, overview = find_tissue(slide, options.tissue)
     grid = plan_grid(slide.info, preprocess, mask, options.tissue)
     return PreparedSlide(

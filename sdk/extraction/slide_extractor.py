@@ -186,7 +186,7 @@ class SlideEncoder:
         if not growing.is_whole:
             done = growing.done
             bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
-        warnings = (*prepared.slide.info.warnings, *notes, *inspection.warnings)
+        warnings = (*prepared.slide.info.warnings, *prepared.warnings, *notes, *inspection.warnings)
         why = decode.why
         if decode.untried and growing.is_whole and self._engines.cache is not None:
             why = f"{decode.name}; from now on {trials.measure()}"

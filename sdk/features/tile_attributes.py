@@ -33,6 +33,9 @@ OURS = "pathgene_rt_version"
 SENSIBLE = (1e-3, 1e9)
 """Between these lies every size in pixels and every scale; others are damage."""
 
+UM_AT_1X = 10.0
+"""Micrometres per pixel at which a microscope's 1x is taken to be: 0.5 at 20x, 0.25 at 40x."""
+
 MAX_LEVEL_MISMATCH = 0.02
 """Of a level's stated downsample from the slide's; it is rounded differently by each reader."""
 
@@ -123,6 +126,17 @@ class TileAttributes:
         if stated is None and side_um is not None and side_px is not None:
             stated = side_um / side_px
         return stated or math.nan
+
+    @property
+    def nominal_mpp(self) -> float | None:
+        """Micrometres per pixel of a tile by its magnification alone, where TRIDENT chose how much
+        of level 0 a tile spans by the scanner's magnification and not by its scale."""
+        zoom = self._positive("level0_magnification")
+        target = self._positive("target_magnification")
+        size, span = self._positive("patch_size"), self._positive("patch_size_level0")
+        if zoom is None or target is None or size is None or span is None:
+            return None
+        return UM_AT_1X / target if abs(span - size * zoom / target) <= 1 else None
 
     @property
     def in_um(self) -> bool:

@@ -7,6 +7,7 @@ corners, and state how large a tile is.
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.errors import FeatureFileError, NoTissueError, UsageError
 from pathgene_rt.features.hdf5 import read_coords
+from pathgene_rt.features.tile_attributes import TileAttributes
 from pathgene_rt.geometry import Int32Array, SlideInfo, TileGrid
-from pathgene_rt.tiles.grid import make_grid, scale_of_span
+from pathgene_rt.tiles.grid import ROUNDING, make_grid, scale_of_span
 
 COORDS_FOLDERS = (".", "patches", "*/patches")
 """Where in a folder coordinates lie: CLAM's and TRIDENT's own, of their results, and TRIDENT's of a
 job, which has a folder for each scale."""
+
+MAGNIFICATION_TOLERANCE = 0.12
+"""Relative. Scanners' "40x" lies between 0.22 and 0.275 um/px, so tiles that TRIDENT makes "at 20x"
+between 0.44 and 0.55; so did those that heads on its features were trained on."""
 
 COORDS_NAMES = ("{}.h5", "{}_patches.h5")
 """CLAM's and TRIDENT's files of a slide."""
@@ -35,16 +41,30 @@ def grid_from_coords(
 
     ``names`` are what else the slide may be called beside its id. Raises FeatureFileError if it is
     no such file or belongs to another slide, NoTissueError if it lists no tile, SlideScaleError if
-    its tiles are not of the bundle's scale.
+    its tiles are not of the bundle's scale; of tiles that were chosen by magnification, that at
+    which the bundle's lies is asked for (:func:`scale_warnings`).
     """
     coords, attributes = read_coords(path)
     if len(coords) == 0:
         raise NoTissueError(f"{path}: lists no tile; make the coordinates again")
     attributes.require_slide(info, {info.slide_id, *names})
-    scale = scale_of_span(info, preprocess, attributes.span_on(info))
+    scale = scale_of_span(
+        info, preprocess, attributes.span_on(info), _tolerance(attributes, preprocess)
+    )
     xy = _checked_corners(path, coords, info)
     order = np.lexsort((xy[:, 0], xy[:, 1]))
     return make_grid(info, preprocess, scale, xy[order], np.ones(len(xy), dtype=np.float32))
+
+
+def scale_warnings(grid: TileGrid, preprocess: Preprocess) -> tuple[str, ...]:
+    """For a report: that the tiles of ``grid`` are not of the bundle's scale."""
+    off = grid.mpp / preprocess.mpp - 1
+    if abs(off) <= max(preprocess.mpp_tolerance, ROUNDING):
+        return ()
+    return (
+        f"the tiles of --coords were chosen by magnification: on this slide they are "
+        f"{grid.mpp:.4g} um/px, {off:+.1%} from the model's {preprocess.mpp:g}",
+    )
 
 
 def coords_of_slide(coords: Path, slide: Path) -> Path:
@@ -81,6 +101,19 @@ def check_coords(coords: Path | None, slides: int) -> None:
             f"--coords {coords} is one file for {slides} slides; give the folder that holds one "
             "for each"
         )
+
+
+def _tolerance(attributes: TileAttributes, preprocess: Preprocess) -> float:
+    """Of the scale of the file's tiles, relative."""
+    nominal = attributes.nominal_mpp
+    if (
+        nominal is not None
+        and math.isclose(nominal, preprocess.mpp, rel_tol=1e-3)
+        and attributes.tile_px == preprocess.tile_px
+        and preprocess.scale_policy != "refuse"
+    ):
+        return max(preprocess.mpp_tolerance, MAGNIFICATION_TOLERANCE)
+    return preprocess.mpp_tolerance
 
 
 def _checked_corners(path: Path, coords: NDArray[Any], info: SlideInfo) -> Int32Array:

@@ -79,18 +79,23 @@ def plan_scale(info: SlideInfo, preprocess: Preprocess) -> TileScale:
     return _resampled(info, preprocess, tile_px * target / own_mpp)
 
 
-def scale_of_span(info: SlideInfo, preprocess: Preprocess, span_px: float) -> TileScale:
+def scale_of_span(
+    info: SlideInfo, preprocess: Preprocess, span_px: float, tolerance: float | None = None
+) -> TileScale:
     """How to read tiles of a given ``span_px`` (level-0 pixels), e.g. of a coordinates file.
 
-    Raises SlideScaleError if such tiles are not of the bundle's scale within its tolerance.
+    Raises SlideScaleError if such tiles are not of the bundle's scale within the relative
+    ``tolerance``, by default the bundle's.
     """
     tile_px, target = preprocess.tile_px, preprocess.mpp
+    if tolerance is None:
+        tolerance = preprocess.mpp_tolerance
     mpp = span_px * slide_mpp(info) / tile_px
-    if abs(mpp - target) > max(preprocess.mpp_tolerance, ROUNDING) * target:
+    if abs(mpp - target) > max(tolerance, ROUNDING) * target:
         raise SlideScaleError(
             f"{info.slide_id}: tiles of {span_px:g} level-0 px are {mpp:.4g} um/px at {tile_px} px "
-            f"a side, but the model needs {target:g} (tolerance {preprocess.mpp_tolerance:.0%}); "
-            f"make the coordinates for tiles of {tile_px * target:g} um"
+            f"a side, but the model needs {target:g} (tolerance {tolerance:.0%}); make the "
+            f"coordinates for tiles of {tile_px * target:g} um, or leave out --coords"
         )
     if preprocess.level_rule == "finer":
         return _without_rest(info, tile_px, span_px) or _resampled(info, preprocess, span_px)

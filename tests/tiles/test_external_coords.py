@@ -16,7 +16,12 @@ from pathgene_rt.errors import FeatureFileError, NoTissueError, SlideScaleError,
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.tiles.external_coords import check_coords, coords_of_slide, grid_from_coords
+from pathgene_rt.tiles.external_coords import (
+    check_coords,
+    coords_of_slide,
+    grid_from_coords,
+    scale_warnings,
+)
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -78,6 +83,40 @@ def test_coordinates_of_trident(tmp_path: Path) -> None:
         grid_from_coords(info, Preprocess(scale_policy="refuse"), path)
     with pytest.raises(FeatureFileError, match="another slide"):
         grid_from_coords(info_of(0.2527, (9_000, 8_000)), Preprocess(), path)
+
+
+def by_magnification(path: Path, span_px: int = 512, **changes: object) -> Path:
+    stated = {"patch_size": 256, "patch_size_level0": span_px, "level0_magnification": 40}
+    return write_coords(path, CORNERS, **{**stated, "target_magnification": 20, **changes})
+
+
+def test_tiles_that_trident_chose_by_magnification_are_taken_and_told(tmp_path: Path) -> None:
+    """Of a scanner whose 40x is 0.2639 um/px: 5.5 % from the model's scale."""
+    path = by_magnification(tmp_path / "c.h5")
+    grid = grid_from_coords(info_of(0.263852), Preprocess(), path)
+    assert (grid.read_px, grid.span_px) == (512, 512.0)
+    assert grid.mpp == pytest.approx(0.527704)
+    (told,) = scale_warnings(grid, Preprocess())
+    assert "0.5277 um/px, +5.5% from the model's 0.5" in told
+    assert scale_warnings(grid_from_coords(info_of(0.25), Preprocess(), path), Preprocess()) == ()
+
+
+@pytest.mark.parametrize(
+    ("mpp", "changes", "preprocess"),
+    [
+        (0.29, {}, {}),  # 16 % off: no scanner's 40x
+        (0.263852, {"span_px": 520}, {}),  # not by magnification
+        (0.263852, {"target_magnification": 10}, {}),
+        (0.263852, {}, {"scale_policy": "refuse"}),
+        (0.263852, {"patch_size": 512, "target_magnification": 40}, {"mpp": 0.25}),
+    ],
+)
+def test_tiles_of_another_scale_are_not_taken_for_it(
+    tmp_path: Path, mpp: float, changes: dict, preprocess: dict
+) -> None:
+    path = by_magnification(tmp_path / "c.h5", **changes)
+    with pytest.raises(SlideScaleError, match="leave out --coords"):
+        grid_from_coords(info_of(mpp), Preprocess(**preprocess), path)
 
 
 def test_coordinates_of_our_own_features(tmp_path: Path) -> None:
