@@ -11,6 +11,7 @@ import typer
 from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import HardwareCompatible, Isolate, PrecisionChoice
+from pathgene_rt.pseudonyms import KEY_VARIABLE
 
 BUNDLE_VARIABLE = "PATHGENE_RT_BUNDLE"
 
@@ -96,6 +97,18 @@ IsolateOption = Annotated[
 ]
 ExactOption = Annotated[
     bool, typer.Option("--exact", help="The reader's full pixels, also where others do.")
+]
+PseudonymizeOption = Annotated[
+    bool,
+    typer.Option("--pseudonymize", help="No output names a slide or case: pseudonyms instead."),
+]
+PseudonymKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"File of 32 or more random bytes, the site's key for --pseudonymize; else "
+        f"${KEY_VARIABLE}, else pseudonyms are random in each run.",
+        show_default=False,
+    ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 

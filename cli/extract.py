@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from pathgene_rt.cli.choices import (
     MppOverrideOption,
     OverwriteOption,
     PrecisionOption,
+    PseudonymizeOption,
+    PseudonymKeyOption,
     ReadersOption,
     RecursiveOption,
     SlidesArgument,
@@ -27,6 +30,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.pseudonymize import choose_pseudonyms, find_unnamed
 from pathgene_rt.errors import PathGeneError
 from pathgene_rt.options import IO_TIMEOUT_S
 
@@ -47,6 +51,8 @@ def extract(
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     isolate: IsolateOption = "auto",
     exact: ExactOption = False,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -58,17 +64,18 @@ def extract(
     was stopped or killed is continued by the same command. A bad slide does not stop the others.
     """
     from pathgene_rt.batch import attempt, keep_ids
+    from pathgene_rt.cases.places import ResultPlaces
     from pathgene_rt.cli.slide_batch import Batch, Ended, Row
     from pathgene_rt.extraction.earlier import earlier_features, require_replaceable
     from pathgene_rt.extraction.result_identity import ResultIdentity
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
-    from pathgene_rt.slides.find import find_slides
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
-    found = find_slides(slides, recursive=recursive, told=console.note)
+    pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
+    found = find_unnamed(slides, pseudonyms, console, recursive=recursive)
     check_coords(coords, len(found))
     options = PredictOptions(
         mpp=mpp,
@@ -79,40 +86,41 @@ def extract(
         isolate=isolate,
         exact=exact,
         resume=not overwrite,
+        pseudonyms=pseudonyms,
     )
     folder = writable_folder(out)
-    ids = keep_ids(found, folder)
+    places = ResultPlaces(folder, pseudonyms, keep_ids(found, folder, pseudonyms))
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with console.steps() as step:
         opened = Predictor.open(find_bundle(bundle), engines, progress=step)
     with opened as predictor:
         encoder = predictor.bundle.encoder.weights_sha256
         if not overwrite:
-            require_replaceable([folder / f"{slide_id}.h5" for slide_id in ids.values()], encoder)
+            require_replaceable([places.features_file(slide) for slide in found], encoder)
 
         def done(slide: Path) -> bool:
             if overwrite:
                 return False
             earlier = earlier_features(
-                folder / f"{ids[slide]}.h5",
+                places.features_file(slide),
                 encoder,
                 lambda: ResultIdentity.of(slide, options, precision),
             )
             if earlier.note:
-                console.note(f"{slide.name}: {earlier.note}")
+                console.note(f"{places.slide_name(slide)}: {earlier.note}")
             return earlier.serves
 
         printed = Batch(console)
 
         def extracted(slide: Path) -> Row:
-            features = folder / f"{ids[slide]}.h5"
-            printed.tiles(slide.name, 0, None)
+            features, name = places.features_file(slide), places.slide_name(slide)
+            printed.tiles(name, 0, None)
             bag, stats = predictor.extract(
                 slide,
-                replace(options, slide_id=ids[slide]),
+                replace(options, slide_id=places.slide_id(slide)),
                 out=features,
-                progress=lambda done, total: printed.tiles(slide.name, done, total),
-                warn=lambda text: console.warn(f"{slide.name}: {text}"),
+                progress=lambda done, total: printed.tiles(name, done, total),
+                warn=lambda text: console.warn(f"{name}: {text}"),
             )
             return {
                 "tiles": len(bag),
@@ -124,10 +132,12 @@ def extract(
             return None if done(slide) else extracted(slide)
 
         def ended(slide: Path) -> Ended:
-            row = attempt(lambda: one(slide), slide.name)
+            name = places.slide_name(slide)
+            conceal = None if pseudonyms is None else partial(pseudonyms.conceal, slide=slide)
+            row = attempt(lambda: one(slide), name, conceal)
             if isinstance(row, PathGeneError):
-                return Ended(slide.name, "failed", error=row)
-            return Ended(slide.name, "skipped") if row is None else Ended(slide.name, "done", row)
+                return Ended(name, "failed", error=row)
+            return Ended(name, "skipped") if row is None else Ended(name, "done", row)
 
         with printed:
             columns = ("tiles", "tiles_per_second", "features")

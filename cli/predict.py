@@ -20,6 +20,8 @@ from pathgene_rt.cli.choices import (
     MppOverrideOption,
     OverwriteOption,
     PrecisionOption,
+    PseudonymizeOption,
+    PseudonymKeyOption,
     ReadersOption,
     RecursiveOption,
     SlidesArgument,
@@ -66,18 +68,8 @@ def predict(
     ] = "en",
     budget: BudgetOption = None,
     until_stable: UntilStableOption = None,
-    pseudonymize: Annotated[
-        bool,
-        typer.Option("--pseudonymize", help="No output names a slide or case: pseudonyms instead."),
-    ] = False,
-    pseudonym_key: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"File of 32 or more random bytes, the site's key for --pseudonymize; else "
-            f"${KEY_VARIABLE}, else pseudonyms are random in each run.",
-            show_default=False,
-        ),
-    ] = None,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     anonymize: Annotated[bool, typer.Option("--anonymize", hidden=True)] = False,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",

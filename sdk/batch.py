@@ -4,6 +4,7 @@ nothing else.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathgene_rt.cases.table import Case
 from pathgene_rt.errors import (
     BundleError,
     CancelledError,
+    OutputError,
     PathGeneError,
     SlideError,
     UsageError,
@@ -26,12 +28,13 @@ from pathgene_rt.extraction.earlier import NOTHING, Earlier
 from pathgene_rt.extraction.extract import TileProgress
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.files import writable_folder
+from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.stored import earlier_report
-from pathgene_rt.slide_ids import assign_ids, changed, read_table, write_table
+from pathgene_rt.slide_ids import TABLE_FILE, assign_ids, changed, read_table, write_table
 from pathgene_rt.tiles.external_coords import check_coords
 
 Outcome = Literal["done", "skipped", "failed"]
@@ -41,7 +44,17 @@ BatchProgress = Callable[[str, int, int | None], None]
 then after each batch of a slide's tiles. The name is that of the result."""
 
 _STOPPING = (UsageError, BundleError, CancelledError)
-"""Every other slide would meet them too: a full disk (OutputError), a wrong option, a stop."""
+"""Every other slide would meet them too: a wrong option, a stop. Of OutputError only those of the
+disk itself; one slide's folder may belong to somebody else."""
+
+_OF_THE_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ESTALE", "EFBIG")
+    if hasattr(errno, name)
+)
+
+TABLE_WAIT_S = 30.0
+"""For other runs to write ``slides.csv``, which takes them a moment."""
 
 Value = TypeVar("Value")
 
@@ -95,18 +108,23 @@ def attempt(
     """What ``work`` on the slide or case ``name`` gives, or what it failed of.
 
     Anything that others' code raises becomes a failure, its message put through ``conceal``.
-    Raises UsageError with OutputError, BundleError, CancelledError, which concern every slide;
-    interrupts pass.
+    Raises UsageError, BundleError, CancelledError, which concern every slide, and OutputError of a
+    disk that is full or gone; interrupts pass.
     """
     try:
         return work()
-    except _STOPPING:
-        raise
+    except _STOPPING as error:
+        if not isinstance(error, OutputError) or _is_of_the_disk(error):
+            raise
+        failure: PathGeneError = error
     except Exception as error:  # noqa: BLE001 - readers and codecs of others raise what they like
         failure = slide_failure(error, name)
-        if conceal is None:
-            return failure
-        return type(failure)(conceal(str(failure)))
+    return failure if conceal is None else type(failure)(conceal(str(failure)))
+
+
+def _is_of_the_disk(error: OutputError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _OF_THE_DISK
 
 
 def predict_many(
@@ -144,10 +162,14 @@ def keep_ids(
     slides: Sequence[Path], out: Path, pseudonyms: Pseudonyms | None = None
 ) -> dict[Path, str]:
     """:func:`known_ids`, written to ``slides.csv`` where a file's name does not say its slide's id,
-    unless there are ``pseudonyms``. Raises UsageError, OutputError.
+    unless there are ``pseudonyms``. Another run into ``out`` may do the same at the same time.
+    Raises UsageError, OutputError; FileAccessError if another run does not come to an end with it.
     """
     ids = known_ids(slides, out, pseudonyms)
-    if pseudonyms is None and changed(ids):
+    if pseudonyms is not None or not changed(ids):
+        return ids
+    with sole_writer(out / TABLE_FILE, TABLE_WAIT_S):
+        ids = known_ids(slides, out)
         write_table(out, ids)
     return ids
 

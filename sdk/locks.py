@@ -52,7 +52,7 @@ def unlink(path: Path) -> None:
 
 
 @contextmanager
-def sole_writer(result: Path) -> Iterator[None]:
+def sole_writer(result: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Nobody else writes ``result``, a file or an existing folder, while the block runs.
 
     The lock is a hidden file in the folder or beside the file. It is the system's, also over NFS
@@ -60,15 +60,15 @@ def sole_writer(result: Path) -> Iterator[None]:
     process and computer: it counts until it is removed, or until that process is found gone from
     the same computer. What killed writers left of ``result`` under other names is removed first.
 
-    Raises FileAccessError if another process or thread holds it, OutputError if the lock cannot be
-    written.
+    Raises FileAccessError if another process or thread holds it for ``wait_s`` more, OutputError if
+    the lock cannot be written.
     """
     path = result / ".lock" if result.is_dir() else result.with_name(f".{beside(result.name)}.lock")
     marker = path.with_name(f"{path.name}.held")
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        lock = _locked(path, marker)
+        lock = _locked(path, marker, wait_s)
     except OSError as error:
         raise OutputError(
             f"cannot lock {path}: {reason(error)}; choose another folder with --out"
@@ -83,19 +83,19 @@ def sole_writer(result: Path) -> Iterator[None]:
         lock.release()
 
 
-def _locked(path: Path, marker: Path) -> BaseFileLock | None:
+def _locked(path: Path, marker: Path, wait_s: float) -> BaseFileLock | None:
     """The system's lock of ``path``, or where there is none the ``marker``; None if another has it.
     Raises OSError."""
     from filelock import SoftFileLock, Timeout
 
     try:
-        return try_acquire(path)
+        return try_acquire(path, wait_s)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
     lock = SoftFileLock(marker, thread_local=False)
     try:
-        lock.acquire(timeout=_TAKEOVER_S)
+        lock.acquire(timeout=max(wait_s, _TAKEOVER_S))
     except Timeout:
         return None
     return lock

@@ -175,8 +175,8 @@ class Predictor:
         which ``slides.csv`` in ``out`` tells and keeps.
 
         Raises at once UsageError if a case has a slide that is not given, or options do not go
-        together; and OutputError where ``out`` cannot be written. From
-        the iterator come OutputError (a full disk) and CancelledError (``token``, from another
+        together; and OutputError where ``out`` cannot be written. From the iterator come
+        OutputError of a disk that is full or gone, and CancelledError (``token``, from another
         thread): they end the batch, and what was finished is kept.
         """
         return predict_many(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from pathgene_rt import CancellationToken, EngineOptions, PredictOptions, Predictor, Pseudonyms
-from pathgene_rt.batch import CaseResult, SlideResult, attempt
+from pathgene_rt.batch import CaseResult, SlideResult, attempt, keep_ids
 from pathgene_rt.cases import Case
 from pathgene_rt.errors import (
     BatchError,
@@ -34,6 +36,7 @@ from pathgene_rt.errors import (
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import Budget
 from pathgene_rt.report.report import Report
+from pathgene_rt.slide_ids import TABLE_FILE, read_table, write_table
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -142,9 +145,13 @@ def test_whatever_a_slide_fails_of_stops_no_other(
     assert isinstance(lost, BatchError) and "because b.svs failed" in str(lost)
 
 
-@pytest.mark.parametrize(
-    "raised", [OutputError("the disk is full"), BundleError("damaged"), KeyboardInterrupt()]
-)
+def full_disk() -> OutputError:
+    error = OutputError("cannot write it")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
+@pytest.mark.parametrize("raised", [full_disk(), BundleError("damaged"), KeyboardInterrupt()])
 def test_what_concerns_every_slide_ends_the_batch(
     predictor: Predictor,
     slides: list[Path],
@@ -159,6 +166,31 @@ def test_what_concerns_every_slide_ends_the_batch(
         next(results)
     assert (tmp_path / "a" / "report.json").exists()
     assert not (tmp_path / "c").exists()
+
+
+def test_a_place_that_cannot_be_written_is_that_slides_alone(
+    predictor: Predictor, slides: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "b").write_text("somebody's file")
+    results = list(predictor.predict_many(slides, tmp_path, QUICK))
+    assert [result.outcome for result in results] == ["done", "failed", "done"]
+    assert isinstance(results[1].error, OutputError)
+    assert (tmp_path / "b").read_text() == "somebody's file"
+
+
+def test_two_runs_into_one_folder_keep_each_others_ids(tmp_path: Path) -> None:
+    """The second waits for the first's lock, and knows then what the first has written."""
+    first = {Path("w/case.svs"): "case", Path("x/case.svs"): "case~x"}
+    kept: dict[Path, str] = {}
+    slides = [Path("y/case.svs"), Path("z/case.svs")]
+    second = threading.Thread(target=lambda: kept.update(keep_ids(slides, tmp_path)))
+    with sole_writer(tmp_path / TABLE_FILE):
+        second.start()
+        write_table(tmp_path, first)
+    second.join()
+    assert set(read_table(tmp_path).values()) == {"case", "case~x", "case~y", "case~z"}
+    assert list(kept.values()) == ["case~y", "case~z"]
+    assert [path.name for path in tmp_path.iterdir()] == [TABLE_FILE]
 
 
 def test_a_slide_that_is_none(predictor: Predictor, slides: list[Path], tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ class ResultPlaces:
         """The folder is called by the slide's id or pseudonym."""
         return self.out / shown_id(self.slide_id(slide), self.pseudonyms)
 
+    def features_file(self, slide: Path) -> Path:
+        """``out/<slide>.h5``, where features are all that is wanted."""
+        return self.out / f"{shown_id(self.slide_id(slide), self.pseudonyms)}.h5"
+
     def case_name(self, case: Case) -> str:
         return shown_id(case.case_id, self.pseudonyms)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -37,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *more: object) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *more: object, out: str = "out") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pathgene_rt.cli", *map(str, more)]
-    command += ["--bundle", "panel.pgrt", "--out", "out"]
+    command += ["--bundle", "panel.pgrt", "--out", out]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
@@ -101,6 +102,24 @@ def test_without_a_key_they_are_random_and_nothing_is_skipped(folder: Path, tmp_
     assert [row["status"] for row in rows] == ["done", "done"]
     assert rows[0]["slide"] != rows[1]["slide"]
     assert "random in this run" in runs[0].stderr
+
+
+def test_features_alone_name_no_slide(folder: Path) -> None:
+    keyed = ("--pseudonymize", "--pseudonym-key", "site.key")
+    first = run(folder, "extract", "slides", *keyed, "--json", out="features")
+    assert first.returncode == 7, first.stderr
+    assert names_none(said(first)), said(first)
+    pseudonyms = Pseudonyms(KEY)
+    rows = json.loads(first.stdout)["slides"]
+    assert [row["slide"] for row in rows] == [pseudonyms.of(name) for name in NAMES]
+    files = sorted(path.name for path in (folder / "features").iterdir())
+    assert files == sorted(f"{pseudonyms.of(name)}.h5" for name in NAMES[:2])
+    for file in (folder / "features").iterdir():
+        assert not any(secret.encode() in file.read_bytes() for secret in SECRETS), file
+    assert read_features(folder / "features" / files[0]).slide_id == files[0][:-3]
+    again = run(folder, "extract", "slides", *keyed, out="features")
+    assert again.stdout.count("skipped") == 2, again.stdout
+    assert names_none(said(again)), said(again)
 
 
 def test_the_old_spelling_still_works_and_says_so(folder: Path) -> None:
