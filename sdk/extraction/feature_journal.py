@@ -2,9 +2,10 @@
 
 Beside the features file that is to be, ``NAME.partial`` is that file with the rows so far in their
 places, and ``NAME.partial.log`` says which: a first line with everything that the features depend
-on (:class:`RunIdentity`), then a line for each batch with its position, its tiles and a checksum of
-its features. A line counts only if the rows it speaks of have that checksum, so the two files may
-reach the disk in any order, and be torn anywhere.
+on (:class:`RunIdentity`), then a line for each batch: its position, its tiles, a checksum of its
+features and of the rest of the line, and what was found of its tiles. A line counts only if it and
+the rows it speaks of have that checksum, so the two files may reach the disk in any order, and be
+torn anywhere.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class FeatureJournal:
 
     ``growing`` has the features of ``bag``. ``resume`` takes up what an earlier run of the same
     ``identity`` left: ``done`` are then the positions at which batches begin whose rows are in
-    ``growing`` again. ``note`` says in words what was found. Left without :meth:`commit`, also by
-    kill -9, the partial file stays. Whoever opens one is the only writer of ``path``
+    ``growing`` again, and ``flags`` what was found of their tiles, by position (the words that
+    :meth:`write` was given). ``note`` says in words what was found. Left without :meth:`commit`,
+    also by kill -9, the partial file stays. Whoever opens one is the only writer of ``path``
     (:func:`~pathgene_rt.locks.sole_writer`).
 
     Raises OutputError; FileAccessError if a file that is there cannot be read now.
@@ -55,6 +57,7 @@ class FeatureJournal:
         self.path = path
         self.tiles = len(bag)
         self.done: frozenset[int] = frozenset()
+        self.flags: dict[int, str] = {}
         self.note = ""
         self._bag = bag
         self.growing = growing
@@ -72,9 +75,9 @@ class FeatureJournal:
             records = self._found() if resume else []
             self._open(layout, records)
 
-    def write(self, first: int, rows: Int64Array, features: Float32Array) -> None:
+    def write(self, first: int, rows: Int64Array, features: Float32Array, flags: str = "-") -> None:
         """Keep ``features`` float32 [k, D] of the tiles ``rows`` int64 [k], the batch at position
-        ``first``."""
+        ``first``, and what was found of these tiles, ``flags``, a word without blanks."""
         assert self._files is not None
         partial, log = self._files
         values = np.ascontiguousarray(features, dtype=np.float32)
@@ -82,7 +85,7 @@ class FeatureJournal:
             for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
                 partial.seek(self._offset + int(rows[run[0]]) * values[0].nbytes)
                 _write_all(partial, values[run[0] : run[-1] + 1].data)
-            _write_all(log, _record(first, values))
+            _write_all(log, _record(first, values, flags))
 
     def commit(self) -> None:
         """Every row is written: the file gets its name, the log goes. Closes the journal.
@@ -175,9 +178,11 @@ class FeatureJournal:
             partial.seek(self._offset + int(row) * value.nbytes)
             stored = partial.read(value.nbytes)
             value.view(np.uint8)[: len(stored)] = np.frombuffer(stored, dtype=np.uint8)
-        if _record(first, values) != line + b"\n":
+        flags = line.rpartition(b" ")[2].decode(errors="replace")
+        if _record(first, values, flags) != line + b"\n":
             return -1
         self.growing.put(rows, values)
+        self.flags[first] = flags
         return first
 
     def _open(self, layout: bytes, records: list[bytes]) -> None:
@@ -210,9 +215,10 @@ def discard_partial(path: Path) -> None:
         raise OutputError(f"cannot remove {path}.partial: {reason(error)}") from error
 
 
-def _record(first: int, features: Float32Array) -> bytes:
+def _record(first: int, features: Float32Array, flags: str) -> bytes:
     """The log's line about the batch at position ``first``."""
-    return f"{first} {len(features)} {zlib.crc32(features.data):08x}\n".encode()
+    checksum = zlib.crc32(flags.encode(), zlib.crc32(features.data))
+    return f"{first} {len(features)} {checksum:08x} {flags}\n".encode()
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:

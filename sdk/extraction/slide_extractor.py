@@ -148,6 +148,9 @@ class SlideEncoder:
                 )
                 stack.enter_context(journal)
                 order = replace(order, done=journal.done)
+                for first, flags in journal.flags.items():
+                    kept = order.rows_of(first, order.batch)
+                    inspection.restore(kept, prepared.grid.xy[kept], flags)
                 if observe is not None and journal.done:
                     observe(bag, growing.done, order.rows_done())
 
@@ -155,7 +158,7 @@ class SlideEncoder:
 
             def on_batch(first: int, came: Int64Array, features: Float32Array) -> bool:
                 if journal is not None:
-                    journal.write(first, came, features)
+                    journal.write(first, came, features, inspection.of_rows(came).text)
                 firsts.add(first)
                 return observe is None or observe(bag, growing.done, came)
 

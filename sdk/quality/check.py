@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import UInt8Array
@@ -60,6 +60,17 @@ class TileCheck(Protocol):
         What it raises ends the slide. A tile may come twice (its row tells).
         """
 
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """For the report, of the tiles so far; empty if there is nothing to tell."""
+
+
+@runtime_checkable
+class CountsTiles(Protocol):
+    """A check that tells single tiles, or ends a slide for how many there are."""
+
+    def restore(self, xy: tuple[int, int]) -> None:
+        """The tile at the level-0 corner ``xy`` had this flag in a run that was killed, and whose
+        features are taken over: its pixels do not come again.
+        """

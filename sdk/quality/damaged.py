@@ -41,6 +41,11 @@ class DamagedTiles:
                 ) from tile.error
         return True
 
+    def restore(self, xy: tuple[int, int]) -> None:
+        """It counts as those of this run do."""
+        with self._lock:
+            self._xy.add(xy)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line, if there is something to tell."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pathgene_rt.geometry import BoolArray, Int64Array
+from pathgene_rt.geometry import BoolArray, Int32Array, Int64Array
 from pathgene_rt.quality.bubble import BubbleTiles
 from pathgene_rt.quality.burnt import BurntTiles
-from pathgene_rt.quality.check import CheckedSlide, CheckedTile, TileCheck
+from pathgene_rt.quality.check import CheckedSlide, CheckedTile, CountsTiles, TileCheck
 from pathgene_rt.quality.damaged import DamagedTiles
 from pathgene_rt.quality.focus import OutOfFocusTiles
 from pathgene_rt.quality.pen import PenTiles
@@ -34,7 +34,7 @@ _FIRST_ROWS = 1024
 class TileFlags:
     """What was found of the tiles of a bag: ``flags`` bool [N] by the checks' names. ``unchecked``
     of the N tiles never had their pixels in memory here, and no flag: a GPU decoded them itself, or
-    their features were kept by an earlier run.
+    an earlier run that was not killed had kept their features.
     """
 
     flags: dict[str, BoolArray]
@@ -63,6 +63,15 @@ class TileFlags:
         flagged: BoolArray = np.any(list(self.flags.values()), axis=0)
         return flagged
 
+    @property
+    def text(self) -> str:
+        """The flags as a word, for :meth:`TileInspection.restore`; "-" if not all tiles were
+        checked."""
+        if self.unchecked or not self.flags:
+            return "-"
+        packed = {name: np.packbits(found).tobytes().hex() for name, found in self.flags.items()}
+        return ";".join(f"{name}={bits}" for name, bits in packed.items())
+
 
 class TileInspection:
     """``checks``, by default all, of the tiles of one slide. Thread-safe. Memory: a byte a check
@@ -87,6 +96,29 @@ class TileInspection:
                 more = max(len(self._found), tile.row + 1 - len(self._found))
                 self._found = np.pad(self._found, ((0, more), (0, 0)))
             self._found[tile.row] = found
+
+    def restore(self, rows: Int64Array, xy: Int32Array, text: str) -> None:
+        """What an earlier run found of the tiles ``rows`` int64 [k] with corners ``xy`` int32
+        [k, 2]: :attr:`TileFlags.text`. Tiles that not all checks have looked at stay unchecked.
+
+        Raises ValueError for another text.
+        """
+        if text == "-":
+            return
+        stored = dict(part.split("=") for part in text.split(";"))
+        found = np.zeros((len(rows), self._found.shape[1]), dtype=np.bool_)
+        for column, check in enumerate(self._checks):
+            packed = np.frombuffer(bytes.fromhex(stored.get(check.name, "")), np.uint8)
+            flags = np.unpackbits(packed)[: len(rows)].astype(np.bool_)
+            if len(flags) < len(rows):
+                return
+            found[:, column] = flags
+            if isinstance(check, CountsTiles):
+                for x, y in xy[flags].tolist():
+                    check.restore((x, y))
+        found[:, -1] = True
+        with self._lock:
+            self._found[rows] = found
 
     def of_rows(self, rows: Int64Array) -> TileFlags:
         """What was found of the tiles ``rows`` int64 [N], in that order."""

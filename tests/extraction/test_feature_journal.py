@@ -64,7 +64,7 @@ def write(opened: FeatureJournal, positions) -> None:
     for first in positions:
         rows = ORDER.rows_of(first, BATCH)
         opened.growing.put(rows, FEATURES[rows])
-        opened.write(first, rows, FEATURES[rows])
+        opened.write(first, rows, FEATURES[rows], f"found={first}")
 
 
 def begun(folder: Path, identity: RunIdentity, count: int) -> tuple[Path, Path]:
@@ -99,6 +99,7 @@ def test_batches_of_a_killed_run_are_taken_over(
     assert opened.done == set(kept)
     rows = [row for first in kept for row in ORDER.rows_of(first, BATCH)]
     np.testing.assert_array_equal(bag.features[rows], FEATURES[rows])
+    assert opened.flags == {first: f"found={first}" for first in kept}
     write(opened, set(firsts()) - opened.done)
     opened.commit()
     np.testing.assert_array_equal(read_features(tmp_path / "features.h5").features, FEATURES)
@@ -113,6 +114,13 @@ def test_a_torn_log_loses_its_last_batch_only(tmp_path: Path, identity: RunIdent
     opened.close()
     again, _ = journal(tmp_path, identity, resume=True)
     assert again.done == set(firsts())
+
+
+def test_what_was_found_is_under_the_checksum(tmp_path: Path, identity: RunIdentity) -> None:
+    _, log = begun(tmp_path, identity, 4)
+    log.write_bytes(log.read_bytes().replace(b"found=48\n", b"found=49\n"))
+    opened, _ = journal(tmp_path, identity, resume=True)
+    assert len(opened.done) == 3 and len(opened.flags) == 3
 
 
 def test_rows_that_are_not_as_logged_are_encoded_again(

@@ -254,8 +254,9 @@ def _fit_hashes(document: dict[str, Any], files: dict[str, bytes]) -> None:
     text = json.dumps(document)
     for name, data in files.items():
         record = document["files"].get(name)
-        if isinstance(record, dict) and len(str(record.get("sha256"))) == 64:
-            text = text.replace(record["sha256"], hashlib.sha256(data).hexdigest())
+        stated = record.get("sha256") if isinstance(record, dict) else None
+        if isinstance(stated, str) and len(stated) == 64:
+            text = text.replace(stated, hashlib.sha256(data).hexdigest())
     changed = json.loads(text)
     for name, data in files.items():
         if isinstance(changed["files"].get(name), dict):

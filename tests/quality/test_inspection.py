@@ -4,6 +4,7 @@ by row."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.errors import SlideReadError, TileDecodeError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.quality import inspection as inspections
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
+from pathgene_rt.quality.damaged import DamagedTiles
 from pathgene_rt.quality.inspection import TILE_CHECKS, TileInspection
 from pathgene_rt.quality.pen import PEN_SHARE, PenTiles
 from pathgene_rt.training.synthetic.tissue import Pattern, tissue_tiles
@@ -39,9 +42,16 @@ class Odd:
         self.seen.append(tile.row)
         return tile.row % 2 == 1
 
+    def restore(self, xy: tuple[int, int]) -> None:
+        self.seen.append(xy[0] // 64)
+
 
 def tile(row: int, colour: tuple[int, int, int] = (200, 150, 190)) -> CheckedTile:
     return CheckedTile(row, (row * 64, 0), np.full((64, 64, 3), colour, np.uint8))
+
+
+def damaged(row: int) -> CheckedTile:
+    return replace(tile(row), error=TileDecodeError("bad bytes"))
 
 
 def test_what_is_found_is_kept_by_row() -> None:
@@ -60,6 +70,38 @@ def test_what_is_found_is_kept_by_row() -> None:
         "unchecked_tiles": 1,
     }
     assert inspection.warnings == ("some are odd",)
+
+
+def test_what_a_killed_run_found_is_taken_over() -> None:
+    before = TileInspection(SLIDE, (Odd, PenTiles))
+    for row in range(11):
+        before.look(tile(row))
+    rows = np.arange(11)
+    text = before.of_rows(rows).text
+    assert " " not in text
+    after = TileInspection(SLIDE, (Odd, PenTiles))
+    xy = np.stack([rows * 64, np.zeros(11)], axis=1).astype(np.int32)
+    after.restore(rows, xy, text)
+    assert after.of_rows(rows).quality == before.of_rows(rows).quality == {"odd_tiles": 5}
+    # A check that is new, and tiles that nobody looked at.
+    for wanted, given in (((Odd, PenTiles, DamagedTiles), text), ((Odd,), "-")):
+        other = TileInspection(SLIDE, wanted)
+        other.restore(rows, xy, given)
+        assert other.of_rows(rows).unchecked == 11
+    assert before.of_rows(np.arange(12)).text == "-"
+
+
+def test_damaged_tiles_of_a_killed_run_count_towards_the_limit() -> None:
+    """One of 300 tiles before the kill and two after it are 1 %; one more is too many."""
+    slide = CheckedSlide("s", 0.5, 300)
+    before, after = (TileInspection(slide, (DamagedTiles,)) for _ in range(2))
+    before.look(damaged(7))
+    after.restore(np.array([7]), np.array([[448, 0]], np.int32), before.of_rows(np.array([7])).text)
+    after.look(damaged(8))
+    after.look(damaged(9))
+    assert "3 of 300 tiles are damaged" in after.warnings[0] and "x 448 y 0" in after.warnings[0]
+    with pytest.raises(SlideReadError, match="4 of its 300 tissue tiles"):
+        after.look(damaged(10))
 
 
 def test_rows_of_a_slide_that_is_pushed_are_not_known_beforehand() -> None:
