@@ -136,6 +136,12 @@ def _run(head: Head, features: Float32Array, coords: Int64Array) -> tuple[Inputs
     return inputs, results
 
 
+_OTHERS_LEVELS = (
+    "if head {} was trained on features of CLAM or TRIDENT, pixels came from the finer pyramid "
+    'level, but this encoder says level_rule = "nearest"; export it with "finer" then'
+)
+
+
 def _require_same_encoder(
     request: HeadRequest, checkpoint: HeadCheckpoint, encoder: ExportedEncoder
 ) -> tuple[str, ...]:
@@ -148,9 +154,11 @@ def _require_same_encoder(
         )
     trained, ours = checkpoint.encoder_sha256, encoder.spec.weights_sha256
     if trained is None:
+        rule = encoder.spec.preprocess.level_rule if encoder.spec.preprocess else "finer"
         return (
             f"head {name} does not say which encoder it was trained on; make sure that it is this "
             f"one ({ours[:12]})",
+            *((_OTHERS_LEVELS.format(name),) if rule != "finer" else ()),
         )
     if trained != ours:
         raise CheckpointError(

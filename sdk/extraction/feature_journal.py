@@ -142,7 +142,8 @@ class FeatureJournal:
             found, attributes = read_attributed(self.path)
         except FeatureFileError:
             return False
-        if attributes.origin != self._identity.origin or len(found) != self.tiles:
+        wanted = self._identity.origin.run_sha256
+        if attributes.origin.run_sha256 != wanted or len(found) != self.tiles:
             return False
         self.growing.put(np.arange(len(found)), found.features)
         return True

@@ -28,6 +28,7 @@ class RunIdentity:
     grid_sha256: str
     order_sha256: str
     batch: int
+    level_rule: str
     encoder_sha256: str
     backend: str
     version: str
@@ -55,6 +56,7 @@ class RunIdentity:
             grid_sha256=sha256(scale + np.ascontiguousarray(grid.xy).tobytes()),
             order_sha256=sha256(np.ascontiguousarray(order.rows).tobytes()),
             batch=order.batch,
+            level_rule=encoder.preprocess.level_rule if encoder.preprocess else "",
             encoder_sha256=encoder.onnx_sha256,
             **asdict(engine),
         )
@@ -67,4 +69,4 @@ class RunIdentity:
     @property
     def origin(self) -> Origin:
         """As it stands in a features file."""
-        return Origin(sha256(self.line.encode()), self.made_from)
+        return Origin(sha256(self.line.encode()), self.made_from, self.level_rule)

@@ -30,6 +30,7 @@ from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.features.hdf5 import write_features
+from pathgene_rt.features.tile_attributes import Origin
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.check import CheckedSlide
@@ -48,7 +49,8 @@ class EncodedSlide:
 
     ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know,
     ``made_from`` which slide and options it is of. ``stats`` are those since the last time that the
-    way of decoding had to be changed. ``flags`` are those of the bag's tiles.
+    way of decoding had to be changed. ``flags`` are those of the bag's tiles, ``level_rule`` is the
+    bundle's.
     """
 
     bag: FeatureBag
@@ -56,6 +58,7 @@ class EncodedSlide:
     decode: str
     flags: TileFlags
     made_from: ResultIdentity
+    level_rule: str
     warnings: tuple[str, ...] = ()
     journal: FeatureJournal | None = None
 
@@ -65,7 +68,7 @@ class EncodedSlide:
         if journal is not None and journal.path == path and len(self.bag) == journal.tiles:
             journal.commit()
         else:
-            write_features(path, self.bag)
+            write_features(path, self.bag, Origin(level_rule=self.level_rule))
 
 
 class SlideEncoder:
@@ -199,6 +202,7 @@ class SlideEncoder:
             prepared.concealed(why),
             flags,
             made_from,
+            self._preprocess.level_rule,
             tuple(prepared.concealed(warning) for warning in warnings),
             journal,
         )

@@ -37,8 +37,9 @@ from pathgene_rt.geometry import Float32Array, Int32Array
 _EXTRACT_AGAIN = "extract the slide again"
 
 
-def write_features(path: Path, bag: FeatureBag) -> None:
-    """Write ``bag`` to ``path``, whole or not at all. Raises OutputError, UsageError if empty.
+def write_features(path: Path, bag: FeatureBag, origin: Origin | None = None) -> None:
+    """Write ``bag``, and where it is from, to ``path``, whole or not at all. Raises OutputError,
+    UsageError if it is empty.
 
     HDF5 only lays the file out, in memory and without the features; Python writes it. When a disk
     fills up under HDF5 itself, the process dies of a segmentation fault (h5py 3.16, HDF5 2.0.0).
@@ -46,7 +47,7 @@ def write_features(path: Path, bag: FeatureBag) -> None:
     if bag.features.size == 0:
         raise UsageError(f"{bag.slide_id}: has no features to write to {path}")
     features = np.ascontiguousarray(bag.features, dtype=np.float32)
-    layout, offset = features_layout(bag, rows_crc32(bag.xy, features))
+    layout, offset = features_layout(bag, rows_crc32(bag.xy, features), origin)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(layout)
         file.seek(offset)

@@ -7,7 +7,7 @@ CLAM the size of its level, ``level_dim``. STAMP gives ``unit`` "um", ``tile_siz
 ``tile_size_px``. We write CLAM's in level-0 pixels (``name`` too) and
 beside them ``tile_px``, ``span_px``, ``mpp``, ``slide_id``, ``encoder_sha256``,
 ``pathgene_rt_version``, ``rows_crc32`` (of coords and features, in that order, as they are stored),
-and where a slide was encoded ``run_sha256`` and ``made_from``.
+and where a slide was encoded ``run_sha256``, ``made_from`` and ``level_rule``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ MAX_LEVEL_MISMATCH = 0.02
 @dataclass(frozen=True)
 class Origin:
     """How a file of ours came about: ``run_sha256`` is of all that decides its bits, ``made_from``
-    says in JSON which slide and which options decide its content."""
+    says in JSON which slide and which options decide its content, ``level_rule`` is the bundle's:
+    from which pyramid level pixels came."""
 
     run_sha256: str = ""
     made_from: str = ""
+    level_rule: str = ""
 
 
 def written_attributes(bag: FeatureBag, rows_crc32: int, origin: Origin) -> dict[str, Any]:
@@ -93,7 +95,9 @@ class TileAttributes:
     @property
     def origin(self) -> Origin:
         """How the file came about, as far as it says so."""
-        return Origin(self._text("run_sha256") or "", self._text("made_from") or "")
+        return Origin(
+            *(self._text(name) or "" for name in ("run_sha256", "made_from", "level_rule"))
+        )
 
     @property
     def made_from(self) -> dict[str, Any] | None:

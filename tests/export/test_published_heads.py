@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,13 @@ def test_a_published_checkpoint_becomes_a_head_of_the_bundle(tmp_path: Path) -> 
     )
     assert (exported.spec.task.kind, exported.spec.task.gene) == ("exon", "EGFR")
     assert any("does not say which encoder" in text for text in exported.warnings)
+    assert not any("level_rule" in text for text in exported.warnings)
+    encoder = stand_in_encoder()
+    nearest = replace(
+        encoder.spec, preprocess=replace(encoder.spec.preprocess, level_rule="nearest")
+    )
+    warned = export_head(request, replace(encoder, spec=nearest)).warnings
+    assert any('says level_rule = "nearest"' in text for text in warned)
 
 
 def test_classes_that_nobody_named_are_numbered_with_a_warning(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_a_whole_run_gives_the_file_that_write_features_gives(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "slide.svs"]
     with h5py.File(tmp_path / "features.h5") as file:
         assert file["features"].dtype == np.float32
+        assert file["coords"].attrs["level_rule"] == "finer"
 
 
 @pytest.mark.parametrize("count", range(8))
