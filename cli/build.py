@@ -78,7 +78,7 @@ def build(
         if calibrate:
             _calibrate(opened, options, calibrate, console)
         with console.steps() as step:
-            report = build_engines(opened, options, step)
+            report = build_engines(opened, options, step, apart=True)
     rows = []
     for entry in report.candidates:
         verified, rate = entry.verification, entry.tiles_per_second

@@ -10,6 +10,7 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.backend import Availability, Backend, NotCalibratedError, ProgressCallback
 from pathgene_rt.engines.cache.keys import DecisionKey
 from pathgene_rt.engines.cache.store import EngineCache, cache_warnings, open_cache
+from pathgene_rt.engines.qualify.compile_apart import require_compilable
 from pathgene_rt.engines.qualify.replay import Verification, replay
 from pathgene_rt.engines.qualify.tuning import measure_rate, tune
 from pathgene_rt.engines.registry import EngineFactory, candidates, decision_key
@@ -76,9 +77,16 @@ class BuildReport:
 
 
 def build(
-    bundle: Bundle, options: EngineOptions, progress: ProgressCallback | None = None
+    bundle: Bundle,
+    options: EngineOptions,
+    progress: ProgressCallback | None = None,
+    *,
+    apart: bool = False,
 ) -> BuildReport:
     """Try every backend and precision that ``options`` allow, and keep what was found.
+
+    ``apart`` compiles each graph in another process first
+    (:mod:`~pathgene_rt.engines.qualify.compile_apart`), for engines of the CPU.
 
     With precision "auto" the fastest precision within the limits, and how many tiles suit it at
     once, are kept for each backend in the cache folder: they are what "auto" means from now on for
@@ -94,7 +102,10 @@ def build(
     cache = open_cache(options)
     for backend in candidates(options):
         availability = backend.probe()
-        tried = list(_try_backend(bundle, backend, availability, options, progress))
+        tried = []
+        if apart and not backend.on_gpu and not availability.refusal(options.precision):
+            tried = _harm(bundle, backend, options, progress)
+        tried = tried or list(_try_backend(bundle, backend, availability, options, progress))
         best = _fastest(tried)
         if options.precision == "auto" and best is not None and best.precision is not None:
             chosen[backend.name] = best.precision
@@ -140,6 +151,18 @@ def _keep(
     if backend.honours_tensorrt_options and options.tensorrt is not None:
         decision["tensorrt"] = asdict(options.tensorrt)
     cache.decide(key, decision)
+
+
+def _harm(
+    bundle: Bundle, backend: Backend, options: EngineOptions, progress: ProgressCallback
+) -> list[Candidate]:
+    """Why ``backend`` is not to compile the bundle in this process; empty if it may."""
+    progress(f"{backend.name}: compiling in a process of its own", None)
+    try:
+        require_compilable(bundle, backend.name, options.threads)
+    except EngineError as error:
+        return [Candidate(backend.name, None, refused=str(error))]
+    return []
 
 
 def _try_backend(
