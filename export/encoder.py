@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from pathgene_rt.bundle.bundle import ENCODER_FILE, SUFFIX, Bundle
 from pathgene_rt.bundle.spec import ModelSpec, Preprocess, TensorSpec
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.export.check import Comparison, check_graph, compare_encoder, require_passed
-from pathgene_rt.export.golden import golden_tiles
+from pathgene_rt.export.golden import golden_tiles, level_warnings
 from pathgene_rt.export.operators import tensorrt_warnings
 from pathgene_rt.export.preprocess import TileEncoder
 from pathgene_rt.export.reference import encoder_features
@@ -83,7 +83,11 @@ def export_encoder(
         weights_sha256=weights_sha256(encoder.state_dict(), preprocess.identity),
         preprocess=preprocess,
     )
-    return checked_encoder(spec, graph, tiles, features, source)
+    exported = checked_encoder(spec, graph, tiles, features, source)
+    warnings = level_warnings(
+        lambda tiles: encoder_features(encoder, tiles, preprocess), golden_slides, preprocess
+    )
+    return replace(exported, warnings=(*exported.warnings, *warnings))
 
 
 def reuse_encoder(path: Path) -> ExportedEncoder:

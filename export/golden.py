@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.engines.qualify.compare import fidelity_error
 from pathgene_rt.errors import UsageError
-from pathgene_rt.geometry import Int64Array, UInt8Array
-from pathgene_rt.tiles.sample import sample_tiles
+from pathgene_rt.extraction.scaled_decode import DECODE_LIMITS
+from pathgene_rt.geometry import Float32Array, Int64Array, UInt8Array
+from pathgene_rt.tiles.sample import sample_by_both_rules, sample_tiles
 from pathgene_rt.training.synthetic.tissue import tissue_tiles
 
 GOLDEN_TILES = 48
 """Enough for the median distance between tiles, which the fidelity error is in units of."""
 
 _COLUMNS = 8
+_LEAST_COMPARED = 8
+"""Tiles: fewer do not tell how far tiles are from each other."""
 
 
 def golden_tiles(slides: Sequence[Path], preprocess: Preprocess) -> tuple[UInt8Array, str]:
@@ -53,6 +57,32 @@ def tiles_from_slides(slides: Sequence[Path], preprocess: Preprocess) -> UInt8Ar
             f"{preprocess.mpp:g} um/px, {GOLDEN_TILES} are needed; name more slides with --golden"
         )
     return np.stack(chosen)
+
+
+def level_warnings(
+    encode: Callable[[UInt8Array], Float32Array], slides: Sequence[Path], preprocess: Preprocess
+) -> tuple[str, ...]:
+    """How far features by the level rule "nearest" are from those of the finer level on ``slides``,
+    if that is more than decoding at reduced size may cost. ``encode`` gives features [n, D].
+
+    Raises :class:`SlideError` if a slide cannot be read or does not say its scale.
+    """
+    if preprocess.level_rule != "nearest" or not slides:
+        return ()
+    share = -(-GOLDEN_TILES // len(slides))
+    found = [sample_by_both_rules(path, preprocess, share) for path in slides]
+    pairs = [pair for pair in found if pair is not None]
+    if sum(len(nearest) for nearest, _ in pairs) < _LEAST_COMPARED:
+        return ()
+    nearest, finer = (encode(np.concatenate(tiles)) for tiles in zip(*pairs, strict=True))
+    error = fidelity_error(nearest, finer).median
+    if error <= DECODE_LIMITS.features:
+        return ()
+    return (
+        f'level_rule = "nearest" moves features by e {error:.3f} from those of the finer level, on '
+        f"{len(nearest)} tiles of the golden slides (limit {DECODE_LIMITS.features:g}, as for "
+        "decoding at reduced size); it suits only heads that were trained on such features",
+    )
 
 
 def golden_coords(count: int) -> Int64Array:

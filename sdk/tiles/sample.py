@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from pathgene_rt.geometry import Int32Array, UInt8Array
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.tiles.grid import plan_grid, read_tile, tissue_shares
+from pathgene_rt.tiles.grid import plan_grid, plan_scale, read_tile, tissue_shares
 from pathgene_rt.tiles.tissue import find_tissue
 
 
@@ -26,6 +26,33 @@ class TileSample:
     tiles: UInt8Array
     xy: Int32Array
     span_px: float
+
+
+def sample_by_both_rules(
+    path: Path, preprocess: Preprocess, count: int
+) -> tuple[UInt8Array, UInt8Array] | None:
+    """Up to ``count`` tissue tiles of one slide by the level rules "nearest" and "finer", at the
+    same places, uint8 [n, tile_px, tile_px, 3] each; None if both read the same level.
+
+    Raises SlideError as :func:`sample_tiles` does.
+    """
+    options = TissueOptions()
+    with open_slide(path) as slide:
+        nearest = replace(preprocess, level_rule="nearest")
+        finer = plan_scale(slide.info, replace(preprocess, level_rule="finer"))
+        if plan_scale(slide.info, nearest).level == finer.level:
+            return None
+        mask, _ = find_tissue(slide, options)
+        grid = plan_grid(slide.info, nearest, mask, options)
+        other = replace(grid, level=finer.level, read_px=finer.read_px)
+        steps = np.linspace(0, len(grid) - 1, min(count, len(grid)))
+        chosen = grid.xy[np.unique(np.rint(steps).astype(np.intp))]
+        shape = (2, len(chosen), grid.tile_px, grid.tile_px, 3)
+        tiles = np.empty(shape, np.uint8)
+        for place, xy in enumerate(chosen.tolist()):
+            for one, rule in zip(tiles, (grid, other), strict=True):
+                read_tile(slide, rule, tuple(xy), preprocess.reduction, one[place])
+        return tiles[0], tiles[1]
 
 
 def sample_tiles(path: Path, preprocess: Preprocess, count: int) -> TileSample:

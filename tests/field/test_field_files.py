@@ -22,6 +22,8 @@ from pathgene_rt.training.checkpoint import read_torch_file
 from pathgene_rt.training.data.feature_files import UnplacedBag, read_bag
 from tests.field.conftest import WriteCase
 
+pytestmark = pytest.mark.world
+
 ROWS = np.random.default_rng(0).normal(size=(12, 16)).astype("f4")
 CHECKPOINTS = (
     "dataparallel.pt", "compiled.pt", "compiled_ddp.pt", "ddp_compiled.pt", "lightning.pt",

@@ -22,6 +22,8 @@ from pathgene_rt.tiles.tissue import TissueMask, find_tissue
 from tests.field.conftest import WriteCase
 from tests.fuzz.kinds import read_slide
 
+pytestmark = pytest.mark.world
+
 KINDS_OF_TIFF = (
     "strips.tif", "lzw.tif", "deflate.tif", "zstd.tif", "webp.tif", "jpegxl.tif", "j2k34712.tif",
     "bits16.tif", "rgba.tif", "planar.tif", "big_endian.tif", "tiles_624x736.svs", "latin1.svs",

@@ -4,6 +4,7 @@ the finer level, read by OpenSlide and reduced by Pillow."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image, ImageFilter
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.bundle.spec import Preprocess
 from pathgene_rt.engines.qualify.compare import fidelity_error
-from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.export.golden import level_warnings
+from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.slides import open_slide
 from pathgene_rt.tiles.grid import plan_scale
 from tests.support import tiny_models as tiny
@@ -85,6 +87,21 @@ def test_features_are_those_of_the_finer_level(slide: Path, tmp_path: Path) -> N
     assert error.median < 0.002 and error.maximum < 0.004
     # The scanner's own level is so far from it that reading it would show.
     assert fidelity_error(tiny.encode(np.stack(coarse), weights), reference).median > 0.002
+
+
+def test_export_says_what_the_scanners_own_level_costs(slide: Path) -> None:
+    weights = tiny.encoder_weights()
+    preprocess = Preprocess(tile_px=tiny.TILE_PX, resize_px=48, level_rule="nearest")
+
+    def encode(tiles: UInt8Array) -> Float32Array:
+        """Of how sharp tiles are, which means alone do not see."""
+        edges = np.abs(np.gradient(tiles.astype(np.float32), axis=2))
+        return tiny.encode(np.clip(8 * edges, 0, 255).astype(np.uint8), weights)
+
+    (told,) = level_warnings(encode, [slide], preprocess)
+    assert "e 0." in told and "on 48 tiles" in told
+    alike = replace(preprocess, level_rule="finer")
+    assert level_warnings(encode, [slide], alike) == level_warnings(encode, [], preprocess) == ()
 
 
 def test_pixels_are_openslides_to_the_bit(slide: Path) -> None:
