@@ -36,6 +36,7 @@ TELLING = (
     "sdk/slides/opening.py",
     "sdk/slides/scale.py",
     "sdk/slides/tiff/main_picture.py",
+    "sdk/tiles/external_coords.py",
 )
 
 
