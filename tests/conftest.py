@@ -9,8 +9,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("no clock", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("no clock")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports the library itself
 
 # A shell starts background jobs with SIGINT ignored, which commands that tests end would inherit.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -19,7 +19,6 @@ from pathgene_rt.tiles.tissue_colour import (
 LEVELS = st.integers(0, 255)
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, st.integers(1, 400), elements=LEVELS))
 def test_white_is_the_percentile_of_the_glass_to_the_bit(levels: np.ndarray) -> None:
     counts = np.tile(np.bincount(levels, minlength=256), (3, 1))
@@ -27,7 +26,6 @@ def test_white_is_the_percentile_of_the_glass_to_the_bit(levels: np.ndarray) -> 
     assert white_of(counts) == (expected,) * 3
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, (8, 8, 3), elements=st.integers(180, 255)))
 def test_counts_of_a_slides_pieces_add_up_to_its_own(rgb: np.ndarray) -> None:
     pieces = [rgb[top : top + 4, left : left + 4] for top in (0, 4) for left in (0, 4)]
@@ -43,7 +41,6 @@ def test_glass_becomes_white_and_pure_white_is_not_glass() -> None:
     assert (white_balanced(rgb, white) == 255).all()
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, (16, 16, 3), elements=LEVELS))
 def test_nothing_that_is_ink_is_passed_over(rgb: np.ndarray) -> None:
     assert not (Colours.of(rgb).ink & ~may_be_ink(rgb)).any()
