@@ -63,7 +63,7 @@ def soak(
     """Predict ``slides`` files made of ``good``, and print what memory did."""
     outcomes: collections.Counter[str] = collections.Counter()
     begun, settled, number = time.monotonic(), 0.0, 0
-    options = PredictOptions(html=False, features=True)
+    options = PredictOptions(html=False, heatmaps=False, features=True)
     while number < slides and time.monotonic() - begun < seconds:
         number += 1
         data = rng.choice(good)
@@ -77,7 +77,7 @@ def soak(
         shutil.rmtree(out)
         if number == SETTLED:
             settled = resident_mb()
-        if number % 100 == 0:
+        if number % 50 == 0:
             sys.stdout.write(f"{number} slides: {resident_mb():.1f} MB\n")
             sys.stdout.flush()
     counts = ", ".join(f"{what} {count}" for what, count in outcomes.most_common())
