@@ -60,7 +60,6 @@ class TileCheck(Protocol):
         What it raises ends the slide. A tile may come twice (its row tells).
         """
 
-
     @property
     def warnings(self) -> tuple[str, ...]:
         """For the report, of the tiles so far; empty if there is nothing to tell."""
