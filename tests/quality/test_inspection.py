@@ -82,7 +82,8 @@ def test_what_a_killed_run_found_is_taken_over() -> None:
     after = TileInspection(SLIDE, (Odd, PenTiles))
     xy = np.stack([rows * 64, np.zeros(11)], axis=1).astype(np.int32)
     after.restore(rows, xy, text)
-    assert after.of_rows(rows).quality == before.of_rows(rows).quality == {"odd_tiles": 5}
+    assert after.of_rows(rows).quality == before.of_rows(rows).quality
+    assert after.of_rows(rows).quality["odd_tiles"] == 5
     # A check that is new, and tiles that nobody looked at.
     for wanted, given in (((Odd, PenTiles, DamagedTiles), text), ((Odd,), "-")):
         other = TileInspection(SLIDE, wanted)
