@@ -191,10 +191,9 @@ def unwrapped(checkpoint: object) -> object:
     ``model`` are taken, if it has one, and not those of losses and metrics.
     """
     for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            if key == "state_dict":
-                checkpoint = _lightnings_model(checkpoint) or checkpoint
+        inner = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
+        if isinstance(inner, Mapping):
+            checkpoint = (_lightnings_model(inner) if key == "state_dict" else None) or inner
     return checkpoint
 
 

@@ -151,9 +151,9 @@ class SlideEncoder:
                 )
                 stack.enter_context(journal)
                 order = replace(order, done=journal.done)
-                for first, flags in journal.flags.items():
+                for first, found in journal.flags.items():
                     kept = order.rows_of(first, order.batch)
-                    inspection.restore(kept, prepared.grid.xy[kept], flags)
+                    inspection.restore(kept, prepared.grid.xy[kept], found)
                 if observe is not None and journal.done:
                     observe(bag, growing.done, order.rows_done())
 
