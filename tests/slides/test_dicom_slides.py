@@ -194,8 +194,9 @@ def test_pixels_that_are_no_squares_are_asked_about(
         assert slide.info.scale_problem == "declares 0.5 um/px across but 0.25 um/px down"
 
 
-def test_damage_costs_its_frame_only(tmp_path: Path, levels: list[np.ndarray]) -> None:
-    path = write_dicom(tmp_path, levels, DicomLayout("j2k"))[0]
+@pytest.mark.parametrize("syntax", ["j2k", "htj2k"])
+def test_damage_costs_its_frame_only(tmp_path: Path, levels: list[np.ndarray], syntax: str) -> None:
+    path = write_dicom(tmp_path, levels, DicomLayout(syntax))[0]
     content = bytearray(path.read_bytes())
     first = content.index(b"\xff\x4f\xff\x51")
     content[first : first + 200] = bytes(200)

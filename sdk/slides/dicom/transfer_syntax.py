@@ -20,16 +20,14 @@ from pathgene_rt.slides.tiff.jpeg2000 import Jpeg2000Tiles
 
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
 _JPEG = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
-_JPEG_2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
+_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+"""And HTJ2K, by OpenJPEG: the binding of OpenJPH in imagecodecs takes errors for pixels."""
 _PICTURES: dict[str, Picture] = {
     "1.2.840.10008.1.2.4.80": "jpegls",
     "1.2.840.10008.1.2.4.81": "jpegls",
     "1.2.840.10008.1.2.4.110": "jpegxl",
     "1.2.840.10008.1.2.4.111": "jpegxl",
     "1.2.840.10008.1.2.4.112": "jpegxl",
-    "1.2.840.10008.1.2.4.201": "htj2k",
-    "1.2.840.10008.1.2.4.202": "htj2k",
-    "1.2.840.10008.1.2.4.203": "htj2k",
 }
 
 _YCBCR = frozenset({"YBR_FULL", "YBR_FULL_422"})

@@ -21,7 +21,7 @@ from pathgene_rt.slides.tiff.jpeg2000 import to_rgb
 _JPEG_END, _PADDING = b"\xff\xd9", 16
 
 Packing = Literal["none", "deflate", "lzw", "packbits", "zstd", "lzma"]
-Picture = Literal["jpegxl", "webp", "jpegls", "htj2k"]
+Picture = Literal["jpegxl", "webp", "jpegls"]
 
 
 class TileDecoder(Protocol):
