@@ -279,6 +279,22 @@ def test_what_is_not_read_here_is_openslides_and_told(
         assert slide.reader.endswith(" (the extra dicom reads it directly)")
 
 
+def test_openslide_is_not_asked_of_damage(
+    tmp_path: Path, levels: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some damaged DICOM files it ends the process."""
+    path = write_dicom(tmp_path, levels[:1], DicomLayout("j2k"))[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xfe\xff\x00\xe0") + 20])
+
+    def never(*_: object) -> None:
+        raise AssertionError("OpenSlide was asked")
+
+    monkeypatch.setattr("pathgene_rt.slides.dicom.opening.open_with_openslide", never)
+    with pytest.raises(SlideOpenError, match=r"a DICOM slide, but .*the file is damaged"):
+        open_slide(path)
+
+
 def test_fragments_without_end() -> None:
     assert without_heads(b"\xfe\xff\x00\xe0\x02\0\0\0ab") == b"ab"
     for stored in (b"", b"\xfe\xff\x00\xe0\x03\0\0\0ab", b"\xff\xd8\xff\xe0abcd"):

@@ -145,7 +145,7 @@ def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
     shared = _item(data, "SharedFunctionalGroupsSequence")
     paths = tuple(str(one.OpticalPathIdentifier) for one in data.get("OpticalPathSequence") or ())
     tiled_full = str(data.get("DimensionOrganizationType", "")) == "TILED_FULL"
-    planes, offsets, byte_counts = _pixels(file, data, syntax, tile_px, frames)
+    planes, offsets, byte_counts = _pixels(path, file, data, syntax, tile_px, frames)
     return Instance(
         path,
         str(data.SOPInstanceUID),
@@ -174,7 +174,7 @@ def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
 
 
 def _pixels(
-    file: BinaryIO, data: Any, syntax: str, tile_px: tuple[int, int], frames: int
+    path: Path, file: BinaryIO, data: Any, syntax: str, tile_px: tuple[int, int], frames: int
 ) -> tuple[int, Int64Array, Int64Array]:
     """The planes of each frame, and the places and lengths of all: of native frames the bytes
     themselves, of others the items that hold them. The file stands at its pixels.
@@ -191,7 +191,13 @@ def _pixels(
     if is_encapsulated(syntax):
         table = data.get("ExtendedOffsetTable") or b""
         extended = tuple(np.frombuffer(table[: len(table) // 8 * 8], "<u8").tolist())
-        return 1, *encapsulated_frames(file, start, frames, extended)
+        try:
+            return 1, *encapsulated_frames(file, start, frames, extended)
+        except ValueError as error:
+            # Damage, of which OpenSlide is not asked: on some it ends the process.
+            raise SlideOpenError(
+                f"{path}: a DICOM slide, but {error}; the file is damaged: copy it again"
+            ) from error
     frame_bytes = tile_px[0] * tile_px[1] * 3
     file.seek(0, 2)
     if length < frames * frame_bytes or start + frames * frame_bytes > file.tell():
