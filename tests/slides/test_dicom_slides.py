@@ -285,7 +285,7 @@ def test_openslide_is_not_asked_of_damage(
     """On some damaged DICOM files it ends the process."""
     path = write_dicom(tmp_path, levels[:1], DicomLayout("j2k"))[0]
     content = path.read_bytes()
-    path.write_bytes(content[: content.index(b"\xfe\xff\x00\xe0") + 20])
+    path.write_bytes(content[: content.index(b"\xe0\x7f\x10\x00OB") + 30])
 
     def never(*_: object) -> None:
         raise AssertionError("OpenSlide was asked")
