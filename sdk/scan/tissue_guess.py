@@ -21,7 +21,8 @@ from pathgene_rt.tiles.tissue_colour import (
 
 class Guess(Enum):
     """``TISSUE`` by what was seen so far, ``MAYBE`` if the threshold turns out as low as it may be,
-    ``GLASS`` unless it lies in a hole."""
+    ``GLASS`` unless it lies in a hole; so is a tile of more ink than tissue, since the pale edge of
+    a pen mark has the colour of hematoxylin."""
 
     TISSUE = "tissue"
     MAYBE = "maybe"
@@ -54,6 +55,7 @@ class TissueGuess:
             threshold = chroma_threshold(self._chroma)
         for level, guess in ((threshold, Guess.TISSUE), (CHROMA_LIMITS[0], Guess.MAYBE)):
             tissue = colours.tissue(level)
-            if np.count_nonzero(tissue) >= self._min_share * tissue.size:
+            found, ink = int(np.count_nonzero(tissue)), int(np.count_nonzero(colours.ink))
+            if found >= max(self._min_share * tissue.size, ink):
                 return guess
         return Guess.GLASS
