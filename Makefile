@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPINGS := typings
-LOWEST := $(addprefix tests/,bundle features report slides streaming tiles test_predictor.py) \
-  $(addprefix --ignore=tests/,bundle/test_pooling_bundles.py features/test_feature_files.py)
+LOWEST := $(addprefix tests/,bundle/test_bundle.py bundle/test_onnx_guard.py features/test_features.py \
+  features/test_safe_hdf5.py report/test_page.py report/test_report.py slides/test_pyramid.py \
+  slides/test_slides.py slides/test_tiff_reader.py streaming tiles test_predictor.py)
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
 .PHONY: demo test test-world test-lowest test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
@@ -23,8 +24,8 @@ test: link
 test-world: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "world and not slow"
 
-# The runtime, installed from its wheel with the lowest versions that pyproject.toml allows; without
-# the two files of tests that need torch.
+# The runtime, installed from its wheel with the lowest versions that pyproject.toml allows: one file
+# or more of each room, without torch.
 test-lowest: wheel
 	test -d .venv-lowest || $(PYTHON) -m venv .venv-lowest || python3 -m venv .venv-lowest
 	$(BIN)/python -m tests.support.lowest_versions cpu jpeg2000 > .venv-lowest/lowest.txt

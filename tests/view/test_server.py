@@ -132,7 +132,7 @@ def test_paths_that_climb_get_nothing_as_they_are_sent(view_results: ViewResults
         assert raw(address, plain).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.world
+@pytest.mark.slow
 def test_ten_thousand_requests_at_once_are_answered_or_refused_in_bounded_memory(
     view_results: ViewResults,
 ) -> None:
