@@ -43,8 +43,9 @@ class SlideFingerprint:
 
 
 def _digests(path: Path) -> tuple[str, str]:
-    companion = path.with_suffix("") / "Slidedat.ini"
-    paths = [path, companion] if path.suffix.lower() == ".mrxs" else [path]
+    paths = [path]
+    if path.suffix.lower() == ".mrxs":
+        paths.append(path.parent / path.stem / "Slidedat.ini")
     content, times = hashlib.sha256(), []
     try:
         for one in paths:

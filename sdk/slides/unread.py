@@ -161,7 +161,7 @@ def missing_companion(path: Path, head: bytes) -> str:
 def _incomplete_mirax(path: Path) -> str:
     if path.suffix.lower() != ".mrxs":
         return ""
-    folder = path.with_suffix("")
+    folder = path.parent / path.stem
     missing = folder if not folder.is_dir() else folder / "Slidedat.ini"
     if missing.exists():
         return ""
