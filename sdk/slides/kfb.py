@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
-from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
-from pathgene_rt.slides.openslide_reader import WHITE
 from pathgene_rt.slides.pyramid import is_level_of
 from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.tiff.jpeg import JpegTiles
 from pathgene_rt.slides.tiff.layout import MAX_TILE_PX, TiledLevel
-from pathgene_rt.slides.tiff.reader import TiledSlide
+from pathgene_rt.slides.tiff.reader import TiledSlide, slide_of_levels
 
 START = b"\xf1\x01\xee\xeeKFB\0"
 
@@ -67,17 +64,7 @@ def open_kfb(path: Path, mpp: float | None) -> TiledSlide:
         ) from error
     stated = f"{header['mpp']:.6g}"
     scale = settled_scale(stated, stated, mpp)
-    width, height = levels[0].size_px
-    info = SlideInfo(
-        slide_id=slide_id_of(path),
-        size_px=(width, height),
-        mpp=scale.mpp,
-        downsamples=tuple((width / one.size_px[0] + height / one.size_px[1]) / 2 for one in levels),
-        vendor="kfb",
-        warnings=(*scale.warnings, UNTRIED),
-        scale_problem=scale.problem,
-    )
-    return TiledSlide([path], levels, info, WHITE, None)
+    return slide_of_levels(path, [path], levels, scale, "kfb", [UNTRIED])
 
 
 def _read(path: Path) -> tuple[np.void, NDArray[np.void]]:

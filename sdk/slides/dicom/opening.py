@@ -6,12 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from pathgene_rt.errors import SlideOpenError
-from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.dicom.header import read_dicom_header
-from pathgene_rt.slides.openslide_reader import WHITE, OpenSlideReader, open_with_openslide
+from pathgene_rt.slides.openslide_reader import OpenSlideReader, open_with_openslide
 from pathgene_rt.slides.scale import settled_scale
-from pathgene_rt.slides.tiff.reader import TiledSlide
+from pathgene_rt.slides.tiff.reader import TiledSlide, slide_of_levels
 
 
 def open_dicom(path: Path, mpp: float | None) -> TiledSlide | OpenSlideReader | None:
@@ -61,16 +59,4 @@ def _open_directly(path: Path, series: str, mpp: float | None) -> TiledSlide:
     volume = [one for one in files if (header := read_dicom_header(one)) and header.volume]
     pyramid = pyramid_of([read_instance(one) for one in volume])
     scale = settled_scale(*pyramid.mpp, mpp)
-    width, height = pyramid.levels[0].size_px
-    info = SlideInfo(
-        slide_id=slide_id_of(path),
-        size_px=(width, height),
-        mpp=scale.mpp,
-        downsamples=tuple(
-            (width / one.size_px[0] + height / one.size_px[1]) / 2 for one in pyramid.levels
-        ),
-        vendor="dicom",
-        warnings=(*scale.warnings, *pyramid.warnings),
-        scale_problem=scale.problem,
-    )
-    return TiledSlide(pyramid.paths, pyramid.levels, info, WHITE, None)
+    return slide_of_levels(path, pyramid.paths, pyramid.levels, scale, "dicom", pyramid.warnings)

@@ -12,10 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pathgene_rt.errors import SlideOpenError
-from pathgene_rt.geometry import SlideInfo
-from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.openslide_reader import (
-    WHITE,
     OpenSlideReader,
     detected_vendor,
     open_with_openslide,
@@ -30,7 +27,7 @@ from pathgene_rt.slides.tiff.layout import (
 from pathgene_rt.slides.tiff.main_picture import behind_another, more_slides, pyramid_of
 from pathgene_rt.slides.tiff.ome import is_ome, main_image, ome_images
 from pathgene_rt.slides.tiff.openslide_levels import pyramid_levels
-from pathgene_rt.slides.tiff.reader import TiledSlide
+from pathgene_rt.slides.tiff.reader import TiledSlide, slide_of_levels
 
 FIRST_IS_SLIDE = frozenset({"generic-tiff", "aperio"})
 """What OpenSlide calls files of which it takes the first picture for the slide."""
@@ -161,14 +158,4 @@ def _slide(
 ) -> TiledSlide:
     """The slide whose scale is ``stated`` by the file, or ``given`` by the user."""
     scale = settled_scale(None, None, given, stated)
-    width, height = levels[0].size_px
-    info = SlideInfo(
-        slide_id=slide_id_of(path),
-        size_px=(width, height),
-        mpp=scale.mpp,
-        downsamples=tuple((width / one.size_px[0] + height / one.size_px[1]) / 2 for one in levels),
-        vendor=vendor,
-        warnings=(*scale.warnings, *warnings),
-        scale_problem=scale.problem,
-    )
-    return TiledSlide([path], levels, info, WHITE, None)
+    return slide_of_levels(path, [path], levels, scale, vendor, warnings)

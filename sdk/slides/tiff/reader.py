@@ -17,9 +17,11 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
-from pathgene_rt.slides.openslide_reader import OpenSlideReader
+from pathgene_rt.slides.openslide_reader import WHITE, OpenSlideReader
 from pathgene_rt.slides.overview import read_overview
+from pathgene_rt.slides.scale import Scale
 from pathgene_rt.slides.shared_handle import SharedHandle
 from pathgene_rt.slides.slide import Overview
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
@@ -30,6 +32,29 @@ from pathgene_rt.slides.tiff.positioned_file import JoinedFiles, PositionedFile
 CACHE_BYTES = 128 << 20
 """Three rows of encoded tiles across a strip of ``tile_order.STRIP_PX``, of tiles up to 512 px
 (of 1,024 px: two). Fewer tiles of larger ones are kept, and some are then decoded again."""
+
+
+def slide_of_levels(
+    path: Path,
+    files: Sequence[Path],
+    levels: Sequence[TiledLevel],
+    scale: Scale,
+    vendor: str,
+    warnings: Sequence[str],
+) -> TiledSlide:
+    """The slide ``path``, whose ``levels`` in ``files`` are all decoded here. Raises
+    SlideOpenError."""
+    width, height = levels[0].size_px
+    info = SlideInfo(
+        slide_id=slide_id_of(path),
+        size_px=(width, height),
+        mpp=scale.mpp,
+        downsamples=tuple((width / one.size_px[0] + height / one.size_px[1]) / 2 for one in levels),
+        vendor=vendor,
+        warnings=(*scale.warnings, *warnings),
+        scale_problem=scale.problem,
+    )
+    return TiledSlide(files, levels, info, WHITE, None)
 
 
 class TiledSlide:
