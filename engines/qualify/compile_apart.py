@@ -19,6 +19,7 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.options import EngineOptions
+from pathgene_rt.own_process import python_executable
 
 TIMEOUT_S = 600.0
 """A hundred times what CTransPath takes on two cores."""
@@ -35,7 +36,7 @@ def require_compilable(
     request = {"bundle": str(bundle.path), "backend": backend, "threads": threads}
     try:
         process = subprocess.run(
-            [sys.executable, "-P", "-m", __name__, json.dumps(request)],
+            [python_executable(), "-P", "-m", __name__, json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

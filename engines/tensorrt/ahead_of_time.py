@@ -31,6 +31,7 @@ from pathgene_rt.engines.tensorrt.profiles import Profile
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.files import reason
 from pathgene_rt.options import TensorRtOptions
+from pathgene_rt.own_process import python_executable
 
 CARDS: dict[Card, str] = {
     (7, 5): "T4, RTX 20, GTX 16",
@@ -139,7 +140,7 @@ def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) 
     """What the process makes of the files in ``folder``."""
     began = time.monotonic()
     with (folder / "said").open("wb") as said:
-        command = [sys.executable, "-m", __name__, str(folder)]
+        command = [python_executable(), "-m", __name__, str(folder)]
         # Nothing is written to its input: it ends when that does, as when this process is killed.
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
