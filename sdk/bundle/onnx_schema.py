@@ -12,7 +12,7 @@ ELSEWHERE = "keeps tensors in another file"
 _NESTED = "holds a graph within a graph (If, Loop or Scan)"
 
 _NOTE = FieldRule("doc_string", "text", kept=False)
-_PROPERTIES = FieldRule("metadata_props", "bytes", repeated=True, kept=False)
+_PROPERTIES = FieldRule("metadata_props", "StringStringEntryProto", repeated=True, kept=False)
 
 
 def _refused(name: str, why: str) -> FieldRule:
@@ -34,6 +34,8 @@ SCHEMA: dict[str, dict[int, FieldRule]] = {
         25: _refused("functions", "holds functions"),
         26: _refused("configuration", "is cut up for several devices"),
     },
+    # Exporters write stack traces here, longer than a text may be.
+    "StringStringEntryProto": {1: FieldRule("key", "bytes"), 2: FieldRule("value", "bytes")},
     "OperatorSetIdProto": {1: FieldRule("domain", "text"), 2: FieldRule("version", "int")},
     "GraphProto": {
         1: FieldRule("node", "NodeProto", repeated=True),

@@ -315,6 +315,14 @@ def test_mutated_models_are_refused_or_read_as_the_official_parser_reads_them(
         assert all(t.data_location == TensorProto.DEFAULT for t in ours.initializer)
 
 
+def test_notes_that_are_left_out_are_well_formed_too() -> None:
+    """A node's first input, of another field's number: properties that are none."""
+    model = bytearray(tiny.tiny_head_onnx())
+    model[model.index(b"\x0a\x08features")] = 9 << 3 | 2
+    with pytest.raises(BundleError, match=r"m\.onnx"):
+        rewritten(bytes(model), "m.onnx")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_constants_are_not_blown_up_when_a_graph_is_compiled() -> None:
     """A gigabyte of ones, summed: 400 bytes of file, and no folding of what is large."""
