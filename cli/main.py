@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pathgene_rt.cli.audit import audit
 from pathgene_rt.cli.build import build
 from pathgene_rt.cli.capi import capi
 from pathgene_rt.cli.demo import demo
@@ -57,4 +58,5 @@ for command in (demo, train, extract, export, build, verify, predict, view, insp
     app.command()(command)
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)
+app.add_typer(audit)
 app.add_typer(capi)

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
+from pathgene_rt.cli.audit import AuditOption
 from pathgene_rt.cli.budget import BudgetOption, UntilStableOption, read_budget
 from pathgene_rt.cli.choices import (
     BatchOption,
@@ -80,6 +81,7 @@ def predict(
     isolate: IsolateOption = "auto",
     exact: ExactOption = False,
     overwrite: OverwriteOption = False,
+    audit: AuditOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -88,6 +90,7 @@ def predict(
     Slides that have a report of this bundle and these options are skipped unless --overwrite. A bad
     slide does not stop the others (exit code 7 then), but its case gets no prediction.
     """
+    from pathgene_rt.audit.trail import AuditTrail
     from pathgene_rt.batch import known_ids
     from pathgene_rt.cases.table import CaseTable, read_cases
     from pathgene_rt.cli.predict_batch import predict_batch
@@ -132,8 +135,9 @@ def predict(
     )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
+    trail = None if audit is None else AuditTrail(audit)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, progress=step)
+        opened = Predictor.open(find_bundle(bundle), engines, progress=step, audit=trail)
     with opened as predictor:
         for note in predictor.notes:
             console.note(note)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from pathgene_rt.cancellation import CancellationToken
-from pathgene_rt.cases.batch import CaseBatch
+from pathgene_rt.cases.batch import CaseBatch, CaseModel
 from pathgene_rt.cases.places import ResultPlaces
 from pathgene_rt.cases.report import CaseReport
 from pathgene_rt.cases.table import Case
@@ -31,7 +31,6 @@ from pathgene_rt.files import writable_folder
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import Pseudonyms
-from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.stored import earlier_report
 from pathgene_rt.slide_ids import TABLE_FILE, assign_ids, changed, read_table, write_table
@@ -59,7 +58,7 @@ TABLE_WAIT_S = 30.0
 Value = TypeVar("Value")
 
 
-class BatchModel(ReportModel, Protocol):
+class BatchModel(CaseModel, Protocol):
     """What a batch needs of a :class:`~pathgene_rt.predictor.Predictor`."""
 
     @property

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -98,18 +98,32 @@ def _names_of(name: str) -> tuple[str, ...]:
     return tuple(beside(other) for other in (name, *partial_names(name)))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` atomically and flush it to the disk. Raises :class:`OutputError`."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write_bytes(
+    path: Path, data: bytes, *, before_it_counts: Callable[[], object] | None = None
+) -> None:
+    """Write ``data`` atomically and flush it to the disk. Raises :class:`OutputError`.
+
+    ``before_it_counts`` is called when the data is on the disk, but not yet under its name; if it
+    raises, ``path`` is as it was.
+    """
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if before_it_counts is not None:
+            before_it_counts()
+
+
+def json_bytes(document: Any) -> bytes:
+    """``document`` as indented UTF-8 JSON. NaN and infinity are refused."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write ``document`` as indented UTF-8 JSON, atomically. NaN and infinity are refused."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    """Write ``document`` as :func:`json_bytes`, atomically. Raises :class:`OutputError`."""
+    write_bytes(path, json_bytes(document))
 
 
 def writable_folder(path: Path) -> Path:

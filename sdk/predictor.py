@@ -8,31 +8,38 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.batch import BatchProgress, CaseResult, SlideResult, predict_many
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.cases.audit_line import case_facts
+from pathgene_rt.cases.report import CaseReport
 from pathgene_rt.cases.table import Case
 from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
+from pathgene_rt.errors import BundleError
 from pathgene_rt.extraction.extract import TileProgress
 from pathgene_rt.extraction.feature_journal import discard_partial
 from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.files import writable_folder
+from pathgene_rt.files import json_bytes, sha256, writable_folder
 from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
+from pathgene_rt.report.audit_line import audit_event, report_facts
 from pathgene_rt.report.domain import domain_of
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.pdf import require_pdf
 from pathgene_rt.report.report import Report
+from pathgene_rt.report.stored import REPORT_FILE
 from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
 from pathgene_rt.scan.session import ScanSession
+from pathgene_rt.site_trust import audit_of_site
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 
 
@@ -43,7 +50,8 @@ class Predictor:
     from any thread, also for several slides at once: they share the encoder in turn. A process that
     is forked from the one that opened it opens its own. Raises BundleError, EngineError and
     EngineUnavailableError. ``progress`` hears of engines that take
-    minutes to build, if `build` did not do it before.
+    minutes to build, if `build` did not do it before. ``audit`` gets a line for every report before
+    that counts as written; None: the trail of the site's policy, if it names one.
     """
 
     def __init__(
@@ -52,8 +60,11 @@ class Predictor:
         options: EngineOptions | None = None,
         *,
         progress: ProgressCallback | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self.bundle = bundle
+        self.audit = audit_of_site(audit)
+        self.signer: str | None = None
         with ExitStack() as stack:
             stack.enter_context(bundle)
             self.domain = domain_of(bundle)
@@ -78,9 +89,18 @@ class Predictor:
         options: EngineOptions | None = None,
         *,
         progress: ProgressCallback | None = None,
+        audit: AuditTrail | None = None,
     ) -> Predictor:
-        """Open and check the bundle at ``path`` and compile its engines."""
-        return cls(Bundle.open(Path(path)), options, progress=progress)
+        """Open and check the bundle at ``path`` and compile its engines. The trail also has a line
+        for a bundle that is refused."""
+        trail = audit_of_site(audit)
+        try:
+            bundle = Bundle.open(Path(path))
+        except BundleError as error:
+            if trail is not None:
+                trail.append("bundle-refused", {"bundle": path.name, "reason": str(error)})
+            raise
+        return cls(bundle, options, progress=progress, audit=trail)
 
     def predict(
         self,
@@ -133,6 +153,7 @@ class Predictor:
                 evidence=options.html or options.pdf,
             )
             if out is None:
+                self.record(report, json_bytes(report.to_dict()))
                 return report
             overview = prepared.overview() if needs_overview(report, options) else None
             written = write_report(
@@ -146,6 +167,7 @@ class Predictor:
                 read_tiles=lambda rows: prepared.read_tiles(
                     encoded.bag.xy[rows], self.bundle.preprocess.reduction
                 ),
+                record=self.record,
             )
             discard_partial(out / FEATURES_FILE)
             return written
@@ -246,6 +268,20 @@ class Predictor:
         return ScanSession(
             self, mpp, size_px, slide_id=slide_id, background=background, options=options
         )
+
+    def record(self, report: Report, document: bytes) -> None:
+        """Tell the audit trail, if there is one, of a report whose file will be ``document``.
+
+        Raises as :meth:`AuditTrail.append`."""
+        if self.audit is not None:
+            facts = report_facts(report, self.signer, REPORT_FILE, sha256(document))
+            self.audit.append(audit_event(report), facts)
+
+    def record_case(self, report: CaseReport, document: bytes) -> None:
+        """The same for a case."""
+        if self.audit is not None:
+            facts = case_facts(report, self.signer, sha256(document))
+            self.audit.append("case-prediction", facts)
 
     @property
     def encoder_engine(self) -> EngineInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pathgene_rt.cases.places import ResultPlaces
 from pathgene_rt.cases.predict import predict_case
@@ -24,6 +25,12 @@ from pathgene_rt.report.assemble import ReportModel
 from pathgene_rt.report.features_file import FEATURES_FILE
 
 
+class CaseModel(ReportModel, Protocol):
+    """What cases need of a :class:`~pathgene_rt.predictor.Predictor`."""
+
+    def record_case(self, report: CaseReport, document: bytes) -> None: ...
+
+
 class CaseBatch:
     """What is to be done about ``cases``, whose slides' results lie in ``places``.
 
@@ -36,7 +43,7 @@ class CaseBatch:
     def __init__(
         self,
         cases: Sequence[Case],
-        model: ReportModel,
+        model: CaseModel,
         places: ResultPlaces,
         slide_done: Callable[[Path], bool],
         page: Language | None = None,
@@ -81,7 +88,9 @@ class CaseBatch:
         bags = (read_features(folder / FEATURES_FILE) for folder in folders)
         report = predict_case(self._model, self._places.case_name(case), bags)
         report = with_slide_reports(report, slides)
-        write_case(report, self._places.case_folder(case), folders, self._page)
+        write_case(
+            report, self._places.case_folder(case), folders, self._page, self._model.record_case
+        )
         return report
 
     def add_page(self, case: Case) -> None:

@@ -7,15 +7,16 @@ reports by hash, so a case is done again when one of them is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pathgene_rt.cases.page import case_page, page_slides
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import reason, writable_folder, write_bytes, write_json
+from pathgene_rt.files import json_bytes, reason, writable_folder, write_bytes
 from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.locks import sole_writer
@@ -192,10 +193,15 @@ def _withheld(both: CasePrediction, slides: Sequence[CaseSlide]) -> CasePredicti
 
 
 def write_case(
-    report: CaseReport, folder: Path, slides: Sequence[Path] = (), page: Language | None = None
+    report: CaseReport,
+    folder: Path,
+    slides: Sequence[Path] = (),
+    page: Language | None = None,
+    record: Callable[[CaseReport, bytes], None] | None = None,
 ) -> None:
     """Write ``case.json`` in ``folder``, whole or not at all, before it ``report.html`` if it is to
-    open in the language ``page``. The slides' results lie in the folders ``slides``.
+    open in the language ``page``. The slides' results lie in the folders ``slides``. ``record`` is
+    called with the report and the bytes of its file, before they count as written.
 
     Raises OutputError; FileAccessError if another process writes there.
     """
@@ -203,7 +209,9 @@ def write_case(
     with sole_writer(writable_folder(folder)):
         if page is not None:
             _write_page(document, folder, slides, page)
-        write_json(folder / CASE_FILE, document)
+        data = json_bytes(document)
+        recorded = None if record is None else partial(record, report, data)
+        write_bytes(folder / CASE_FILE, data, before_it_counts=recorded)
 
 
 def add_page(folder: Path, slides: Sequence[Path], language: Language) -> None:

@@ -16,6 +16,9 @@ from pathgene_rt.report.report import Report
 ReadTiles = Callable[[Int64Array], UInt8Array]
 """Pixels uint8 [m, p, p, 3] of the tiles in rows int64 [m] of a bag. Raises SlideReadError."""
 
+RecordReport = Callable[[Report, bytes], None]
+"""Called with a report and the bytes of its document, which nobody has seen yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContents:
@@ -25,7 +28,8 @@ class ReportContents:
     ``overview`` uint8 [h, w, 3] shows the whole slide, None: nothing is drawn on one.
     ``save_features`` writes the bag's file where its rows are on the disk already. ``read_tiles``
     gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
-    ``options`` say which files are wanted, and in which language pages open.
+    ``options`` say which files are wanted, and in which language pages open. ``record`` is called
+    with the report and the bytes of its file, before they count as written.
     """
 
     report: Report
@@ -36,6 +40,7 @@ class ReportContents:
     options: PredictOptions
     save_features: Callable[[Path], None] | None = None
     read_tiles: ReadTiles | None = None
+    record: RecordReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from pathgene_rt.files import write_json
+from pathgene_rt.files import json_bytes, write_bytes
 from pathgene_rt.report.contents import ReportContents, Written
 from pathgene_rt.report.stored import REPORT_FILE
 
 
 class JsonWriter:
-    """Writes :meth:`Report.to_dict`."""
+    """Writes :meth:`Report.to_dict`. The audit trail has its line before the file has its name."""
 
     stale = (REPORT_FILE,)
     uses_overview = False
@@ -19,5 +20,7 @@ class JsonWriter:
         return True
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
-        write_json(folder / REPORT_FILE, contents.report.to_dict())
+        data, record = json_bytes(contents.report.to_dict()), contents.record
+        recorded = None if record is None else partial(record, contents.report, data)
+        write_bytes(folder / REPORT_FILE, data, before_it_counts=recorded)
         return Written()

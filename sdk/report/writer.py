@@ -12,7 +12,13 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.files import reason, writable_folder
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.report.contents import ReadTiles, ReportContents, ReportWriter, shown_of
+from pathgene_rt.report.contents import (
+    ReadTiles,
+    RecordReport,
+    ReportContents,
+    ReportWriter,
+    shown_of,
+)
 from pathgene_rt.report.features_file import FeaturesWriter
 from pathgene_rt.report.geojson import GeoJsonWriter, QualityGeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
@@ -45,6 +51,7 @@ def write_report(
     options: PredictOptions,
     save_features: Callable[[Path], None] | None = None,
     read_tiles: ReadTiles | None = None,
+    record: RecordReport | None = None,
 ) -> Report:
     """Write the files that ``options`` ask for, last of all ``report.json``.
 
@@ -62,6 +69,7 @@ def write_report(
         shown=shown_of(report),
         save_features=save_features,
         read_tiles=read_tiles,
+        record=record,
         options=options,
     )
     writable_folder(folder)

@@ -8,12 +8,13 @@ from typing import Protocol
 
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
-from pathgene_rt.files import writable_folder
+from pathgene_rt.files import json_bytes, writable_folder
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
+from pathgene_rt.report.contents import RecordReport
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
@@ -24,6 +25,8 @@ class ScanModel(ReportModel, Protocol):
 
     options: EngineOptions
     service: EncoderService
+
+    def record(self, report: Report, document: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,16 @@ class ScannedSlide:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """The report of ``slide``."""
+    """The report of ``slide``; ``record`` is told of it when it is given out."""
 
     report: Report
     slide: ScannedSlide
+    record: RecordReport
+
+    def given(self) -> Report:
+        """The report without files."""
+        self.record(self.report, json_bytes(self.report.to_dict()))
+        return self.report
 
     def written(self, folder: Path) -> Report:
         """The report with its files in ``folder``. Raises OutputError; FileAccessError if another
@@ -56,7 +65,13 @@ class ScanResult:
         slide = self.slide
         with sole_writer(writable_folder(folder)):
             return write_report(
-                self.report, folder, slide.overview, slide.info, slide.bag, PredictOptions()
+                self.report,
+                folder,
+                slide.overview,
+                slide.info,
+                slide.bag,
+                PredictOptions(),
+                record=self.record,
             )
 
 
@@ -77,7 +92,7 @@ def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]
         seconds=seconds,
         warnings=_missing(slide),
     )
-    return ScanResult(assemble_report(model, facts, predictions, attention), slide)
+    return ScanResult(assemble_report(model, facts, predictions, attention), slide, model.record)
 
 
 def _missing(slide: ScannedSlide) -> tuple[str, ...]:

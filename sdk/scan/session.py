@@ -227,7 +227,7 @@ class ScanSession:
             if out is not None:
                 writable_folder(out)
             result = self._wait_for_result(timeout)
-            report = result.report if out is None else result.written(out)
+            report = result.given() if out is None else result.written(out)
             self._finished = True
             return report
         finally:
