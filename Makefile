@@ -57,9 +57,11 @@ lint-gpu: link
 	    $(BIN)/mypy --cache-dir .mypy_cache/$$version -p pathgene_rt.engines || exit 1; \
 	done
 
-# The list in docs/gpu.md of native functions that our source calls.
+# The lists in docs/gpu.md of native functions that our source calls, and of those that a build
+# without a card executes.
 native-calls: link
 	$(BIN)/python -m tests.support.native_calls
+	$(BIN)/python -m tests.support.executed_calls
 
 format: link
 	$(BIN)/ruff check --fix .

@@ -36,10 +36,12 @@ from pathgene_rt.engines.backend import Availability
 from pathgene_rt.engines.cache.keys import EngineKey
 from pathgene_rt.engines.cuda.driver import driver_problem
 from pathgene_rt.engines.onnxruntime.backend import BACKEND as CPU_BACKEND
+from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
 from pathgene_rt.errors import EngineError, EngineUnavailableError, UsageError, VerificationError
 from pathgene_rt.slides import open_slide
+from tests.support import executed_calls
 from tests.support import tiny_models as tiny
-from tests.support.native_calls import BEGIN, DOCUMENT, END, documented, native_functions
+from tests.support.native_calls import documented, native_functions, stands
 
 NO_GPU = pytest.mark.skipif(not driver_problem(), reason="this machine has an NVIDIA GPU")
 
@@ -342,9 +344,16 @@ class Session(onnxruntime.InferenceSession):
 
 
 def test_the_document_lists_every_native_function():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert text[text.index(BEGIN) : text.index(END) + len(END)] == documented()
+    assert stands(documented()) == documented()
     assert sum(map(len, native_functions().values())) > 100
+
+
+@NO_GPU
+@pytest.mark.world
+@pytest.mark.skipif(not TENSORRT_RTX.installed(), reason="TensorRT for RTX is not installed")
+def test_the_document_says_which_are_executed_without_a_card():
+    found = executed_calls.documented()
+    assert stands(found) == found
 
 
 def test_verdicts():

@@ -109,8 +109,19 @@ def _called(functions: Iterable[str], files: Iterable[Path]) -> list[str]:
     return sorted({one for one in functions if one.rpartition(".")[2] in names})
 
 
-if __name__ == "__main__":
+def stands(part: str) -> str:
+    """What the document has from the mark that ``part`` begins with to the one it ends with."""
+    begin, end = part.splitlines()[0], part.splitlines()[-1]
     text = DOCUMENT.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    DOCUMENT.write_text(before + documented() + after, encoding="utf-8")
+    return begin + text.split(begin)[1].split(end)[0] + end
+
+
+def write(part: str) -> None:
+    """Put ``part`` in place of what the document has between its marks."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(text.replace(stands(part), part), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(documented())
     sys.stdout.write(f"{sum(map(len, native_functions().values()))} native functions\n")
