@@ -21,15 +21,15 @@ def send(stream: IO[bytes], header: Mapping[str, Any], payload: bytes | memoryvi
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> Message:
-    """Read a message. Raises EOFError where the stream ends."""
-    lengths = _exactly(stream, 8)
+def receive(stream: IO[bytes], most: int = MAX_PART) -> Message:
+    """Read a message, of parts of up to ``most`` bytes. Raises EOFError where the stream ends."""
+    lengths = _exactly(stream, 8, most)
     text, payload = (int.from_bytes(lengths[at : at + 4], "little") for at in (0, 4))
-    return json.loads(_exactly(stream, text)), _exactly(stream, payload)
+    return json.loads(_exactly(stream, text, most)), _exactly(stream, payload, most)
 
 
-def _exactly(stream: IO[bytes], length: int) -> bytes:
-    if length > MAX_PART:
+def _exactly(stream: IO[bytes], length: int, most: int) -> bytes:
+    if length > most:
         raise EOFError
     data = stream.read(length)
     if len(data) < length:

@@ -1,4 +1,4 @@
-"""A bundle's graphs compiled once in a process of their own: ``python -P -m`` this module.
+"""A bundle's graphs compiled once in a process of their own, which runs this module.
 
 Compilers are others' native code, and a graph may make them crash, loop or take all memory though
 the guard has understood it. `build` compiles a bundle that came from elsewhere here first, so that
@@ -7,19 +7,18 @@ this costs an engine and not the process.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EngineError, PathGeneError
 from pathgene_rt.options import EngineOptions
-from pathgene_rt.own_process import python_executable
+from pathgene_rt.own_process import ProcessEndedError, answer_once, ask_once
+from pathgene_rt.process_messages import Message
 
 TIMEOUT_S = 600.0
 """A hundred times what CTransPath takes on two cores."""
@@ -35,35 +34,14 @@ def require_compilable(
     float32 comes to its own end, and says that they compile."""
     request = {"bundle": str(bundle.path), "backend": backend, "threads": threads}
     try:
-        process = subprocess.run(
-            [python_executable(), "-P", "-m", __name__, json.dumps(request)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        why = f"did not come to an end in {timeout_s:g} s"
-    else:
-        if process.returncode == 0:
-            return
-        try:
-            raise EngineError(str(json.loads(process.stdout)["error"]))
-        except (ValueError, KeyError, TypeError):
-            why = f"ended by {_named(process.returncode)}"
-    raise EngineError(
-        f"{backend}: compiling the graphs of {bundle.path} {why}; the bundle is damaged or means "
-        "harm, or the engine has a fault: try another --engine"
-    )
-
-
-def _named(code: int) -> str:
-    """How a process ended, in words."""
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"exit code {code}"
+        answer, _ = ask_once(__name__, request, seconds=timeout_s)
+    except ProcessEndedError as error:
+        raise EngineError(
+            f"{backend}: the process that compiled the graphs of {bundle.path} {error}; the bundle "
+            "is damaged or means harm, or the engine has a fault: try another --engine"
+        ) from error
+    if answer["error"]:
+        raise EngineError(answer["error"])
 
 
 def _bound_memory() -> None:
@@ -79,10 +57,9 @@ def _bound_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main() -> None:
-    """Compile what the request, the only argument, names; a failure is said on stdout."""
+def _compile(request: dict[str, Any], _payload: bytes) -> Message:
+    """Compile what ``request`` names; the answer has why that failed, or an empty ``error``."""
     _bound_memory()
-    request = json.loads(sys.argv[1])
     options = EngineOptions(
         backend=request["backend"],
         precision="float32",
@@ -98,9 +75,9 @@ def main() -> None:
                 if head.pooling is not None:
                     engines.enter_context(factory.pooling(head.pooling))
     except (PathGeneError, MemoryError) as error:
-        sys.stdout.write(json.dumps({"error": str(error) or "there is not enough memory"}))
-        raise SystemExit(1) from None
+        return {"error": str(error) or "there is not enough memory"}, b""
+    return {"error": ""}, b""
 
 
 if __name__ == "__main__":
-    main()
+    answer_once(_compile)

@@ -6,17 +6,10 @@ process; so each has a process of its own.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +22,9 @@ from pathgene_rt.engines.tensorrt.builder import Build, build_plan
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX, Card
 from pathgene_rt.engines.tensorrt.profiles import Profile
 from pathgene_rt.errors import EngineError, PathGeneError
-from pathgene_rt.files import reason
 from pathgene_rt.options import TensorRtOptions
-from pathgene_rt.own_process import python_executable
+from pathgene_rt.own_process import ProcessEndedError, answer_once, ask_once
+from pathgene_rt.process_messages import Message
 
 CARDS: dict[Card, str] = {
     (7, 5): "T4, RTX 20, GTX 16",
@@ -44,9 +37,6 @@ CARDS: dict[Card, str] = {
 
 MAX_BATCH = 128
 """Largest batch of an encoder's engine where no card's memory says otherwise."""
-
-_LOOK_S = 0.5
-"""How often the process of a build is looked at."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def build_ahead(
     many as this process may use. ``every_profile`` refuses what builds for smaller bags only.
     ``elapsed`` is told the seconds so far, and whatever it raises ends the build, as Ctrl-C does.
     What a graph does in the process is a :class:`Built` with an ``error``. Raises EngineError if
-    TensorRT for RTX is not installed, or the folder for temporary files cannot be written.
+    TensorRT for RTX is not installed, OSError where no process can be started.
     """
     if not TENSORRT_RTX.installed():
         raise EngineError(
@@ -119,51 +109,12 @@ def build_ahead(
         every_profile=every_profile,
         memory=limits.memory,
     )
-    with ExitStack() as stack:
-        try:
-            # The process removes it, too, if it outlives this one.
-            made = tempfile.TemporaryDirectory(
-                prefix="pathgene-rt-build-", ignore_cleanup_errors=True
-            )
-            folder = Path(stack.enter_context(made))
-            (folder / "model.onnx").write_bytes(model)
-            (folder / "job.json").write_bytes(_JOB.dump_json(job))
-        except OSError as error:
-            raise EngineError(
-                f"tensorrt cannot build {spec.name}: {error.filename or tempfile.gettempdir()}: "
-                f"{reason(error)}; it needs some hundred MB there, or set TMPDIR to another folder"
-            ) from error
-        return _run(folder, limits, elapsed)
-
-
-def _run(folder: Path, limits: Limits, elapsed: Callable[[float], None] | None) -> Built:
-    """What the process makes of the files in ``folder``."""
-    began = time.monotonic()
-    with (folder / "said").open("wb") as said:
-        command = [python_executable(), "-m", __name__, str(folder)]
-        # Nothing is written to its input: it ends when that does, as when this process is killed.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
-        )
-        try:
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_LOOK_S)
-                seconds = time.monotonic() - began
-                if elapsed is not None:
-                    elapsed(seconds)
-                if seconds > limits.seconds:
-                    return Built(None, f"it was not built within {limits.seconds:.0f} s", 0.0, 0)
-        finally:
-            process.kill()
-            process.communicate()
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
-    except FileNotFoundError:
-        said_last = (folder / "said").read_bytes()
-        return Built(None, _ended(process.returncode, said_last), 0.0, 0)
-    plan = folder / "engine"
-    return Built(plan.read_bytes() if not result["error"] else None, **result)
+        request = _JOB.dump_python(job, mode="json")
+        result, plan = ask_once(__name__, request, model, seconds=limits.seconds, elapsed=elapsed)
+    except ProcessEndedError as error:
+        return Built(None, f"the compiler's process {error}", 0.0, 0)
+    return Built(None if result["error"] else plan, **result)
 
 
 def build_for_card(build: Build, progress: ProgressCallback | None) -> bytes:
@@ -191,25 +142,16 @@ def build_for_card(build: Build, progress: ProgressCallback | None) -> bytes:
     return built.plan
 
 
-def _ended(code: int, stderr: bytes) -> str:
-    """Why a process left no result."""
-    lines = stderr.decode("utf-8", "replace").strip().splitlines()
-    said = f" ({lines[-1]})" if lines else ""
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"the compiler's process ended with {how}{said}"
-
-
-def main(folder: Path) -> None:
-    """What the process does, with the files that :func:`build_ahead` left in ``folder``."""
-    threading.Thread(target=_end_with_input, args=(folder,), daemon=True).start()
-    job = _JOB.validate_json((folder / "job.json").read_bytes())
+def _build(request: dict[str, Any], model: bytes) -> Message:
+    """What the process of :func:`build_ahead` does: a :class:`Built`, its plan as the payload."""
+    job = _JOB.validate_python(request)
     _limit_memory(job.memory)
-    error, began = "", time.process_time()
+    error, plan, began = "", b"", time.process_time()
     workspace = job.options.workspace_mb << 20
     try:
         plan = build_plan(
             Build(
-                model=(folder / "model.onnx").read_bytes(),
+                model=model,
                 spec=job.spec,
                 profiles=job.profiles,
                 options=job.options,
@@ -221,24 +163,9 @@ def main(folder: Path) -> None:
                 library=TENSORRT_RTX,
             )
         )
-        (folder / "engine").write_bytes(plan)
     except (PathGeneError, MemoryError) as failed:
         error = str(failed) or "it takes more memory than the build may have"
-    except OSError as failed:
-        error = f"the engine cannot be written to {folder}: {reason(failed)}"
-    result = asdict(Built(None, error, time.process_time() - began, _peak()))
-    del result["plan"]
-    part = folder / "result.part"
-    part.write_text(json.dumps(result), encoding="utf-8")
-    part.replace(folder / "result.json")
-
-
-def _end_with_input(folder: Path) -> None:
-    """End this process, and remove ``folder``, once nobody holds the other end of its input."""
-    # Not by sys.stdin, whose lock a process must have to end.
-    os.read(0, 1)
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    return {"error": error, "cpu_s": time.process_time() - began, "peak": _peak()}, plan
 
 
 def _limit_memory(limit: int) -> None:
@@ -259,4 +186,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer_once(_build)

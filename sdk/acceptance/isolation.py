@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,9 @@ from typing import Any
 
 from pathgene_rt.acceptance.result import CheckResult
 from pathgene_rt.acceptance.workbench import Job
+from pathgene_rt.own_process import how_ended, module_command
 
-WORKER = (sys.executable, "-m", "pathgene_rt.acceptance.worker")
+WORKER = "pathgene_rt.acceptance.worker"
 
 START_S = 120.0
 """What a process may take to begin its first check: importing on a cold disk."""
@@ -85,7 +85,7 @@ def _run_process(
     events_file.touch()
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [*WORKER, str(job_file), str(events_file)],
+            module_command(WORKER, str(job_file), str(events_file)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -134,4 +134,4 @@ def _follow(
             time.sleep(_POLL_S)
     lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     said = "; ".join(lines[-_LAST_LINES:])[:500] or "it said nothing"
-    return _Ended(during, f"the process ended with code {process.returncode}: {said}", seconds)
+    return _Ended(during, f"the process {how_ended(process.returncode)}: {said}", seconds)

@@ -12,18 +12,17 @@ import atexit
 import errno
 import json
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
-from pathgene_rt.own_process import python_executable
+from pathgene_rt.own_process import PipedProcess, module_command
 
 TIMEOUT_S = 60
 """For an answer, starting included. The worker ends itself sooner if it computes all that time."""
@@ -111,16 +110,7 @@ class _Worker:
     """One process, asked by one thread at a time."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [python_executable(), "-P", "-m", "pathgene_rt.features.hdf5_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
+        self._process = PipedProcess(module_command("pathgene_rt.features.hdf5_worker"))
         self._pid = os.getpid()
         self._has_file = False
         self._timed_out = False
@@ -129,7 +119,7 @@ class _Worker:
     def usable(self) -> bool:
         """Whether it can be asked: it runs, and is this process's, not that of one it was forked
         from."""
-        return self._pid == os.getpid() and self._process.poll() is None
+        return self._pid == os.getpid() and self._process.runs
 
     def ask(
         self, request: dict[str, Any], path: Path, target: memoryview | None = None
@@ -140,14 +130,15 @@ class _Worker:
         watch.daemon = True
         watch.start()
         try:
-            self._requests.write(json.dumps(request).encode() + b"\n")
-            self._requests.flush()
-            line = self._answers.readline()
+            requests, answers = self._process.requests, self._process.answers
+            requests.write(json.dumps(request).encode() + b"\n")
+            requests.flush()
+            line = answers.readline()
             answer = json.loads(line) if line.endswith(b"\n") else None
             if answer is not None and "error" not in answer and target is not None:
                 filled = 0
                 while filled < len(target):
-                    count = self._answers.readinto(target[filled:])  # type: ignore[attr-defined]
+                    count = answers.readinto(target[filled:])  # type: ignore[attr-defined]
                     if not count:
                         answer = None
                         break
@@ -183,11 +174,7 @@ class _Worker:
 
     def end(self) -> None:
         """End the process, whatever it is doing. Idempotent."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._requests, self._answers):
-            with suppress(OSError):
-                pipe.close()
+        self._process.end()
 
 
 class _Workers:

@@ -12,8 +12,6 @@ import logging
 import mmap
 import os
 import queue
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,14 +19,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from pathgene_rt import errors
 from pathgene_rt.errors import PathGeneError, SlideOpenError, SlideReadError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
-from pathgene_rt.own_process import python_executable
+from pathgene_rt.own_process import PipedProcess, ProcessEndedError, how_ended, module_command
 from pathgene_rt.process_messages import Message, receive, send
 from pathgene_rt.slides.pixel_slide import PixelSlide
 
@@ -87,10 +85,6 @@ def warn_once(trouble: str) -> None:
     logging.getLogger("pathgene_rt.slides").warning("%s", trouble)
 
 
-class ProcessEndedError(Exception):
-    """The process ended, or was ended: its text says how."""
-
-
 class ReaderProcess:
     """A process that reads one slide. Memory: its own, and ``PLACES`` times ``PLACE_BYTES`` for
     pixels, of which what is used is there. Thread-safe.
@@ -104,11 +98,8 @@ class ReaderProcess:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         try:
-            self._process = subprocess.Popen(
-                [python_executable(), "-P", "-m", MODULE, shown],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+            self._process = PipedProcess(
+                module_command(MODULE, shown),
                 env=environment,
                 pass_fds=() if descriptor is None else (descriptor,),
             )
@@ -121,10 +112,6 @@ class ReaderProcess:
             if descriptor is not None:
                 os.close(descriptor)
         self._file = None if descriptor is not None else Path(shown)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Message]] = {}
@@ -145,7 +132,7 @@ class ReaderProcess:
                 raise ProcessEndedError(self._ended)
             self._waiting[number] = answer
             with suppress(OSError):  # that it ended, the other pipe tells
-                send(self._requests, {"number": number, **request})
+                send(self._process.requests, {"number": number, **request})
         try:
             header, payload = answer.result(timeout=ANSWER_S)
         except TimeoutError:
@@ -180,19 +167,16 @@ class ReaderProcess:
     def _collect(self) -> None:
         try:
             while True:
-                header, payload = receive(self._answers)
+                header, payload = receive(self._process.answers)
                 self._waiting.pop(header["number"]).set_result((header, payload))
         except (EOFError, OSError, ValueError, KeyError):
-            self._process.kill()
             code = self._process.wait()
         with self._lock:
-            self._ended = self._ended or _how(code)
+            self._ended = self._ended or how_ended(code)
             left, self._waiting = list(self._waiting.values()), {}
         for one in left:
             one.set_exception(ProcessEndedError(self._ended))
-        for pipe in (self._requests, self._answers):
-            with suppress(OSError):
-                pipe.close()
+        self._process.end()
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
@@ -276,13 +260,3 @@ def _shared_memory(size: int) -> tuple[mmap.mmap, str, int | None]:
     with tempfile.NamedTemporaryFile(prefix="pathgene-rt-", delete=False) as file:
         file.truncate(size)
         return mmap.mmap(file.fileno(), size), file.name, None
-
-
-def _how(code: int) -> str:
-    """How a process ended whose exit code is ``code``."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"crashed ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"crashed (signal {-code})"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import queue
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
+from pathgene_rt.own_process import PipedProcess, module_command
 from pathgene_rt.process_messages import Message, receive, send
 
-COMMAND: Final = (sys.executable, "-m", "pathgene_rt.view.slide_process")
+MODULE: Final = "pathgene_rt.view.slide_process"
 MAX_WAITING = 128
 """Jobs a process: more are refused, so that memory and waiting are bounded."""
 
@@ -83,7 +82,7 @@ class _Worker:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._jobs: queue.Queue[Job | None] = queue.Queue()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: PipedProcess | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="slide-worker", daemon=True)
         self._thread.start()
@@ -117,32 +116,23 @@ class _Worker:
 
     def _ask(self, job: Mapping[str, Any]) -> Message:
         process = self._process
-        if process is None or process.poll() is not None:
+        if process is None or not process.runs:
             process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
         watch = threading.Timer(self._timeout_s, process.kill)
         watch.daemon = True
         watch.start()
         try:
-            send(process.stdin, job)
-            return receive(process.stdout)
+            send(process.requests, job)
+            return receive(process.answers)
         finally:
             watch.cancel()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def _start(self) -> PipedProcess:
+        self._process = PipedProcess(module_command(MODULE), stderr=None)
         return self._process
 
     def _end(self) -> None:
         process = self._process
         if process is not None:
             self._process = None
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except OSError:  # a pipe with unsent bytes, to a process that is gone
-                        continue
+            process.end()

@@ -247,9 +247,15 @@ for name in job["checks"]:
 """
 
 
+def runs(monkeypatch, *arguments: str) -> None:
+    """Have processes that make checks run Python with ``arguments`` in place of the module."""
+    command = [sys.executable, *arguments]
+    monkeypatch.setattr(isolation, "module_command", lambda _, *files: [*command, *files])
+
+
 def test_a_crash_and_a_hang_cost_one_check_each(tmp_path, monkeypatch):
     (tmp_path / "worker.py").write_text(WORKER)
-    monkeypatch.setattr(isolation, "WORKER", (sys.executable, str(tmp_path / "worker.py")))
+    runs(monkeypatch, str(tmp_path / "worker.py"))
     names = ("first", "crash", "between", "hang", "last")
     job = Job(tmp_path, tmp_path, tmp_path, Target("e", "float32"), names, None, False)
     told: list[str] = []
@@ -260,14 +266,14 @@ def test_a_crash_and_a_hang_cost_one_check_each(tmp_path, monkeypatch):
     assert [by_name[name].status for name in names] == [
         "passed", "failed", "passed", "failed", "passed",
     ]  # fmt: skip
-    assert "ended with code" in by_name["crash"].detail
+    assert "the process ended with exit code 9: CUDA" in by_name["crash"].detail
     assert "CUDA error 700" in by_name["crash"].detail
     assert "stood still" in by_name["hang"].detail
     assert outcome.calls == {"first", "between", "last"}
 
 
 def test_a_process_that_cannot_start_fails_its_checks(tmp_path, monkeypatch):
-    monkeypatch.setattr(isolation, "WORKER", (sys.executable, "-c", "import no_such_module"))
+    runs(monkeypatch, "-c", "import no_such_module")
     job = Job(tmp_path, tmp_path, tmp_path, Target("e", "float32"), ("a", "b"), None, False)
     outcome = run_isolated(job, {"a": 5.0, "b": 5.0}, lambda _: None)
     assert [result.status for result in outcome.results] == ["failed", "failed"]

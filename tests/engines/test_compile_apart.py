@@ -11,7 +11,6 @@ import pytest
 
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.engines.qualify import build as build_module
-from pathgene_rt.engines.qualify import compile_apart
 from pathgene_rt.engines.qualify.build import build
 from pathgene_rt.engines.qualify.compile_apart import require_compilable
 from pathgene_rt.errors import EngineError
@@ -31,7 +30,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
     script = folder / "python"
     script.write_text(f"#!{sys.executable}\n{code}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(compile_apart.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
 
 
 def test_a_good_bundle_compiles(path: Path) -> None:
@@ -52,10 +51,13 @@ def test_what_the_other_process_says_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-        ("import os; os.abort()", "ended by SIGABRT"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            r" crashed \(SIGSEGV\); the bundle",
+        ),
+        ("import os; os.abort()", r"crashed \(SIGABRT\)"),
         ("import time; time.sleep(60)", r"did not come to an end in 0\.5 s"),
-        ("print('not JSON'); raise SystemExit(7)", "ended by exit code 7"),
+        ("print('not JSON'); raise SystemExit(7)", "ended with exit code 7"),
     ],
 )
 def test_a_compiler_that_crashes_or_stands_still(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pathgene_rt import own_process
 from pathgene_rt.bundle.spec import CompiledFor
 from pathgene_rt.engines.backend import NotBuiltError
 from pathgene_rt.engines.cache.store import EngineCache
@@ -281,8 +282,6 @@ def test_a_truncated_engine_in_the_cache_is_built_anew(cards, loads, builds, tmp
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds its child in /proc")
 def test_a_build_that_is_killed_leaves_nothing(cards, loads, builds, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
     cache = EngineCache(tmp_path / "cache")
 
     def kill(what: str, share: float | None) -> None:
@@ -291,8 +290,8 @@ def test_a_build_that_is_killed_leaves_nothing(cards, loads, builds, tmp_path, m
             for child in (task / "children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)
 
-    monkeypatch.setattr(ahead_of_time, "_LOOK_S", 0.05)
-    with pytest.raises(NotBuiltError, match="the compiler's process ended with signal 9"):
+    monkeypatch.setattr(own_process, "_LOOK_S", 0.05)
+    with pytest.raises(NotBuiltError, match=r"the compiler's process was ended \(SIGKILL\)"):
         create(cache, progress=kill)
 
     def interrupt(what: str, share: float | None) -> None:
@@ -301,68 +300,31 @@ def test_a_build_that_is_killed_leaves_nothing(cards, loads, builds, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         create(cache, progress=interrupt)
     assert cache.entries() == () and loads == []
-    assert list((tmp_path / "temporary").iterdir()) == []
     create(cache)
     assert len(cache.entries()) == 1 and len(loads) == 1
 
 
-def test_a_build_ends_with_the_process_that_wants_it(tmp_path):
-    """And leaves none of its files. Its input ends as it does when that process is killed."""
-    folder = tmp_path / "build"
-    folder.mkdir()
-    job = ahead_of_time._Job(
-        spec=ENCODER_SPEC,
-        profiles=profiles_for(ENCODER_SPEC, 8),
-        cards=((8, 6),),
-        options=TensorRtOptions(),
-        threads=1,
-        every_profile=True,
-        memory=4 << 30,
-    )
-    (folder / "model.onnx").write_bytes(ENCODER)
-    (folder / "job.json").write_bytes(ahead_of_time._JOB.dump_json(job))
-    command = [sys.executable, "-m", ahead_of_time.__name__, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        process.communicate()
-    assert process.returncode == 1
-    assert not folder.exists()
-
-
 FULL_DISK = """
-import resource, sys
-from pathlib import Path
+import resource
 from pathgene_rt.engines.tensorrt.ahead_of_time import build_ahead
 from pathgene_rt.engines.tensorrt.profiles import profiles_for
 from tests.support.fake_tensorrt import ENCODER, ENCODER_SPEC
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-profiles = profiles_for(ENCODER_SPEC, 8)
-try:
-    print(build_ahead(ENCODER, ENCODER_SPEC, ((8, 6),), profiles).error)
-except Exception as error:
-    print(f"{type(error).__name__}: {error}")
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+print(len(build_ahead(ENCODER, ENCODER_SPEC, ((8, 6),), profiles_for(ENCODER_SPEC, 8)).plan))
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits files as POSIX does")
-@pytest.mark.parametrize(
-    ("limit", "told"),
-    [
-        (50_000, "the engine cannot be written to "),
-        (1_000, "EngineError: tensorrt cannot build tiny: "),
-    ],
-)
-def test_a_full_disk_is_told(limit, told, tmp_path):
-    """For the engine, and for the graph that the process of the build reads."""
+def test_a_build_needs_no_disk(tmp_path):
+    """Only what it makes does, where that is kept."""
     ended = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(limit)],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", FULL_DISK],
+        stdout=subprocess.PIPE,
         check=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         cwd=Path(__file__).parents[2],
     )
-    (line,) = ended.stdout.splitlines()
-    assert line.startswith(told) and "File too large" in line and str(tmp_path) in line
+    assert int(ended.stdout) > 10_000
     assert list(tmp_path.iterdir()) == []
 
 

@@ -38,7 +38,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             """
         )
     )
-    monkeypatch.setattr(slide_workers, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(slide_workers, "module_command", lambda _: [sys.executable, str(script)])
 
 
 def ask(workers: SlideWorkers, path: str, identity: str = "") -> tuple[dict, bytes]:
