@@ -64,6 +64,17 @@ def predict(
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Also write report.pdf (needs the extra pdf).")
     ] = False,
+    dicom: Annotated[
+        bool,
+        typer.Option("--dicom", help="Also write DICOM objects for the archive (extra dicom)."),
+    ] = False,
+    dicom_context: Annotated[
+        Path | None,
+        typer.Option(
+            help="Whose slide it is, if it is no DICOM: FILE.json, or a folder with <slide>.json.",
+            show_default=False,
+        ),
+    ] = None,
     language: Annotated[
         str, typer.Option(help="In which report.html opens: en or zh; it holds both.")
     ] = "en",
@@ -97,6 +108,7 @@ def predict(
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
+    from pathgene_rt.report.dicom.requirements import require_dicom
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
@@ -127,12 +139,15 @@ def predict(
         geojson=geojson,
         html=html,
         pdf=pdf,
+        dicom=dicom,
+        dicom_context=dicom_context,
         language=cast(Language, language),
         features=features,
         resume=resume,
         budget=limits,
         pseudonyms=pseudonyms,
     )
+    require_dicom(options, found)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
     trail = None if audit is None else AuditTrail(audit)

@@ -31,6 +31,7 @@ from pathgene_rt.files import writable_folder
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import Pseudonyms
+from pathgene_rt.report.dicom.requirements import require_dicom
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.stored import earlier_report
 from pathgene_rt.slide_ids import TABLE_FILE, assign_ids, changed, read_table, write_table
@@ -176,6 +177,7 @@ def keep_ids(
 def _check(slides: Sequence[Path], cases: Sequence[Case], options: PredictOptions) -> None:
     """Raise UsageError if the batch makes no sense."""
     check_coords(options.coords, len(slides))
+    require_dicom(options, slides)
     if cases and options.budget.limited:
         raise UsageError("cases need whole slides; leave out the budget")
     if options.resume and options.pseudonyms is not None and not options.pseudonyms.lasting:

@@ -229,6 +229,9 @@ class PredictOptions:
     crash costs that slide alone. ``exact`` rules out decoding at reduced size and on a GPU whose
     pixels differ, which are otherwise used where they pass their checks. ``html`` writes a page to
     read, ``pdf`` the same as a document (extra `pdf`), in ``language``; the page holds all.
+    ``dicom`` writes the results as DICOM objects (extra `dicom`) of the study that the slide is of,
+    if it is DICOM, else of what ``dicom_context`` states: a JSON file, or a folder with one for
+    each slide. ``fhir`` writes them as a FHIR bundle.
     ``features`` writes them to a file, row by row as they come; ``resume`` takes over those that a
     killed run of the same kind left. ``budget`` may end a slide before its last tile: its report is
     then partial.
@@ -248,6 +251,9 @@ class PredictOptions:
     geojson: bool = True
     html: bool = True
     pdf: bool = False
+    dicom: bool = False
+    dicom_context: Path | None = None
+    fhir: bool = False
     language: Language = "en"
     features: bool = False
     resume: bool = False

@@ -31,6 +31,8 @@ from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
 from pathgene_rt.report.audit_line import audit_event, report_facts
+from pathgene_rt.report.dicom.requirements import require_dicom
+from pathgene_rt.report.dicom.source import find_source
 from pathgene_rt.report.domain import domain_of
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.pdf import require_pdf
@@ -122,12 +124,15 @@ class Predictor:
         options = options or PredictOptions()
         if options.pdf:
             require_pdf()
+        require_dicom(options)
         keeps_features = out is not None and (options.features or options.resume)
         features_path = out / FEATURES_FILE if out is not None and keeps_features else None
         with ExitStack() as stack:
             if out is not None:
                 stack.enter_context(sole_writer(writable_folder(out)))
             prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
+            info = prepared.slide.info
+            dicom = find_source(slide, info, options) if options.dicom and out is not None else None
             limited = options.budget.limited
             run = BudgetedRun(self.heads, prepared.grid, options.budget, began) if limited else None
             encoded = self._encoder.encode(
@@ -160,7 +165,7 @@ class Predictor:
                 report,
                 out,
                 overview,
-                prepared.slide.info,
+                info,
                 encoded.bag,
                 options,
                 save_features=encoded.write_features,
@@ -168,6 +173,7 @@ class Predictor:
                     encoded.bag.xy[rows], self.bundle.preprocess.reduction
                 ),
                 record=self.record,
+                dicom=dicom,
             )
             discard_partial(out / FEATURES_FILE)
             return written

@@ -44,6 +44,11 @@ def slide_id_of(path: Path) -> str:
     return _safe(stem, path.name)
 
 
+def context_file(context: Path, slide_id: str) -> Path:
+    """What is stated of a slide: the file ``context``, or ``slide_id``.json in that folder."""
+    return context / f"{slide_id}.json" if context.is_dir() else context
+
+
 def assign_ids(slides: Iterable[Path], known: Mapping[str, str] | None = None) -> dict[Path, str]:
     """An id for each of ``slides``, no two alike in any case of letters.
 

@@ -12,6 +12,7 @@ from pathgene_rt.errors import FileAccessError
 from pathgene_rt.files import reason, sha256
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import shown_id
+from pathgene_rt.slide_ids import context_file, slide_id_of
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.tiles.external_coords import coords_of_slide
 
@@ -24,8 +25,13 @@ _EQUAL = {
 }
 """What must be equal, in a user's words."""
 
-_PAGES = {"html": "--html", "pdf": "--pdf"}
-"""What must be there, in the language that is asked for."""
+_AS_ASKED = {
+    "html": "--html or --language",
+    "pdf": "--pdf or --language",
+    "dicom": "--dicom or --dicom-context",
+    "fhir": "--fhir or --dicom-context",
+}
+"""What must be there, in the language and of the context that are asked for."""
 
 _MORE = {"exact": "--exact", "heatmaps": "--heatmaps", "geojson": "--geojson"}
 """What must be there if it is asked for."""
@@ -36,8 +42,8 @@ class ResultIdentity:
     """The slide's file and the options that change results; hashes are in hex digits, or under the
     key of the pseudonyms where names are not to be told.
 
-    ``coords_sha256`` is of the coordinates file, ``html`` and
-    ``pdf`` the language of these pages. ``exact`` and
+    ``coords_sha256`` is of the coordinates file, ``html`` and ``pdf`` the language of these pages,
+    ``dicom`` and ``fhir`` the hash of the context that these name, "" without one. ``exact`` and
     ``precision`` are as they were asked for ("auto": whatever the machine is fastest with, within
     the limits); engines, threads and batches are not here, for they change no result by more than
     those limits.
@@ -56,6 +62,8 @@ class ResultIdentity:
     geojson: bool
     html: str | None
     pdf: str | None
+    dicom: str | None = None
+    fhir: str | None = None
 
     @classmethod
     def of(cls, slide: Path, options: PredictOptions, precision: str) -> Self:
@@ -66,6 +74,7 @@ class ResultIdentity:
         if options.coords is not None:
             digest = _file_sha256(coords_of_slide(options.coords, slide))
             coords = shown_id(digest, options.pseudonyms)
+        context = _context_sha256(slide, options) if options.dicom or options.fhir else ""
         return cls(
             slide_sha256=shown_id(fingerprint.content_sha256, options.pseudonyms),
             slide_time_sha256=shown_id(fingerprint.time_sha256, options.pseudonyms),
@@ -80,6 +89,8 @@ class ResultIdentity:
             geojson=options.geojson,
             html=options.language if options.html else None,
             pdf=options.language if options.pdf else None,
+            dicom=context if options.dicom else None,
+            fhir=context if options.fhir else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,9 +113,9 @@ class ResultIdentity:
         differing += [words for name, words in _MORE.items() if asked[name] and not found.get(name)]
         if partial and asked["budget"] != found.get("budget"):
             differing.append("--budget or --until-stable")
-        for name, words in _PAGES.items():
+        for name, words in _AS_ASKED.items():
             if asked[name] not in (None, found.get(name)):
-                differing.append(f"{words} or --language")
+                differing.append(words)
         if self.precision not in ("auto", found.get("precision")):
             differing.append("--precision")
         return differing
@@ -112,6 +123,12 @@ class ResultIdentity:
     def was_touched(self, found: Mapping[str, Any]) -> bool:
         """Whether the slide's file has other times than when ``found`` was made."""
         return bool(found.get("slide_time_sha256") != self.slide_time_sha256)
+
+
+def _context_sha256(slide: Path, options: PredictOptions) -> str:
+    if options.dicom_context is None:
+        return ""
+    return _file_sha256(context_file(options.dicom_context, options.slide_id or slide_id_of(slide)))
 
 
 def _file_sha256(path: Path) -> str:

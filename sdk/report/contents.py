@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Int64Array, SlideInfo, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.attention import ShownAttention, percentile_ranks, shown_attention
 from pathgene_rt.report.report import Report
+
+if TYPE_CHECKING:
+    from pathgene_rt.report.dicom.source import DicomSource
 
 ReadTiles = Callable[[Int64Array], UInt8Array]
 """Pixels uint8 [m, p, p, 3] of the tiles in rows int64 [m] of a bag. Raises SlideReadError."""
@@ -29,7 +32,8 @@ class ReportContents:
     ``save_features`` writes the bag's file where its rows are on the disk already. ``read_tiles``
     gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
     ``options`` say which files are wanted, and in which language pages open. ``record`` is called
-    with the report and the bytes of its file, before they count as written.
+    with the report and the bytes of its file, before they count as written. ``dicom`` is whose slide it
+    is, where objects that say so are wanted.
     """
 
     report: Report
@@ -41,6 +45,7 @@ class ReportContents:
     save_features: Callable[[Path], None] | None = None
     read_tiles: ReadTiles | None = None
     record: RecordReport | None = None
+    dicom: DicomSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pathgene_rt.features.bag import FeatureBag
@@ -10,6 +9,7 @@ from pathgene_rt.files import atomic_path
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.attention import ShownAttention, share_of_top, shown_class
 from pathgene_rt.report.contents import ReportContents, Written
+from pathgene_rt.report.head_files import head_file_names
 from pathgene_rt.report.heatmap import HeatmapText, draw_heatmap
 from pathgene_rt.report.report import Report
 
@@ -29,7 +29,9 @@ class HeatmapWriter:
         report, bag = contents.report, contents.bag
         files = {}
         heads = [shown.prediction.head for shown in contents.shown]
-        for shown, name in zip(contents.shown, _file_names(heads), strict=True):
+        for shown, name in zip(
+            contents.shown, head_file_names(heads, "heatmap_", ".png"), strict=True
+        ):
             image = draw_heatmap(
                 contents.overview,
                 contents.info.size_px,
@@ -44,19 +46,6 @@ class HeatmapWriter:
                 image.save(temporary, format="PNG", compress_level=3)
             files[f"heatmap {shown.prediction.head}"] = name
         return Written(files=files)
-
-
-def _file_names(heads: list[str]) -> list[str]:
-    """A file name for each head: the bundle's names may hold what no file name may."""
-    names: list[str] = []
-    for head in heads:
-        name = stem = f"heatmap_{re.sub(r'[^A-Za-z0-9._-]', '_', head)}"
-        number = 1
-        while f"{name}.png".casefold() in (taken.casefold() for taken in names):
-            number += 1
-            name = f"{stem}_{number}"
-        names.append(f"{name}.png")
-    return names
 
 
 def _heatmap_text(report: Report, shown: ShownAttention, bag: FeatureBag) -> HeatmapText:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathgene_rt.errors import OutputError
 from pathgene_rt.features.bag import FeatureBag
@@ -19,6 +20,7 @@ from pathgene_rt.report.contents import (
     ReportWriter,
     shown_of,
 )
+from pathgene_rt.report.dicom.writer import DicomWriter
 from pathgene_rt.report.features_file import FeaturesWriter
 from pathgene_rt.report.geojson import GeoJsonWriter, QualityGeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
@@ -26,12 +28,16 @@ from pathgene_rt.report.json_file import JsonWriter
 from pathgene_rt.report.page_files import PageWriter
 from pathgene_rt.report.report import Report
 
+if TYPE_CHECKING:
+    from pathgene_rt.report.dicom.source import DicomSource
+
 WRITERS: tuple[ReportWriter, ...] = (
     FeaturesWriter(),
     HeatmapWriter(),
     GeoJsonWriter(),
     QualityGeoJsonWriter(),
     PageWriter(),
+    DicomWriter(),
     JsonWriter(),
 )
 """In the order in which they write. The report comes last: without it the folder is not done."""
@@ -52,6 +58,7 @@ def write_report(
     save_features: Callable[[Path], None] | None = None,
     read_tiles: ReadTiles | None = None,
     record: RecordReport | None = None,
+    dicom: DicomSource | None = None,
 ) -> Report:
     """Write the files that ``options`` ask for, last of all ``report.json``.
 
@@ -71,6 +78,7 @@ def write_report(
         read_tiles=read_tiles,
         record=record,
         options=options,
+        dicom=dicom,
     )
     writable_folder(folder)
     _remove_older(folder)

@@ -219,3 +219,41 @@ def _encoded(tile: np.ndarray, layout: DicomLayout) -> bytes:
         ),
     }
     return bytes(encoders[layout.syntax]())
+
+
+def identify(paths: Sequence[Path], number: int = 1, **changes: object) -> None:
+    """Give the files of a slide what real ones say of patient, study, specimen and glass; of
+    ``changes``, values by keyword, None takes an attribute away."""
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    for path in paths:
+        data = pydicom.dcmread(path)
+        origin, specimen = Dataset(), Dataset()
+        origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = 20.0, 45.0
+        specimen.SpecimenIdentifier, specimen.SpecimenUID = f"B{number}", uid(number, 5)
+        stated = {
+            "SpecificCharacterSet": "ISO_IR 100",
+            "PatientName": "Muster^Änne",
+            "PatientID": f"MRN-{number}",
+            "PatientBirthDate": "19500131",
+            "PatientSex": "F",
+            "StudyDate": "20260102",
+            "StudyTime": "101112",
+            "StudyID": f"S{number}",
+            "AccessionNumber": f"ACC-{number}",
+            "ReferringPhysicianName": "",
+            "FrameOfReferenceUID": uid(number, 6),
+            "PositionReferenceIndicator": "SLIDE_CORNER",
+            "ImageOrientationSlide": [0.0, -1.0, 0.0, -1.0, 0.0, 0.0],
+            "TotalPixelMatrixOriginSequence": [origin],
+            "ContainerIdentifier": f"BARCODE-{number}",
+            "SpecimenDescriptionSequence": [specimen],
+            **changes,
+        }
+        for name, value in stated.items():
+            if value is not None:
+                setattr(data, name, value)
+            elif name in data:
+                delattr(data, name)
+        data.save_as(path, enforce_file_format=True)
