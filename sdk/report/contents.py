@@ -32,8 +32,8 @@ class ReportContents:
     ``save_features`` writes the bag's file where its rows are on the disk already. ``read_tiles``
     gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
     ``options`` say which files are wanted, and in which language pages open. ``record`` is called
-    with the report and the bytes of its file, before they count as written. ``dicom`` is whose slide it
-    is, where objects that say so are wanted.
+    with the report and the bytes of its file, before they count as written. ``dicom`` is whose
+    slide it is, where objects that say so are wanted.
     """
 
     report: Report
