@@ -20,7 +20,7 @@ from pathgene_rt.report.contents import (
     ReportWriter,
     shown_of,
 )
-from pathgene_rt.report.dicom.writer import DicomWriter
+from pathgene_rt.report.dicom_files import DicomWriter
 from pathgene_rt.report.features_file import FeaturesWriter
 from pathgene_rt.report.geojson import GeoJsonWriter, QualityGeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter

@@ -3,5 +3,5 @@
 ``context`` is what a user states of a slide that is no DICOM, ``source`` the patient, study,
 specimen and picture that objects belong to, ``codes`` the concepts they are written in. Then one
 file for each kind of object: ``structured_report``, ``attention_map``, ``top_tiles``,
-``pdf_object``; ``writer`` puts them into a report's folder.
+``pdf_object``. ``dicom_files`` beside this puts them into a report's folder.
 """
