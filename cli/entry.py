@@ -29,7 +29,7 @@ def main() -> None:
     try:
         _end_by_ctrl_c()
         with steady_streams():
-            code = _run()
+            code = run()
     except OutputError as error:  # of the last flush
         code = _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
@@ -37,7 +37,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run() -> int:
+def run() -> int:
+    """The exit code of the command of ``sys.argv``, after its one line of error."""
     try:
         from pathgene_rt.cli.main import app
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -51,6 +52,9 @@ def graphs_exported_once(pytestconfig: pytest.Config) -> Iterator[None]:
     """What tests export shares the graphs of equal modules: in all workers, and with the next run
     of the same sources and packages.
     """
+    # torch makes the same table of its operators anew for each export, in 0.4 s.
+    from torch.onnx._internal.exporter import _registration
+
     from pathgene_rt.export import encoder, head, incremental_pooling
     from pathgene_rt.export.foreign import encoder as foreign_encoder
     from tests.support import head_graphs, incremental_heads
@@ -59,6 +63,8 @@ def graphs_exported_once(pytestconfig: pytest.Config) -> Iterator[None]:
     folder = folder_of_graphs(pytestconfig.cache.mkdir("graphs"))
     exporting = (encoder, head, incremental_pooling, foreign_encoder, head_graphs)
     with pytest.MonkeyPatch.context() as patch:
+        made_once = cache(_registration.ONNXRegistry.from_torchlib)
+        patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(made_once))
         for module in (*exporting, incremental_heads):
             patch.setattr(module, "to_onnx", exported_once(folder))
         yield

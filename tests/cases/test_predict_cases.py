@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathgene_rt.cases.report import CaseSlide, with_slide_reports
 from pathgene_rt.errors import BagError, OutputError
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
+from tests.support.command_line import run_command
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,8 @@ def predictor(folder: Path) -> Iterator[Predictor]:
 
 def run(folder: Path, out: Path, *more: str, slides: str = "abc"):
     paths = [str(folder / f"{name}.svs") for name in slides]
-    command = [sys.executable, "-m", "pathgene_rt.cli", "predict", *paths, "--json"]
-    command += ["--bundle", str(folder / "panel.pgrt"), "--out", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ("--json", "--bundle", folder / "panel.pgrt", "--out", out)
+    return run_command("predict", *paths, *options, *more)
 
 
 def statuses(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -16,11 +16,7 @@ import pytest
 from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pathgene_rt.cli", *(str(item) for item in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+from tests.support.command_line import run_command as run
 
 
 def fails(exit_code: int, words: str, *arguments: object) -> None:

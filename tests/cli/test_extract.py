@@ -18,6 +18,7 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.features.hdf5 import is_complete_features, read_features, write_features
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
+from tests.support.command_line import run_command
 
 SLIDES = 4
 
@@ -61,8 +62,7 @@ main()
 
 
 def extract(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pathgene_rt.cli", "extract", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_command("extract", *arguments)
 
 
 def statuses(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
+from tests.support.command_line import run_command
 
 NAMES = ("Doe-S21-0417-A1", "Doe-S21-0417-B1", "Roe-S21-0999-A1")
 CASES = ("Doe-S21-0417", "Roe-S21-0999")
@@ -39,9 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *more: object, out: str = "out") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pathgene_rt.cli", *map(str, more)]
-    command += ["--bundle", "panel.pgrt", "--out", out]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    return run_command(*more, "--bundle", "panel.pgrt", "--out", out, cwd=folder)
 
 
 def said(finished: subprocess.CompletedProcess[str]) -> str:

@@ -396,6 +396,7 @@ def test_golden_slides_with_too_little_tissue_are_refused(cmu_slide, shared):
         tiles_from_slides([shared / "slides" / "small.svs"], Preprocess())
 
 
+@pytest.mark.world
 def test_a_bundle_says_for_which_cards_its_graphs_build(request_):
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
     report = export_bundle(replace(request_, check_tensorrt=True, float16=True))

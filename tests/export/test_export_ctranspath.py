@@ -65,7 +65,7 @@ def test_the_graph_carries_no_trace_of_the_machine(graph):
 
 def test_onnxruntime_runs_any_number_of_tiles(bundle, graph):
     golden, run = bundle.golden("encoder"), open_graph(graph)
-    for n in (1, 2, 16, 17):
+    for n in (1, 2, 8, 9):
         features = run({"tiles": golden["tiles"][-n:]})["features"]
         together = np.concatenate([golden["features"][:-n], features])
         assert fidelity_error(together, golden["features"]).maximum <= ENCODER_LIMIT, n
@@ -77,7 +77,7 @@ def test_openvino_runs_any_number_of_tiles(bundle, graph):
     core = openvino.Core()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(graph), "CPU", hint)
-    for n in (1, 2, 16, 17):
+    for n in (1, 2, 8, 9):
         features = compiled({"tiles": golden["tiles"][-n:]})["features"]
         together = np.concatenate([golden["features"][:-n], features])
         assert fidelity_error(together, golden["features"]).maximum <= ENCODER_LIMIT, n

@@ -464,7 +464,7 @@ class Commands(Kind):
         before, sys.argv = sys.argv, ["pathgene-rt", *arguments]
         try:
             with contextlib.redirect_stdout(out_text), contextlib.redirect_stderr(err_text):
-                code = entry._run()
+                code = entry.run()
         finally:
             sys.argv = before
         lines = err_text.getvalue()
