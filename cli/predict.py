@@ -68,6 +68,9 @@ def predict(
         bool,
         typer.Option("--dicom", help="Also write DICOM objects for the archive (extra dicom)."),
     ] = False,
+    fhir: Annotated[
+        bool, typer.Option("--fhir", help="Also write report.fhir.json (FHIR R4).")
+    ] = False,
     dicom_context: Annotated[
         Path | None,
         typer.Option(
@@ -141,6 +144,7 @@ def predict(
         pdf=pdf,
         dicom=dicom,
         dicom_context=dicom_context,
+        fhir=fhir,
         language=cast(Language, language),
         features=features,
         resume=resume,

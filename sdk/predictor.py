@@ -38,6 +38,7 @@ from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.pdf import require_pdf
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.stored import REPORT_FILE
+from pathgene_rt.report.subject import subject_of
 from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
 from pathgene_rt.scan.session import ScanSession
@@ -133,6 +134,7 @@ class Predictor:
             prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
             info = prepared.slide.info
             dicom = find_source(slide, info, options) if options.dicom and out is not None else None
+            subject = subject_of(slide, info, options) if options.fhir else None
             limited = options.budget.limited
             run = BudgetedRun(self.heads, prepared.grid, options.budget, began) if limited else None
             encoded = self._encoder.encode(
@@ -174,6 +176,7 @@ class Predictor:
                 ),
                 record=self.record,
                 dicom=dicom,
+                subject=subject,
             )
             discard_partial(out / FEATURES_FILE)
             return written

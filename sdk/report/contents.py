@@ -12,6 +12,7 @@ from pathgene_rt.geometry import Int64Array, SlideInfo, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.attention import ShownAttention, percentile_ranks, shown_attention
 from pathgene_rt.report.report import Report
+from pathgene_rt.report.subject import Subject
 
 if TYPE_CHECKING:
     from pathgene_rt.report.dicom.source import DicomSource
@@ -33,7 +34,7 @@ class ReportContents:
     gives the pixels uint8 [m, p, p, 3] of rows int64 [m] of the bag, where they can still be read.
     ``options`` say which files are wanted, and in which language pages open. ``record`` is called
     with the report and the bytes of its file, before they count as written. ``dicom`` is whose
-    slide it is, where objects that say so are wanted.
+    slide it is, where objects that say so are wanted, ``subject`` the same for FHIR.
     """
 
     report: Report
@@ -46,6 +47,7 @@ class ReportContents:
     read_tiles: ReadTiles | None = None
     record: RecordReport | None = None
     dicom: DicomSource | None = None
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

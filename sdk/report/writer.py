@@ -22,11 +22,13 @@ from pathgene_rt.report.contents import (
 )
 from pathgene_rt.report.dicom_files import DicomWriter
 from pathgene_rt.report.features_file import FeaturesWriter
+from pathgene_rt.report.fhir import FhirWriter
 from pathgene_rt.report.geojson import GeoJsonWriter, QualityGeoJsonWriter
 from pathgene_rt.report.heatmap_files import HeatmapWriter
 from pathgene_rt.report.json_file import JsonWriter
 from pathgene_rt.report.page_files import PageWriter
 from pathgene_rt.report.report import Report
+from pathgene_rt.report.subject import Subject
 
 if TYPE_CHECKING:
     from pathgene_rt.report.dicom.source import DicomSource
@@ -38,6 +40,7 @@ WRITERS: tuple[ReportWriter, ...] = (
     QualityGeoJsonWriter(),
     PageWriter(),
     DicomWriter(),
+    FhirWriter(),
     JsonWriter(),
 )
 """In the order in which they write. The report comes last: without it the folder is not done."""
@@ -59,6 +62,7 @@ def write_report(
     read_tiles: ReadTiles | None = None,
     record: RecordReport | None = None,
     dicom: DicomSource | None = None,
+    subject: Subject | None = None,
 ) -> Report:
     """Write the files that ``options`` ask for, last of all ``report.json``.
 
@@ -79,6 +83,7 @@ def write_report(
         record=record,
         options=options,
         dicom=dicom,
+        subject=subject,
     )
     writable_folder(folder)
     _remove_older(folder)

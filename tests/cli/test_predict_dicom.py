@@ -17,7 +17,7 @@ from pathgene_rt.cli.main import app
 from pathgene_rt.errors import PathGeneError
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
-from tests.support.dicom_reports import write_context
+from tests.support.dicom_context import write_context
 from tests.support.dicom_slides import DicomLayout, identify, write_dicom
 
 

@@ -28,12 +28,11 @@ from pathgene_rt.report.dicom.context import read_context
 from pathgene_rt.report.dicom.requirements import require_dicom
 from pathgene_rt.report.dicom.source import find_source
 from tests.report.test_report import BAG, BUNDLE, INFO, TILES, XY, make_report, predicted
+from tests.support.dicom_context import CONTEXT, write_context
 from tests.support.dicom_reports import (
-    CONTEXT,
     WHOLE_OUTPUT,
     level_zero_px,
     source_in,
-    write_context,
     written_objects,
 )
 from tests.support.dicom_slides import DicomLayout, identify, write_dicom

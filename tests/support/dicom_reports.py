@@ -1,9 +1,7 @@
-"""A DICOM slide of nothing but its attributes, a context, and reports as DICOM objects of both."""
+"""Reports as DICOM objects, and where these lie."""
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +13,9 @@ from pathgene_rt.report.dicom.source import DicomSource, source_of_context
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.writer import write_report
 from tests.report.test_report import BAG, INFO, OVERVIEW, make_report
+from tests.support.dicom_context import write_context
 
-CONTEXT: dict[str, Any] = {
-    "patient": {"id": "MRN-1", "name": "Muster^Änne", "birth_date": "19500131", "sex": "F"},
-    "study": {
-        "instance_uid": "1.2.826.0.1.3680043.8.498.1.8",
-        "id": "S1",
-        "date": "20260102",
-        "time": "101112",
-        "accession_number": "ACC-1",
-        "referring_physician": "Arzt^Ida",
-    },
-    "specimen": {"container_id": "BARCODE-1", "id": "B1", "uid": "1.2.826.0.1.3680043.8.498.1.5"},
-    "image": {
-        "sop_instance_uid": "1.2.826.0.1.3680043.8.498.1.0.1",
-        "series_instance_uid": "1.2.826.0.1.3680043.8.498.1.7",
-        "frame_of_reference_uid": "1.2.826.0.1.3680043.8.498.1.6",
-        "origin_mm": [20.0, 45.0],
-        "orientation": [0.0, -1.0, 0.0, -1.0, 0.0, 0.0],
-        "pixel_spacing_mm": [0.00025, 0.00025],
-    },
-}
 WHOLE_OUTPUT = PredictOptions(html=False, heatmaps=False, geojson=False, dicom=True)
-
-
-def context(**changes: Any) -> dict[str, Any]:
-    """CONTEXT with ``changes`` at paths such as ``patient__id``; None takes an entry away."""
-    made = copy.deepcopy(CONTEXT)
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        place = made
-        for parent in parents:
-            place = place[parent]
-        if value is None:
-            del place[last]
-        else:
-            place[last] = value
-    return made
-
-
-def write_context(folder: Path, **changes: Any) -> Path:
-    path = folder / "context.json"
-    path.write_text(json.dumps(context(**changes)), encoding="utf-8")
-    return path
 
 
 def source_in(folder: Path, **changes: Any) -> DicomSource:

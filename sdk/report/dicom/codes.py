@@ -63,7 +63,7 @@ WARNING = ("WARNING", "Warning of the report")
 WITHHELD = ("WITHHELD", "Withheld: no answer is given")
 INDETERMINATE = "82334004"
 
-_CALLS = {
+CALLS = {
     "positive": ("10828004", "Positive"),
     "negative": ("260385009", "Negative"),
     "indeterminate": (INDETERMINATE, "Indeterminate"),
@@ -92,9 +92,9 @@ def call_concept(call: str) -> CodedConcept:
     """What a decision says: ``call`` is positive, negative, indeterminate or withheld."""
     from highdicom.sr import CodedConcept
 
-    if call not in _CALLS:
+    if call not in CALLS:
         return private(WITHHELD)
-    value, meaning = _CALLS[call]
+    value, meaning = CALLS[call]
     return CodedConcept(value, "SCT", meaning)
 
 
