@@ -35,6 +35,7 @@ from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.bundle.spec import ModelSpec, TensorSpec
 from pathgene_rt.engines.known_backends import BACKENDS
 from pathgene_rt.engines.registry import load_backend
+from pathgene_rt.evaluation.metrics import Metrics, auroc, evaluate
 from pathgene_rt.export.encoder import ExportedEncoder
 from pathgene_rt.export.head import export_head
 from pathgene_rt.export.request import HeadRequest
@@ -45,7 +46,6 @@ from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, Trai
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.loop import fit, logits_of
-from pathgene_rt.training.protocol.metrics import Metrics, auroc, evaluate
 from pathgene_rt.training.protocol.plan import Planner
 from pathgene_rt.training.synthetic.features import (
     TASKS,

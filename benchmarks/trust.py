@@ -31,6 +31,11 @@ from benchmarks.domain_cohorts import (
     other_stain,
 )
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.exact import two_sided
+from pathgene_rt.evaluation.metrics import Floats, auroc
+from pathgene_rt.evaluation.zones import CaseScores, fit_zones
+from pathgene_rt.evaluation.zones_config import ZonesConfig
+from pathgene_rt.features.describe_domain import describe_domain
 from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.quality.bubble import BUBBLE_SHARE, BubbleTiles
@@ -41,11 +46,6 @@ from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.quality.pen import PEN_SHARE, PenTiles
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.training.config import ZonesConfig
-from pathgene_rt.training.domain import describe_domain
-from pathgene_rt.training.protocol.exact import two_sided
-from pathgene_rt.training.protocol.metrics import Floats, auroc
-from pathgene_rt.training.protocol.zones import CaseScores, fit_zones
 from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
 
 COHORTS = 1000

@@ -147,7 +147,7 @@ def test_one_class_however_it_is_written() -> None:
 
 def test_class_names_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from pathgene_rt.training.data.labels import order_classes\n"
+        "from pathgene_rt.evaluation.labels import order_classes\n"
         "from pathgene_rt.tables import class_names\n"
         "names = class_names(['b','B','a','A','2.0','2','10'])\n"
         "print(names, order_classes({'1.50', '1.5', '0'}), order_classes(set(names.values())))"

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.spec import STRICT, TaskKind
-from pathgene_rt.bundle.zones import CutOffMeasure
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.calibration import Criterion
+from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.training.heads import ARCHITECTURES
 from pathgene_rt.training.toml_config import read_toml, suggestion
 
@@ -26,10 +27,6 @@ def _is_pattern(text: str) -> str:
     except re.error as error:
         raise ValueError(f"no regular expression: {error}") from error
     return text
-
-
-Criterion = Literal["youden", "f1"]
-"""What a threshold is chosen for: sensitivity + specificity - 1, or F1."""
 
 
 def _is_threshold(value: float | str) -> float | str:
@@ -93,46 +90,6 @@ class LoopConfig:
     calibrate: bool = True
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     device: Literal["cpu", "cuda"] = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ZonesConfig:
-    """What the cut-offs of a head's decision zones are to hold: ``sensitivity`` or ``npv`` where
-    the class is ruled out, ``specificity`` or ``ppv`` where it is ruled in; predictive values at
-    ``prevalence``.
-
-    "tolerance" holds with ``confidence``; "conformal" on average over cohorts, for sensitivity and
-    specificity.
-    """
-
-    method: Literal["tolerance", "conformal"] = "tolerance"
-    sensitivity: float | None = Field(default=None, gt=0, lt=1)
-    specificity: float | None = Field(default=None, gt=0, lt=1)
-    npv: float | None = Field(default=None, gt=0, lt=1)
-    ppv: float | None = Field(default=None, gt=0, lt=1)
-    prevalence: float | None = Field(default=None, gt=0, lt=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        for one, two in (("sensitivity", "npv"), ("specificity", "ppv")):
-            if getattr(self, one) is not None and getattr(self, two) is not None:
-                raise ValueError(f"{one} and {two} are two cut-offs for one thing; keep one")
-        if not self.measures:
-            raise ValueError("state sensitivity or npv, specificity or ppv, or one of each")
-        predictive = self.npv is not None or self.ppv is not None
-        if predictive and self.method == "conformal":
-            raise ValueError("conformal zones hold sensitivity and specificity, not npv and ppv")
-        if predictive != (self.prevalence is not None):
-            raise ValueError("npv and ppv need the prevalence where they are to hold, others none")
-        return self
-
-    @property
-    def measures(self) -> tuple[tuple[CutOffMeasure, float], ...]:
-        """What is stated, and how much of it."""
-        names: tuple[CutOffMeasure, ...] = ("sensitivity", "npv", "specificity", "ppv")
-        stated = ((name, getattr(self, name)) for name in names)
-        return tuple((name, share) for name, share in stated if share is not None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.features.describe_domain import describe_domain, require_cases, write_domain
 from pathgene_rt.files import writable_folder, write_json
 from pathgene_rt.training.config import TrainConfig, compare_methods, load_config
 from pathgene_rt.training.data.cohort import LabelledSlide
-from pathgene_rt.training.domain import describe_domain, require_cases, write_domain
 from pathgene_rt.training.protocol.cross_validation import TrainedHead, TrainProgress, train_head
 from pathgene_rt.training.protocol.leaderboard import write_leaderboard
 from pathgene_rt.training.protocol.plan import HeadPlan, Planner, UnfitHeadError

@@ -2,7 +2,7 @@
 
 Between them a slide is to be tested with the reference method (PCR, NGS).
 
-Training sets the cut-offs (``training/protocol/zones.py``); the runtime only applies them.
+Training or a site sets the cut-offs (``evaluation/zones.py``); predicting only applies them.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ from pathgene_rt.export.check import open_graph
 from pathgene_rt.export.export_bundle import export_bundle
 from pathgene_rt.export.golden import tiles_from_slides
 from pathgene_rt.export.request import DomainRequest, ExportRequest, HeadRequest
+from pathgene_rt.features.describe_domain import describe_domain, write_domain
 from pathgene_rt.report.domain import domain_of
-from pathgene_rt.training.domain import describe_domain, write_domain
 from tests.features.test_domain import Bags, labelled
 from tests.support.exported_models import DIM, TinyEncoder, write_head, write_tiny_encoder
 from tests.support.tiny_models import tiny_bundle

@@ -11,9 +11,13 @@ import pytest
 
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.domain import load_domain
+from pathgene_rt.features.describe_domain import (
+    describe_domain,
+    shrunk_covariance,
+    write_domain,
+)
 from pathgene_rt.features.domain import DomainDescription
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
-from pathgene_rt.training.domain import describe_domain, write_domain
 from tests.support.tiny_models import encoder_spec
 from tests.support.training_cohort import make_bag
 
@@ -156,3 +160,11 @@ def test_a_file_of_training_is_taken_for_its_encoder_alone(
         load_domain(path, encoder)
     with pytest.raises(CheckpointError, match="cannot read the domain"):
         load_domain(tmp_path / "none.npz", encoder)
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (200, 8), (30, 1)])
+def test_covariances_are_shrunk_as_scikit_learn_does(shape: tuple[int, int]) -> None:
+    from sklearn.covariance import ledoit_wolf
+
+    rows = np.random.default_rng(4).standard_normal(shape) * np.linspace(3, 0.1, shape[1]) + 5
+    np.testing.assert_allclose(shrunk_covariance(rows), ledoit_wolf(rows)[0], rtol=1e-10)

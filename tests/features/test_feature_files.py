@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pathgene_rt.errors import FeatureFileError, UsageError
+from pathgene_rt.evaluation.labels import read_labels
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.heads.run import HeadInputs
 from pathgene_rt.training.data.cohort import BagStore, select_cohort
 from pathgene_rt.training.data.feature_files import find_feature_files, read_bag
-from pathgene_rt.training.data.labels import read_labels
 
 XY = np.array([[0, 0], [512, 0], [0, 512]], np.int64)
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -427,8 +427,8 @@ class Tables(Kind):
 
     def read(self, path: Path, rng: random.Random) -> None:
         from pathgene_rt.cases.table import read_cases
+        from pathgene_rt.evaluation.labels import read_labels
         from pathgene_rt.training.config import TrainConfig
-        from pathgene_rt.training.data.labels import read_labels
         from pathgene_rt.training.toml_config import read_toml
 
         if self._what == 0:

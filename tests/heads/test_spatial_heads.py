@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pathgene_rt import EngineOptions, Predictor
+from pathgene_rt.evaluation.metrics import auroc
 from pathgene_rt.export.export_bundle import export_bundle
 from pathgene_rt.export.request import ExportRequest, HeadRequest
 from pathgene_rt.training.checkpoint import load_head
 from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 from pathgene_rt.training.loop import logits_of
-from pathgene_rt.training.protocol.metrics import auroc
 from pathgene_rt.training.synthetic.features import (
     TASKS,
     GeneratedBag,

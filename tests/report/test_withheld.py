@@ -15,8 +15,8 @@ from pathgene_rt.bundle.domain import DOMAIN_FILE
 from pathgene_rt.cases.predict import predict_case
 from pathgene_rt.cases.report import CaseSlide, with_slide_reports
 from pathgene_rt.errors import BundleError
+from pathgene_rt.features.describe_domain import describe_domain
 from pathgene_rt.features.domain import DomainDescription
-from pathgene_rt.training.domain import describe_domain
 from tests.features.test_domain import Bags, labelled
 from tests.support import tiny_models as tiny
 from tests.support.pushed_slides import SIZE_PX, picture, push_all, rectangles, write_file

@@ -17,13 +17,13 @@ from PIL import Image
 
 from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.errors import OutputError, UsageError
+from pathgene_rt.evaluation.metrics import evaluate
 from pathgene_rt.training import loop
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
 from pathgene_rt.training.config import TrainConfig, load_config
 from pathgene_rt.training.heads.abmil import ABMIL
 from pathgene_rt.training.loop import DivergedError
 from pathgene_rt.training.protocol import cross_validation
-from pathgene_rt.training.protocol.metrics import evaluate
 from pathgene_rt.training.train import train
 from tests.support.training_cohort import CONFIG, WIDTH, write_cohort
 

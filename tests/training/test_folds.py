@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.labels import LabelRow, LabelTable, read_labels
 from pathgene_rt.training.data.cohort import Cohort, LabelledSlide, Split
-from pathgene_rt.training.data.labels import LabelRow, LabelTable, read_labels
 from pathgene_rt.training.data.targets import Targets, select_labelled, single_class
 from pathgene_rt.training.protocol.folds import PARTS, given_folds, make_folds
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathgene_rt.errors import FeatureFileError, UsageError
+from pathgene_rt.evaluation.labels import order_classes, read_labels
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.training.data.cohort import (
@@ -20,7 +21,6 @@ from pathgene_rt.training.data.cohort import (
     select_cohort,
     split_cases,
 )
-from pathgene_rt.training.data.labels import order_classes, read_labels
 
 TCGA = r"TCGA-\w\w-\w{4}"
 

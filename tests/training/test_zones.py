@@ -13,16 +13,17 @@ from scipy.stats import binomtest
 
 from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.errors import UsageError
-from pathgene_rt.features.domain import ENCODER_ARRAY, DomainDescription
-from pathgene_rt.training.checkpoint import load_head
-from pathgene_rt.training.config import ZonesConfig, load_config
-from pathgene_rt.training.protocol.exact import least_cases, lower_bound, most_errors, two_sided
-from pathgene_rt.training.protocol.zones import (
+from pathgene_rt.evaluation.exact import least_cases, lower_bound, most_errors, two_sided
+from pathgene_rt.evaluation.zones import (
     CaseScores,
     check_zones,
     fit_zones,
     require_support,
 )
+from pathgene_rt.evaluation.zones_config import ZonesConfig
+from pathgene_rt.features.domain import ENCODER_ARRAY, DomainDescription
+from pathgene_rt.training.checkpoint import load_head
+from pathgene_rt.training.config import load_config
 from pathgene_rt.training.train import train
 from tests.support.training_cohort import CONFIG, ENCODER, write_cohort
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from pathgene_rt.errors import FeatureFileError, UsageError
+from pathgene_rt.evaluation.labels import LabelTable, listed, order_classes, spelled
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.heads.prediction import NO_CALL
 from pathgene_rt.tables import find_id, hint
 from pathgene_rt.training.data.feature_files import find_feature_files, read_bag
-from pathgene_rt.training.data.labels import LabelTable, listed, order_classes, spelled
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def select_cohort(
     folder ``features`` (:func:`~pathgene_rt.training.data.feature_files.find_feature_files`).
 
     ``classes`` fixes classes and order, else they are those found, ordered by
-    :func:`~pathgene_rt.training.data.labels.order_classes`. Slides without a label, and features
+    :func:`~pathgene_rt.evaluation.labels.order_classes`. Slides without a label, and features
     without a row, are left out with a note. Raises :class:`UsageError` if the column is missing, a
     labelled slide has no features file, a label is not among ``classes``, or only one class is
     there.

@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pathgene_rt.errors import CheckpointError, FeatureFileError, UsageError
+from pathgene_rt.evaluation.labels import listed
 from pathgene_rt.features.bag import LONE_TILE_SPAN_PX, FeatureBag, tile_spacing_px
 from pathgene_rt.features.hdf5 import (
     corners,
@@ -29,7 +30,6 @@ from pathgene_rt.features.hdf5 import (
 from pathgene_rt.features.layouts import MAX_TILES, MAX_WIDTH
 from pathgene_rt.geometry import Float32Array, Int32Array, Int64Array
 from pathgene_rt.training.checkpoint import read_torch_file
-from pathgene_rt.training.data.labels import listed
 
 _PT, _HDF5 = ".pt", ".h5"
 _CLAM_FOLDERS = ("pt_files", "h5_files")

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.labels import listed
 from pathgene_rt.files import reason
-from pathgene_rt.training.data.labels import listed
 
 MIN_GENES_SHARE = 0.5
 """The share of a gene set's genes that the expression table must have."""

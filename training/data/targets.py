@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.labels import JOINT, LabelTable, listed, order_classes, spelled
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.heads.prediction import NO_CALL
 from pathgene_rt.training.data.cohort import Cohort, LabelledSlide, select_cohort
-from pathgene_rt.training.data.labels import JOINT, LabelTable, listed, order_classes, spelled
 
 
 @dataclass(frozen=True)

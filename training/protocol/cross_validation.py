@@ -18,6 +18,9 @@ import numpy as np
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
 from pathgene_rt.bundle.spec import Calibration, Task
 from pathgene_rt.bundle.zones import DecisionZones
+from pathgene_rt.evaluation.calibration import fit_calibration, fit_threshold
+from pathgene_rt.evaluation.metrics import Floats, Metrics, evaluate
+from pathgene_rt.evaluation.zones import check_zones
 from pathgene_rt.geometry import BoolArray
 from pathgene_rt.training.checkpoint import HeadCheckpoint, load_head, save_head
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
@@ -31,12 +34,9 @@ from pathgene_rt.training.loop import (
     logits_of,
     refit,
 )
-from pathgene_rt.training.protocol.calibration import fit_calibration, fit_threshold
 from pathgene_rt.training.protocol.fold_zones import case_scores, zones_of_folds
-from pathgene_rt.training.protocol.metrics import Floats, Metrics, evaluate
 from pathgene_rt.training.protocol.plan import HeadPlan
 from pathgene_rt.training.protocol.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
-from pathgene_rt.training.protocol.zones import check_zones
 
 TrainProgress = Callable[[str, int, int], None]
 """Called with (what is trained, epochs done, epochs at most) after each epoch."""

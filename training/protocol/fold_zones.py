@@ -10,12 +10,12 @@ import numpy as np
 from pathgene_rt.bundle.calibration import TemperatureScaling
 from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.metrics import Floats, Metrics
+from pathgene_rt.evaluation.zones import CaseScores, check_zones, fit_zones
 from pathgene_rt.training.data.cohort import LabelledSlide
 from pathgene_rt.training.data.targets import Targets
-from pathgene_rt.training.protocol.metrics import Floats, Metrics
 from pathgene_rt.training.protocol.plan import HeadPlan
 from pathgene_rt.training.protocol.run_folder import FoldResult
-from pathgene_rt.training.protocol.zones import CaseScores, check_zones, fit_zones
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pathgene_rt.evaluation.metrics import FIGURES
 from pathgene_rt.files import atomic_path, write_bytes
 from pathgene_rt.pages.render import render
 from pathgene_rt.report.report import utc_now
 from pathgene_rt.training.protocol.cross_validation import TrainedHead
-from pathgene_rt.training.protocol.metrics import FIGURES
 from pathgene_rt.training.protocol.run_folder import LEADERBOARD, RunFolder
 
 _SCALE = 2

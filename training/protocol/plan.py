@@ -10,17 +10,18 @@ import torch
 
 from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.labels import LabelTable, listed, read_labels
+from pathgene_rt.evaluation.zones import CaseScores, require_support
+from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.training import heads
-from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig, ZonesConfig
+from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
-from pathgene_rt.training.data.labels import LabelTable, listed, read_labels
 from pathgene_rt.training.data.privileged import Privileged, read_privileged
 from pathgene_rt.training.data.targets import Targets, select_labelled
 from pathgene_rt.training.heads.base import Head
 from pathgene_rt.training.loop import bag_inputs
 from pathgene_rt.training.losses import weighted_binary_cross_entropy
 from pathgene_rt.training.protocol.folds import given_folds, make_folds
-from pathgene_rt.training.protocol.zones import CaseScores, require_support
 
 _GIB = 1 << 30
 

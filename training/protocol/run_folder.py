@@ -23,10 +23,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from pathgene_rt.errors import OutputError, UsageError
+from pathgene_rt.evaluation.metrics import Floats
 from pathgene_rt.files import reason, write_json
 from pathgene_rt.training.data.cohort import LabelledSlide, Split
 from pathgene_rt.training.loop import History
-from pathgene_rt.training.protocol.metrics import Floats
 
 RUN_FILE = "run.json"
 LEADERBOARD = "leaderboard"

@@ -1,4 +1,4 @@
-"""The description of the features that heads are trained on, with what it says of slides left out.
+"""The description of the features of slides, with what it says of slides left out.
 
 Its covariances are shrunk as O. Ledoit and M. Wolf do (J. Multivariate Analysis 88, 2004).
 """
@@ -9,13 +9,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
 
 from pathgene_rt.errors import UsageError
+from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.domain import (
     COMPONENTS,
     ENCODER_ARRAY,
@@ -23,7 +23,6 @@ from pathgene_rt.features.domain import (
     standardised,
 )
 from pathgene_rt.files import write_bytes
-from pathgene_rt.training.data.cohort import BagStore, LabelledSlide
 
 LEAST_CASES = 20
 """Fewer cannot tell what one in twenty is."""
@@ -32,6 +31,22 @@ _MOST_AXES = 64
 _FOLDS = 5
 _LEAST_SPREAD = 1e-3
 Floats = NDArray[np.float64]
+
+
+class DescribedSlide(Protocol):
+    """A slide's features file, and the case that it is of."""
+
+    @property
+    def case_id(self) -> str: ...
+
+    @property
+    def features(self) -> Path: ...
+
+
+class BagReader(Protocol):
+    """Reads features files."""
+
+    def read(self, path: Path) -> FeatureBag: ...
 
 
 @dataclass
@@ -52,7 +67,7 @@ class _Moments:
         self.products += other.products
 
 
-def describe_domain(slides: Sequence[LabelledSlide], bags: BagStore) -> DomainDescription:
+def describe_domain(slides: Sequence[DescribedSlide], bags: BagReader) -> DomainDescription:
     """Of the features of ``slides``, each of which is read twice.
 
     Cases are dealt to folds; each slide is scored by the description of the other folds, and the
@@ -94,7 +109,7 @@ def describe_domain(slides: Sequence[LabelledSlide], bags: BagStore) -> DomainDe
     return _fitted(moments, np.array(means), scales, scores)
 
 
-def require_cases(slides: Sequence[LabelledSlide]) -> list[str]:
+def require_cases(slides: Sequence[DescribedSlide]) -> list[str]:
     """The cases of ``slides``, in order. Raises UsageError for fewer than LEAST_CASES."""
     cases = sorted({slide.case_id for slide in slides})
     if len(cases) < LEAST_CASES:
@@ -118,6 +133,21 @@ def write_domain(
     write_bytes(path, buffer.getvalue())
 
 
+def shrunk_covariance(rows: Floats) -> Floats:
+    """The covariance of ``rows`` float64 [n, k], shrunk towards a multiple of the identity by as
+    much as Ledoit and Wolf (above) find best."""
+    count, width = rows.shape
+    apart = rows - rows.mean(axis=0)
+    covariance = apart.T @ apart / count
+    target = np.trace(covariance) / width
+    distance = float(((covariance - target * np.eye(width)) ** 2).sum()) / width
+    fourth = float(((apart**2).sum(axis=1) ** 2).sum())  # of each row's own product, squared
+    error = (fourth / count - float((covariance**2).sum())) / count / width
+    weight = 0.0 if distance <= 0 else min(error, distance) / distance
+    shrunk: Floats = (1 - weight) * covariance + weight * target * np.eye(width)
+    return shrunk
+
+
 def _fitted(
     parts: Sequence[_Moments],
     means: Floats,
@@ -138,8 +168,7 @@ def _fitted(
     variances = np.maximum(values[::-1][:count], floor)
     residual = max(float(np.maximum(values[::-1][count:], 0).sum()), floor)
     along = (means - mean) @ axes.T
-    shrunk, _ = ledoit_wolf(along)
-    shrunk += np.eye(count) * floor
+    shrunk = shrunk_covariance(along) + np.eye(count) * floor
     return DomainDescription(
         mean=mean.astype(np.float32),
         axes=axes.astype(np.float32),

@@ -25,10 +25,10 @@ import numpy as np
 
 from pathgene_rt.bundle.zones import CutOff, CutOffMeasure, DecisionZones
 from pathgene_rt.errors import UsageError
+from pathgene_rt.evaluation.exact import least_cases, lower_bound, most_errors, two_sided
+from pathgene_rt.evaluation.metrics import Floats, Metrics
+from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.geometry import BoolArray
-from pathgene_rt.training.config import ZonesConfig
-from pathgene_rt.training.protocol.exact import least_cases, lower_bound, most_errors, two_sided
-from pathgene_rt.training.protocol.metrics import Floats, Metrics
 
 _TRIED_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Of a class beyond a cut-off for a predictive value; fixed before any case is seen."""

@@ -7,8 +7,8 @@ import pytest
 from sklearn import metrics as reference
 
 from pathgene_rt.bundle.calibration import TemperatureScaling
-from pathgene_rt.training.protocol.calibration import TEMPERATURES, fit_calibration, fit_threshold
-from pathgene_rt.training.protocol.metrics import FIGURES, calls, evaluate
+from pathgene_rt.evaluation.calibration import TEMPERATURES, fit_calibration, fit_threshold
+from pathgene_rt.evaluation.metrics import FIGURES, calls, evaluate
 
 N = 200
 

@@ -6,14 +6,17 @@ Temperature scaling is that of Guo et al., "On Calibration of Modern Neural Netw
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.evaluation.metrics import Floats, counted_classes
 from pathgene_rt.geometry import BoolArray
-from pathgene_rt.training.config import Criterion
-from pathgene_rt.training.protocol.metrics import Floats, counted_classes
+
+Criterion = Literal["youden", "f1"]
+"""What a threshold is chosen for: sensitivity + specificity - 1, or F1."""
 
 TEMPERATURES = (0.25, 8.0)
 """Where a temperature is looked for. Validation slides that are told apart without a fault would
