@@ -3,6 +3,7 @@
     python -m benchmarks.trust zones        decision zones over resampled cohorts
     python -m benchmarks.trust quality      artefacts on tiles of a real slide (../shared/slides)
     python -m benchmarks.trust domain       likeness to the slides of training
+    python -m benchmarks.trust site         calibration on 30 slides of a shifted scanner
 
 Each part prints a Markdown table and ends with exit code 1 if a bar is missed.
 """
@@ -13,12 +14,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.artefacts import KINDS
+from benchmarks.bars import Bar, with_interval
 from benchmarks.domain_cohorts import (
     MemoryBags,
     SeededEncoder,
@@ -30,8 +31,8 @@ from benchmarks.domain_cohorts import (
     like_ihc,
     other_stain,
 )
+from benchmarks.site_cohorts import site
 from pathgene_rt.errors import UsageError
-from pathgene_rt.evaluation.exact import two_sided
 from pathgene_rt.evaluation.metrics import Floats, auroc
 from pathgene_rt.evaluation.zones import CaseScores, fit_zones
 from pathgene_rt.evaluation.zones_config import ZonesConfig
@@ -51,16 +52,6 @@ from pathgene_rt.training.synthetic.tissue import Pattern, Texture, draw_tissue
 COHORTS = 1000
 SLACK = 0.02
 """How much less often than 1 - alpha a statement may hold in so many cohorts."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One line of a table: what was measured against what."""
-
-    what: str
-    measured: str
-    bar: str
-    held: bool
 
 
 def zones() -> Iterator[Bar]:
@@ -119,7 +110,7 @@ def _held(name: str, draw: Draw, config: ZonesConfig, sizes: tuple[int, int]) ->
         yield Bar(
             f"{measure} at least {share:g} ({name}; {sizes[0]} + {sizes[1]} cases; decided "
             f"{np.mean(saved):.0%})",
-            _share(held[measure], COHORTS),
+            with_interval(held[measure], COHORTS),
             f"at least {config.confidence - SLACK:.2f}",
             held[measure] / COHORTS >= config.confidence - SLACK,
         )
@@ -189,11 +180,6 @@ def _true_shares(
         "ppv": prevalence * found / positives if positives else 1.0,
         "saved": negatives + positives,
     }
-
-
-def _share(right: int, count: int) -> str:
-    low, high = two_sided(right, count)
-    return f"{right / count:.3f} ({low:.3f} to {high:.3f})"
 
 
 SLIDE = Path(__file__).resolve().parents[2] / "shared" / "slides" / "cmu-1-small-region.svs"
@@ -278,7 +264,7 @@ def _clean(name: str, tiles: Sequence[UInt8Array], mpp: float) -> Bar:
     lost = int(inspection.of_rows(np.arange(len(tiles))).unusable.sum())
     return Bar(
         f"clean tiles flagged: {name}",
-        f"{_share(lost, len(tiles))} of {len(tiles)}",
+        f"{with_interval(lost, len(tiles))} of {len(tiles)}",
         "at most 0.5 %",
         lost <= 0.005 * len(tiles),
     )
@@ -380,6 +366,7 @@ PARTS: dict[str, Callable[[], Iterator[Bar]]] = {
     "zones": zones,
     "quality": quality,
     "domain": domain,
+    "site": site,
 }
 
 

@@ -18,6 +18,7 @@ from pathgene_rt.cli.extract import extract
 from pathgene_rt.cli.inspect import inspect
 from pathgene_rt.cli.predict import predict
 from pathgene_rt.cli.simulate_scan import simulate_scan
+from pathgene_rt.cli.site import site
 from pathgene_rt.cli.train import train
 from pathgene_rt.cli.verify import verify
 from pathgene_rt.cli.view import view
@@ -60,3 +61,4 @@ app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)
 app.add_typer(audit)
 app.add_typer(capi)
+app.add_typer(site)

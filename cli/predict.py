@@ -86,6 +86,10 @@ def predict(
     pseudonymize: PseudonymizeOption = False,
     pseudonym_key: PseudonymKeyOption = None,
     anonymize: Annotated[bool, typer.Option("--anonymize", hidden=True)] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
+    ] = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
@@ -106,6 +110,7 @@ def predict(
     """
     from pathgene_rt.audit.trail import AuditTrail
     from pathgene_rt.batch import known_ids
+    from pathgene_rt.bundle.site_profile import read_profile
     from pathgene_rt.cases.table import CaseTable, read_cases
     from pathgene_rt.cli.predict_batch import predict_batch
     from pathgene_rt.files import writable_folder
@@ -115,6 +120,7 @@ def predict(
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
+    profile = None if site is None else read_profile(site)
     limits = read_budget(budget, until_stable)
     if limits.limited and cases is not None:
         raise UsageError("--cases needs whole slides; leave out --budget and --until-stable")
@@ -156,9 +162,13 @@ def predict(
     folder = writable_folder(out)
     trail = None if audit is None else AuditTrail(audit)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, progress=step, audit=trail)
+        opened = Predictor.open(
+            find_bundle(bundle), engines, site=profile, progress=step, audit=trail
+        )
     with opened as predictor:
         for note in predictor.notes:
             console.note(note)
+        if profile is not None:
+            console.note(f"calibrated and called by the site profile {profile.name}")
         predict_batch(predictor, found, folder, options, table.cases, console, overwrite=overwrite)
         console.say(predictor.bundle.manifest.intended_use)

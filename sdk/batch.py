@@ -272,10 +272,15 @@ class _Batch:
         return earlier_report(
             self._places.slide_folder(slide),
             self._model.bundle.sha256,
-            lambda: ResultIdentity.of(slide, options, self._model.precision_asked),
+            lambda: self._identity(slide, options),
             features=features,
             partial=options.budget.limited,
         )
+
+    def _identity(self, slide: Path, options: PredictOptions) -> ResultIdentity:
+        identity = ResultIdentity.of(slide, options, self._model.precision_asked)
+        site = self._model.bundle.site
+        return identity if site is None else replace(identity, site_sha256=site.sha256)
 
     def _is_done(self, slide: Path) -> bool:
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.batch import BatchProgress, CaseResult, SlideResult, predict_many
 from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.bundle.site_profile import SiteProfile
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.cases.audit_line import case_facts
 from pathgene_rt.cases.report import CaseReport
@@ -51,8 +53,10 @@ class Predictor:
 
     Use as a context manager. Engines are compiled once, at construction. Every method may be called
     from any thread, also for several slides at once: they share the encoder in turn. A process that
-    is forked from the one that opened it opens its own. Raises BundleError, EngineError and
-    EngineUnavailableError. ``progress`` hears of engines that take
+    is forked from the one that opened it opens its own. Heads are calibrated and called as ``site``
+    has it, if it is given (:func:`~pathgene_rt.bundle.site_profile.read_profile`), and every report
+    names it. Raises BundleError, EngineError and EngineUnavailableError; UsageError for a profile
+    of another bundle. ``progress`` hears of engines that take
     minutes to build, if `build` did not do it before. ``audit`` gets a line for every report before
     that counts as written; None: the trail of the site's policy, if it names one.
     """
@@ -62,10 +66,11 @@ class Predictor:
         bundle: Bundle,
         options: EngineOptions | None = None,
         *,
+        site: SiteProfile | None = None,
         progress: ProgressCallback | None = None,
         audit: AuditTrail | None = None,
     ) -> None:
-        self.bundle = bundle
+        self.bundle = bundle = bundle if site is None else bundle.at_site(site)
         self.audit = audit_of_site(audit)
         self.signer: str | None = None
         with ExitStack() as stack:
@@ -91,6 +96,7 @@ class Predictor:
         path: Path,
         options: EngineOptions | None = None,
         *,
+        site: SiteProfile | None = None,
         progress: ProgressCallback | None = None,
         audit: AuditTrail | None = None,
     ) -> Predictor:
@@ -103,7 +109,7 @@ class Predictor:
             if trail is not None:
                 trail.append("bundle-refused", {"bundle": path.name, "reason": str(error)})
             raise
-        return cls(bundle, options, progress=progress, audit=trail)
+        return cls(bundle, options, site=site, progress=progress, audit=trail)
 
     def predict(
         self,
@@ -153,7 +159,7 @@ class Predictor:
                     predictions = run.with_intervals(predictions, encoded.bag)
             report = assemble_report(
                 self,
-                _facts(prepared, encoded),
+                _facts(prepared, encoded, self.bundle.site),
                 predictions,
                 attention,
                 partial=partial,
@@ -329,7 +335,10 @@ class Predictor:
         self.close()
 
 
-def _facts(prepared: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
+def _facts(
+    prepared: PreparedSlide, encoded: EncodedSlide, site: SiteProfile | None
+) -> EncodedFacts:
+    made_from = replace(encoded.made_from, site_sha256=None if site is None else site.sha256)
     return EncodedFacts(
         slide_id=prepared.slide_id,
         info=prepared.slide.info,
@@ -341,6 +350,6 @@ def _facts(prepared: PreparedSlide, encoded: EncodedSlide) -> EncodedFacts:
         quality=prepared.quality,
         flags=encoded.flags,
         seconds=prepared.seconds,
-        made_from=encoded.made_from.to_dict(),
+        made_from=made_from.to_dict(),
         warnings=encoded.warnings,
     )

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from pathgene_rt.errors import MissingExtraError
 
-_PACKAGES = ("torch", "sklearn", "scipy", "imagecodecs")
+_PACKAGES = ("torch", "sklearn", "imagecodecs")
 
 
 def require_training() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -18,9 +19,10 @@ from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.arrays import read_arrays
-from pathgene_rt.bundle.domain import DomainSpec
+from pathgene_rt.bundle.domain import DOMAIN_FILE, DomainSpec
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.panel import Requirement, panel_problems
+from pathgene_rt.bundle.site_profile import SiteProfile
 from pathgene_rt.bundle.spec import (
     HEAD_INPUTS,
     HeadSpec,
@@ -30,7 +32,7 @@ from pathgene_rt.bundle.spec import (
 )
 from pathgene_rt.bundle.store import MANIFEST, BundleStore, open_store
 from pathgene_rt.bundle.zones import can_have_zones
-from pathgene_rt.errors import BundleError
+from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.files import is_safe_name, sha256
 
 SCHEMA_VERSION = 1
@@ -73,7 +75,20 @@ class BundleManifest:
     panel: tuple[Requirement, ...] = ()
 
     def to_json(self) -> bytes:
-        return _MANIFEST_TYPE.dump_json(self, indent=2) + b"\n"
+        """What nothing is said of is left out, so that runtimes that do not know it read the rest;
+        they refuse the bundle where it is said, as they must."""
+        document = _MANIFEST_TYPE.dump_python(self, mode="json")
+        _drop_unsaid(document, "adequacy", "domain", "panel")
+        for head in document["heads"]:
+            _drop_unsaid(head["task"], "zones")
+            _drop_unsaid(head["task"]["calibration"], "offset")
+        return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _drop_unsaid(table: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if not table[key]:
+            del table[key]
 
 
 _MANIFEST_TYPE = TypeAdapter(BundleManifest)
@@ -100,14 +115,21 @@ def head_golden(name: str) -> str:
 
 
 class Bundle:
-    """An opened, checked bundle. Reading is thread-safe; :meth:`close` is idempotent."""
+    """An opened, checked bundle. Reading is thread-safe; :meth:`close` is idempotent. ``site`` is
+    the profile by which its heads answer, None for their own."""
 
     def __init__(
-        self, path: Path, store: BundleStore, manifest: BundleManifest, digest: str
+        self,
+        path: Path,
+        store: BundleStore,
+        manifest: BundleManifest,
+        digest: str,
+        site: SiteProfile | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.sha256 = digest
+        self.site = site
         self._store = store
 
     @classmethod
@@ -125,6 +147,22 @@ class Bundle:
             store.close()
             raise
         return cls(path, store, manifest, hashlib.sha256(raw).hexdigest())
+
+    def at_site(self, profile: SiteProfile) -> Bundle:
+        """This bundle, its heads calibrated and called as ``profile`` has it; the same files, which
+        either of them closes. Raises UsageError for a profile of another bundle, BundleError for
+        one that does not fit."""
+        if profile.bundle.sha256 != self.sha256:
+            raise UsageError(
+                f"the site profile {profile.name} is of the bundle {profile.bundle.name} "
+                f"({profile.bundle.sha256[:12]}), not of {self.manifest.name} "
+                f"({self.sha256[:12]}); calibrate this bundle, or give the other"
+            )
+        domain = self.manifest.domain
+        if profile.domain is not None:
+            domain = replace(domain or DomainSpec(file=DOMAIN_FILE), alarm=profile.domain.alarm)
+        manifest = replace(self.manifest, heads=profile.adapted(self.manifest.heads), domain=domain)
+        return Bundle(self.path, self._store, manifest, self.sha256, profile)
 
     @property
     def encoder(self) -> ModelSpec:

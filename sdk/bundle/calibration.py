@@ -17,7 +17,8 @@ Activation = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """Logits are divided by ``temperature`` (above 0; 1 leaves them), then ``activation`` follows.
+    """Logits are divided by ``temperature`` (above 0; 1 leaves them), ``offset`` is added to that
+    of the last class, then ``activation`` follows.
 
     Finite logits of any size give finite probabilities (no overflow); NaN and infinity come out as
     NaN or as the limit they stand for, so callers must check their logits.
@@ -25,13 +26,14 @@ class TemperatureScaling:
 
     activation: Activation
     temperature: float = 1.0
+    offset: float = 0.0
 
     def apply(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Probabilities float64 [..., classes] of ``logits`` [..., classes].
 
         "softmax" sums to one over the last axis, "sigmoid" judges each class alone.
         """
-        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        scaled = self._scaled(logits)
         if self.activation == "sigmoid":
             result: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scaled))
             return result
@@ -42,7 +44,7 @@ class TemperatureScaling:
     def log_odds(self, logits: ArrayLike) -> NDArray[np.float64]:
         """log(p / (1 - p)) float64 [..., classes] of the probabilities p of ``logits``, also where
         those round to 0 or 1."""
-        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        scaled = self._scaled(logits)
         if self.activation == "sigmoid":
             return scaled
         others = [
@@ -51,3 +53,9 @@ class TemperatureScaling:
         ]
         result: NDArray[np.float64] = scaled - np.stack(others, axis=-1)
         return result
+
+    def _scaled(self, logits: ArrayLike) -> NDArray[np.float64]:
+        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
+        if self.offset:
+            scaled[..., -1] += self.offset
+        return scaled

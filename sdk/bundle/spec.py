@@ -186,9 +186,11 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Calibration:
-    """What the manifest says of a head's calibration; :attr:`HeadSpec.calibration` applies it."""
+    """What is said of a head's calibration; :attr:`HeadSpec.calibration` applies it. ``offset`` is
+    of sites (:mod:`~pathgene_rt.bundle.site_profile`): training has none."""
 
     temperature: float = Field(default=1.0, gt=0)
+    offset: FiniteFloat = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -279,4 +281,5 @@ class HeadSpec:
                 f"head {self.name} has no activation, which makes probabilities of its logits; "
                 "export the bundle again"
             )
-        return TemperatureScaling(self.model.activation, self.task.calibration.temperature)
+        own = self.task.calibration
+        return TemperatureScaling(self.model.activation, own.temperature, own.offset)

@@ -9,7 +9,7 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.pooling import pool_bags
 from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.prediction import Prediction, mean_prediction
-from pathgene_rt.report.assemble import ReportModel, bundle_identity
+from pathgene_rt.report.assemble import ReportModel, bundle_identity, site_identity
 
 
 def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
@@ -43,6 +43,7 @@ def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -
         predictions=predictions,
         bundle=bundle_identity(model.bundle),
         heads=model.head_engines,
+        site=site_identity(model.bundle),
         warnings=(*disagreements(predictions), *contradictions(panel, heads, pooled)),
         intended_use=model.bundle.manifest.intended_use,
     )

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pathgene_rt.bundle.site_profile import SiteIdentity
 from pathgene_rt.cases.page import case_page, page_slides
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
@@ -100,7 +101,7 @@ class CasePrediction:
 @dataclass(frozen=True, kw_only=True)
 class CaseReport:
     """All that is known about one case. ``heads`` are the engines that ran; the encoder's are in
-    the slides' reports.
+    the slides' reports. ``site`` is the profile that the heads answer by, if any.
     """
 
     case_id: str
@@ -108,6 +109,7 @@ class CaseReport:
     predictions: tuple[CasePrediction, ...]
     bundle: BundleIdentity
     heads: Mapping[str, EngineInfo]
+    site: SiteIdentity | None = None
     warnings: tuple[str, ...] = ()
     intended_use: str = RESEARCH_USE
     created: str = field(default_factory=utc_now)
@@ -136,6 +138,7 @@ class CaseReport:
                 "predictions": [prediction.to_dict(slide_ids) for prediction in self.predictions],
                 "provenance": {
                     "bundle": asdict(self.bundle),
+                    "site": None if self.site is None else asdict(self.site),
                     "engines": {"heads": {name: asdict(info) for name, info in self.heads.items()}},
                     "tiles": {"count": sum(slide.tiles for slide in self.slides)},
                     "versions": dict(self.versions),

@@ -21,6 +21,8 @@ from pathgene_rt.tables import (
 )
 
 _SLIDE, _PATH, _CASE, _FOLD = "slide_id", "path", "case_id", "Fold"
+_SHORT_SLIDE, _SHORT_CASE = "slide", "case"
+"""As the tables of ``predict --cases`` name these columns."""
 _NEGATIVE = ("wild type", "wild-type", "wildtype", "wt", "negative", "neg", "absent", "low", "no")
 """Names of the class that goes first, so that the last of two is what the task looks for."""
 
@@ -68,7 +70,7 @@ def read_labels(path: Path, case_pattern: str, split: str | None = None) -> Labe
     capitals or leading zeros only.
     """
     table = read_table(path, "the labels")
-    slide_column = table.column(_SLIDE, _PATH)
+    slide_column = table.column(_SLIDE, _SHORT_SLIDE, _PATH)
     if slide_column is None:
         raise UsageError(
             f"{path} has no column {_SLIDE} or {_PATH}; its columns are {listed(table.columns)}"
@@ -78,7 +80,7 @@ def read_labels(path: Path, case_pattern: str, split: str | None = None) -> Labe
         raise UsageError(
             f"{path} has no column {split} for the split; its columns are {listed(table.columns)}"
         )
-    case_column, fold_column = table.column(_CASE), table.column(_FOLD)
+    case_column, fold_column = table.column(_CASE, _SHORT_CASE), table.column(_FOLD)
     others = {slide_column, table.column(_PATH), case_column, fold_column, split_column}
     tasks = tuple(name for name in table.columns if name not in others)
     if not (tasks or split) or not table.rows:
@@ -107,6 +109,11 @@ def spelled(label: str, classes: Sequence[str]) -> str:
     """``label`` as ``classes`` write it, if it is one of them."""
     forms = {class_form(name): name for name in classes}
     return forms.get(class_form(label), label)
+
+
+def negative_name(name: str) -> bool:
+    """Whether ``name`` says that what a task looks for is absent."""
+    return name.casefold() in _NEGATIVE
 
 
 def _named(cells: Iterable[str]) -> Iterator[str]:

@@ -53,24 +53,27 @@ def reliability(
     return tuple(found)
 
 
-def calibration_error(probabilities: Floats, truth: BoolArray, bins: int = BINS) -> float:
+def calibration_error(
+    probabilities: Floats, truth: BoolArray, weights: Floats | None = None, bins: int = BINS
+) -> float:
     """The expected calibration error over bins of equal numbers of cases (M. Naeini, G. Cooper, M.
-    Hauskrecht, AAAI 2015; A. Nguyen and B. O'Connor, EMNLP 2015, for such bins)."""
+    Hauskrecht, AAAI 2015; A. Nguyen and B. O'Connor, EMNLP 2015, for such bins), each case with its
+    weight of ``weights`` [n]."""
+    weights = np.ones(len(truth)) if weights is None else weights
     order = np.argsort(probabilities, kind="stable")
+    apart = weights * (probabilities - truth)
     parts = np.array_split(order, min(bins, len(order)))
-    apart = [
-        len(part) * abs(float(probabilities[part].mean() - truth[part].mean())) for part in parts
-    ]
-    return float(sum(apart) / len(order))
+    return float(sum(abs(apart[part].sum()) for part in parts) / weights.sum())
 
 
-def brier_score(probabilities: Floats, truth: BoolArray) -> float:
+def brier_score(probabilities: Floats, truth: BoolArray, weights: Floats | None = None) -> float:
     """The mean squared distance of ``probabilities`` [n] from ``truth`` [n]."""
-    return float(np.mean((probabilities - truth) ** 2))
+    return float(np.average((probabilities - truth) ** 2, weights=weights))
 
 
-def log_loss(probabilities: Floats, truth: BoolArray) -> float:
+def log_loss(probabilities: Floats, truth: BoolArray, weights: Floats | None = None) -> float:
     """The mean negative log-likelihood of ``truth`` [n]; probabilities within 1e-12 of 0 and 1
     count as those."""
     clipped = np.clip(probabilities, 1e-12, 1 - 1e-12)
-    return float(-np.mean(np.where(truth, np.log(clipped), np.log1p(-clipped))))
+    losses = -np.where(truth, np.log(clipped), np.log1p(-clipped))
+    return float(np.average(losses, weights=weights))

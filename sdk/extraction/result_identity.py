@@ -22,6 +22,7 @@ _EQUAL = {
     "mpp_override": "--mpp-override",
     "coords_sha256": "--coords",
     "tissue": "what counts as tissue",
+    "site_sha256": "--site",
 }
 """What must be equal, in a user's words."""
 
@@ -46,7 +47,7 @@ class ResultIdentity:
     ``dicom`` and ``fhir`` the hash of the context that these name, "" without one. ``exact`` and
     ``precision`` are as they were asked for ("auto": whatever the machine is fastest with, within
     the limits); engines, threads and batches are not here, for they change no result by more than
-    those limits.
+    those limits. ``site_sha256`` is of the site profile; features do not depend on it.
     """
 
     slide_sha256: str
@@ -64,6 +65,7 @@ class ResultIdentity:
     pdf: str | None
     dicom: str | None = None
     fhir: str | None = None
+    site_sha256: str | None = None
 
     @classmethod
     def of(cls, slide: Path, options: PredictOptions, precision: str) -> Self:

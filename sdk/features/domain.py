@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,22 @@ SCORED_TILES = 2048
 
 _LEAST = 1e-12
 
+Reference = Literal["training", "site"]
+"""Whose slides a description is of."""
+
 
 @dataclass(frozen=True)
 class DomainVerdict:
     """Of one slide: ``score`` in deviations of the slides of training, ``percentile`` 0..100 of
     those that are more like the rest, of so many ``cases``; ``outside``: too few are as far off.
+    These are slides of training, or of the calibration of a site: ``reference``.
     """
 
     score: float
     percentile: float
     outside: bool
     cases: int
+    reference: Reference = "training"
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json``."""
@@ -50,6 +55,7 @@ class DomainVerdict:
             "percentile": self.percentile,
             "verdict": "outside" if self.outside else "inside",
             "cases": self.cases,
+            "reference": self.reference,
         }
 
 
@@ -69,11 +75,14 @@ class DomainDescription:
     precision: Float32Array
     scales: Float32Array
     scores: Float32Array
+    reference: Reference = "training"
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def of_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], reference: Reference = "training"
+    ) -> Self:
         """Raises ValueError with what is missing, of another shape or dtype, or no number."""
-        names = cls.__dataclass_fields__.keys()
+        names = cls.__dataclass_fields__.keys() - {"reference"}
         if arrays.keys() != names:
             raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
         axes = arrays["axes"]
@@ -101,11 +110,12 @@ class DomainDescription:
                 raise ValueError(f"{name} are not all above 0")
         if (arrays["scales"][:, 1] <= 0).any() or (np.diff(arrays["scores"]) < 0).any():
             raise ValueError("deviations are not all above 0, or scores not ascending")
-        return cls(**dict(arrays))
+        return cls(**dict(arrays), reference=reference)
 
     def arrays(self) -> dict[str, Float32Array]:
         """By name, as :meth:`of_arrays` takes them."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        names = [name for name in self.__dataclass_fields__ if name != "reference"]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def width(self) -> int:
@@ -118,7 +128,8 @@ class DomainDescription:
         score = self.score(bag.features)
         as_far = len(self.scores) - int(np.searchsorted(self.scores, score, "left"))
         share = (as_far + 1) / (len(self.scores) + 1)
-        return DomainVerdict(score, 100 * (1 - share), share <= alarm, len(self.scores))
+        outside = share <= alarm
+        return DomainVerdict(score, 100 * (1 - share), outside, len(self.scores), self.reference)
 
     def score(self, features: Float32Array) -> float:
         """How far ``features`` float32 [n, D] are off: the largest of the parts' distances."""

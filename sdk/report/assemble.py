@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.bundle.site_profile import SiteIdentity
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
@@ -83,6 +84,11 @@ def bundle_identity(bundle: Bundle) -> BundleIdentity:
     )
 
 
+def site_identity(bundle: Bundle) -> SiteIdentity | None:
+    """Which site profile the bundle's heads answer by, for reports."""
+    return None if bundle.site is None else bundle.site.identity
+
+
 def assemble_report(
     model: ReportModel,
     slide: EncodedFacts,
@@ -129,6 +135,7 @@ def assemble_report(
         flags=slide.flags.flags,
         provenance=Provenance(
             bundle=bundle_identity(model.bundle),
+            site=site_identity(model.bundle),
             encoder=model.encoder_engine,
             heads=model.head_engines,
             engine_notes=model.notes,

@@ -9,20 +9,29 @@ from pathgene_rt.heads.decision import Reason
 
 
 def domain_of(bundle: Bundle) -> DomainDescription | None:
-    """The bundle's description of its training, None if it has none. Raises BundleError."""
-    spec = bundle.manifest.domain
+    """The description of the slides of training, or of those of the bundle's site; None if there is
+    none. Raises BundleError."""
+    spec, site = bundle.manifest.domain, bundle.site
     if spec is None:
         return None
+    at_site = site is not None and site.domain is not None
+    where, again = f"{spec.file} in {bundle.path}", "export the bundle again"
+    if at_site:
+        where, again = "the site profile", "make the profile again"
     try:
-        description = DomainDescription.of_arrays(bundle.arrays(spec.file))
+        if site is not None and site.domain is not None:
+            arrays = site.domain.read()
+        else:
+            arrays = bundle.arrays(spec.file)
+        description = DomainDescription.of_arrays(
+            arrays, reference="site" if at_site else "training"
+        )
     except ValueError as error:
-        raise BundleError(
-            f"{spec.file} in {bundle.path} describes no domain: {error}; export the bundle again"
-        ) from error
+        raise BundleError(f"{where} describes no domain: {error}; {again}") from error
     if description.width != bundle.feature_dim:
         raise BundleError(
-            f"{spec.file} in {bundle.path} describes {description.width} features a tile, the "
-            f"encoder gives {bundle.feature_dim}; export the bundle again"
+            f"{where} describes {description.width} features a tile, the encoder gives "
+            f"{bundle.feature_dim}; {again}"
         )
     return description
 
@@ -33,7 +42,7 @@ def outside_domain(verdict: DomainVerdict | None) -> tuple[Reason, ...]:
         return ()
     return (
         Reason(
-            code="outside_domain",
+            code="outside_site" if verdict.reference == "site" else "outside_domain",
             figures={"percentile": verdict.percentile, "cases": verdict.cases},
         ),
     )
@@ -43,6 +52,12 @@ def domain_warnings(verdict: DomainVerdict | None) -> tuple[str, ...]:
     """For the report, of a slide that is unlike those of training."""
     if verdict is None or not verdict.outside:
         return ()
+    if verdict.reference == "site":
+        return (
+            f"the slide is less like those of the site's calibration than {verdict.percentile:.1f} "
+            "% of them: the site profile may not hold for it; check stain, focus, scanner and "
+            "tissue",
+        )
     return (
         f"the slide is less like those of training than {verdict.percentile:.1f} % of them: "
         "figures of training may not hold for it; check stain, focus, scanner and tissue",

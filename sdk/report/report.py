@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pathgene_rt.bundle.site_profile import SiteIdentity
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.domain import DomainVerdict
 from pathgene_rt.geometry import BoolArray, Float32Array
@@ -64,7 +65,8 @@ class Provenance:
     ``level``). ``seconds`` are wall time by stage; ``encoder_busy_share`` 0..1 is the part of
     encoding in which the encoder had work. ``made_from`` says in hashes and options which file the
     slide was and what was asked for, so that a later run knows whether this is what it would do;
-    None for a slide that was pushed.
+    None for a slide that was pushed. ``site`` is the site profile that calibrated the heads and set
+    their cut-offs; None: they are as the bundle has them.
     """
 
     bundle: BundleIdentity
@@ -82,12 +84,14 @@ class Provenance:
     tiles_per_second: float
     encoder_busy_share: float
     made_from: Mapping[str, Any] | None = None
+    site: SiteIdentity | None = None
     versions: dict[str, str] = field(default_factory=software_versions)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``report.json``; seconds to the millisecond."""
         return {
             "bundle": asdict(self.bundle),
+            "site": None if self.site is None else asdict(self.site),
             "engines": {
                 "encoder": asdict(self.encoder),
                 "heads": {name: asdict(info) for name, info in self.heads.items()},

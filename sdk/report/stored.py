@@ -45,18 +45,10 @@ class StoredReport:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The report in ``folder``. Raises OutputError, also for an unknown schema version;
-        FileAccessError where it is there and cannot be read now."""
+        """The report in ``folder``. Raises as :func:`read_document`."""
         path = folder / REPORT_FILE
+        document, digest = read_document(folder)
         try:
-            raw = path.read_bytes()
-            document = json.loads(raw)
-            schema = document["schema_version"]
-            if schema not in READABLE_VERSIONS:
-                raise OutputError(
-                    f"{path} has schema version {schema}, which this version does not know; "
-                    "predict its slide again"
-                )
             provenance = document["provenance"]
             engine = provenance["engines"]["encoder"]
             return cls(
@@ -67,21 +59,37 @@ class StoredReport:
                 files={str(what): str(name) for what, name in document["files"].items()},
                 partial=document["partial"] is not None,
                 made_from=provenance.get("made_from"),
-                sha256=sha256(raw),
+                sha256=digest,
                 withheld=frozenset(
                     str(one["head"]) for one in document["predictions"] if _lacks(one)
                 ),
             )
-        except OutputError:
-            raise
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise OutputError(f"there is no {path}; predict its slide first") from error
-        except OSError as error:
-            raise FileAccessError(
-                f"{path}: cannot be read now ({reason(error)}); try again when it can"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{path} is no report; predict its slide again") from error
+
+
+def read_document(folder: Path) -> tuple[dict[str, Any], str]:
+    """(the ``report.json`` in ``folder``, its SHA-256). Raises OutputError, also for an unknown
+    schema version; FileAccessError where it is there and cannot be read now."""
+    path = folder / REPORT_FILE
+    try:
+        raw = path.read_bytes()
+        document = json.loads(raw)
+        schema = document["schema_version"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise OutputError(f"there is no {path}; predict its slide first") from error
+    except OSError as error:
+        raise FileAccessError(
+            f"{path}: cannot be read now ({reason(error)}); try again when it can"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise OutputError(f"{path} is no report; predict its slide again") from error
+    if schema not in READABLE_VERSIONS:
+        raise OutputError(
+            f"{path} has schema version {schema}, which this version does not know; "
+            "predict its slide again"
+        )
+    return document, sha256(raw)
 
 
 def _lacks(prediction: Mapping[str, Any]) -> bool:

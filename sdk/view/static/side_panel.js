@@ -40,6 +40,7 @@ export class SidePanel {
     const { pane } = this;
     this.answers.replaceChildren(el("h2", {}, t("answers")),
       el("p", { class: "quiet" }, report_use(pane)),
+      siteUsed(pane.report.provenance.site),
       el("ul", { class: "answers" }, pane.predictions.map((one) => el("li", {},
         el("button", { type: "button", class: "answer", "data-head": one.head,
           "aria-pressed": String(one.head === pane.head),
@@ -98,7 +99,7 @@ export class SidePanel {
 
   drawFacts() {
     const { report, slide } = this.pane;
-    const { bundle, engines, tiles } = report.provenance;
+    const { bundle, engines, site, tiles } = report.provenance;
     const quality = [
       ["tissue_area_mm2", (value) => t("common.area_mm2", { value: number(value, 2) })],
       ["tissue_share", percent],
@@ -117,6 +118,7 @@ export class SidePanel {
     const made = [
       [t("common.created"), when(report.created)],
       [t("common.bundle"), `${bundle.name} ${bundle.version} (${bundle.sha256.slice(0, 12)})`],
+      ...(site ? [[t("report.site"), `${site.name} (${site.sha256.slice(0, 12)})`]] : []),
       [t("encoder"), `${engine.backend} ${engine.version}, ${engine.precision}, ${engine.device}`],
       [t("common.tiles"), t("tiles_are", { count: number(tiles.count), px: tiles.tile_px,
         mpp: number(tiles.mpp, 3) })],
@@ -131,6 +133,11 @@ export class SidePanel {
       el("details", {}, el("summary", {}, t("provenance")), list(made),
         el("ul", { class: "quiet" }, engines.notes.map((note) => el("li", {}, note)))));
   }
+}
+
+/** By which site profile the answers are given, if by one. */
+function siteUsed(site) {
+  return site ? el("p", { class: "notice" }, t("report.site_used", site)) : "";
 }
 
 /** Whether the attention of the pane's head explains its answer, where the report says. */
