@@ -161,8 +161,8 @@ def ask_once(
     """What ``module``, which calls :func:`answer_once`, answers in a process of its own; it is
     ended after ``seconds``, and with this process.
 
-    ``elapsed`` is told the seconds so far, and whatever it raises ends the process, as Ctrl-C does.
-    Raises ProcessEndedError, OSError where no process can be started.
+    ``elapsed`` is told the seconds so far, from the beginning on, and whatever it raises ends the
+    process, as Ctrl-C does. Raises ProcessEndedError, OSError where no process can be started.
     """
     began = time.monotonic()
     answer: Future[Message] = Future()
@@ -196,13 +196,13 @@ def ask_once(
         ):
             thread.start()
         while True:
-            with suppress(TimeoutError):
-                return answer.result(min(_LOOK_S, seconds))
             passed = time.monotonic() - began
             if elapsed is not None:
                 elapsed(passed)
             if passed > seconds:
                 raise ProcessEndedError(f"did not come to an end in {seconds:g} s")
+            with suppress(TimeoutError):
+                return answer.result(min(_LOOK_S, seconds))
 
 
 def answer_once(work: Callable[[dict[str, Any], bytes], Message]) -> None:

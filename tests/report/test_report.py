@@ -250,7 +250,7 @@ def test_nothing_of_an_older_run_is_left_beside_a_new_report(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("module", "failing"),
-    [(json_file, "write_json"), (geojson, "write_geojson"), (heatmap_files, "draw_heatmap")],
+    [(json_file, "write_bytes"), (geojson, "write_geojson"), (heatmap_files, "draw_heatmap")],
 )
 def test_a_failure_leaves_no_report_and_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, failing: str
