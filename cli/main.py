@@ -22,6 +22,7 @@ from pathgene_rt.cli.site import site
 from pathgene_rt.cli.train import train
 from pathgene_rt.cli.verify import verify
 from pathgene_rt.cli.view import view
+from pathgene_rt.cli.watch import watch
 
 app = typer.Typer(
     name="pathgene-rt",
@@ -60,5 +61,6 @@ for command in (demo, train, extract, export, build, verify, predict, view, insp
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)
 app.add_typer(audit)
+app.add_typer(watch)
 app.add_typer(capi)
 app.add_typer(site)

@@ -5,7 +5,7 @@ nothing else.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -134,17 +134,19 @@ def predict_many(
     options: PredictOptions | None = None,
     *,
     cases: Sequence[Case] = (),
+    ids: Mapping[Path, str] | None = None,
     overwrite: bool = False,
     token: CancellationToken | None = None,
     progress: BatchProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Iterator[SlideResult | CaseResult]:
-    """As :meth:`Predictor.predict_many`."""
+    """As :meth:`Predictor.predict_many`. ``ids`` are those of the slides where the caller keeps
+    them; no two may be alike in any case of letters."""
     options = options or PredictOptions()
     _check(slides, cases, options)
-    places = ResultPlaces(
-        writable_folder(out), options.pseudonyms, keep_ids(slides, out, options.pseudonyms)
-    )
+    folder = writable_folder(out)
+    kept = keep_ids(slides, out, options.pseudonyms) if ids is None else ids
+    places = ResultPlaces(folder, options.pseudonyms, kept)
     batch = _Batch(model, places, options, overwrite, token, progress, note)
     return batch.results(slides, cases)
 

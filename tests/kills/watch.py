@@ -1,0 +1,190 @@
+"""Kills watchers at random moments: ``python -m tests.kills.watch 1000 --slides 200 --watchers 3``.
+
+Several watchers share one inbox and one folder of results. Each is killed by SIGKILL at a random
+moment and started again, most often while a slide is under way. When every slide is done a new
+round begins with an empty folder. At the end of a round each slide has one report, equal to
+that of a watcher that nobody disturbed, the ledger says "done" of each, and the audit trail is
+whole and knows every report by its hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.audit.verify import verify_trail
+from pathgene_rt.training.synthetic.slides import write_slide
+from pathgene_rt.watch.watcher import watch_status
+from tests.support import tiny_models as tiny
+
+
+class WatchKillError(AssertionError):
+    """A kill that cost a result, or made one twice."""
+
+
+class Running:
+    """A watcher's process, whose log is followed."""
+
+    def __init__(self, folder: Path, bundle: Path, inbox: Path) -> None:
+        command = [sys.executable, "-m", "pathgene_rt.cli", "watch", inbox, "--out", folder / "out"]
+        command += [
+            "--bundle",
+            bundle,
+            "--engine",
+            "onnxruntime",
+            "--settle",
+            "0.1",
+            "--poll",
+            "0.1",
+        ]
+        command += ["--no-html", "--no-heatmaps", "--no-geojson", "--min-free", "0"]
+        command += ["--audit", folder / "audit.jsonl"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment["PATHGENE_RT_CACHE"] = str(folder / "cache")
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.begun = threading.Event()
+        self.events: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.endswith("}\n"):
+                event = json.loads(line)
+                self.events.append(event)
+                if event["event"] == "begun":
+                    self.begun.set()
+
+    def end(self, *, kill: bool) -> None:
+        if self.process.poll() is not None:
+            said = self.process.stderr.read() if self.process.stderr else ""
+            raise WatchKillError(f"a watcher ended by itself, {self.process.returncode}: {said}")
+        (self.process.kill if kill else self.process.terminate)()
+        self.process.wait(60)
+        self._thread.join()
+        if not kill and self.process.returncode != 0:
+            raise WatchKillError(f"SIGTERM gave exit code {self.process.returncode}")
+
+
+def results(out: Path) -> dict[str, Any]:
+    """What each report says of its slide, by the slide's folder."""
+    found = {}
+    for path in sorted(out.glob("*/report.json")):
+        report = json.loads(path.read_text())
+        found[path.parent.name] = report["predictions"], report["quality"]
+    return found
+
+
+def check(folder: Path, expected: dict[str, Any]) -> int:
+    """Whether a round's results are what they should be; lines of reports that a kill kept from
+    getting their names. Raises WatchKillError."""
+    out = folder / "out"
+    status = watch_status(out)
+    if status["counts"] != {"done": len(expected)} or status["watchers"]:
+        raise WatchKillError(f"the ledger says {status}")
+    if results(out) != expected:
+        raise WatchKillError("other results than undisturbed")
+    left = [path for path in out.rglob("*") if path.suffix in (".part", ".partial", ".log")]
+    if left or list((out / ".claims").iterdir()):
+        raise WatchKillError(f"left behind: {left} {list((out / '.claims').iterdir())}")
+    verify_trail(folder / "audit.jsonl")
+    lines = [json.loads(line) for line in (folder / "audit.jsonl").read_bytes().splitlines()]
+    told = [(one["slide"]["id"], one["result"]["sha256"]) for one in lines if "slide" in one]
+    for name in expected:
+        digest = hashlib.sha256((out / name / "report.json").read_bytes()).hexdigest()
+        if told.count((name, digest)) != 1:
+            raise WatchKillError(f"the audit trail has {told.count((name, digest))} of {name}")
+    return len(told) - len(expected)
+
+
+def quiet_run(work: Path, bundle: Path, inbox: Path, slides: int) -> dict[str, Any]:
+    folder = work / "quiet"
+    folder.mkdir()
+    running = Running(folder, bundle, inbox)
+    while len(results(folder / "out")) < slides:
+        time.sleep(0.2)
+        if running.process.poll() is not None:
+            running.end(kill=False)
+    time.sleep(1)
+    running.end(kill=False)
+    expected = results(folder / "out")
+    check(folder, expected)
+    return expected
+
+
+def run(kills: int, slides: int, watchers: int, seed: int, work: Path) -> str:
+    """Kill until there were ``kills``, and let the last round end; what there is to say.
+
+    Raises WatchKillError."""
+    chance = random.Random(seed)
+    inbox, bundle = work / "inbox", tiny.tiny_bundle(work / "tiny.pgrt")
+    inbox.mkdir()
+    for number in range(slides):
+        write_slide(inbox / f"s{number:03d}.svs", (512, 512), seed=number)
+    expected = quiet_run(work, bundle, inbox, slides)
+    killed = at_work = rounds = doubled = 0
+    while killed < kills:
+        folder = work / f"round{rounds}"
+        folder.mkdir()
+        running = [Running(folder, bundle, inbox) for _ in range(watchers)]
+        while len(results(folder / "out")) < slides and killed < kills:
+            victim = chance.randrange(watchers)
+            if chance.random() < 0.8:
+                running[victim].begun.wait(60)
+                time.sleep(chance.uniform(0, 0.25))
+            else:
+                time.sleep(chance.uniform(0, 2))
+            at_work += running[victim].begun.is_set()
+            running[victim].end(kill=True)
+            killed += 1
+            running[victim] = Running(folder, bundle, inbox)
+            if killed % 20 == 0:
+                done = len(results(folder / "out"))
+                print(f"{killed} kills, round {rounds}: {done} done", flush=True)  # noqa: T201
+        while watch_status(folder / "out")["counts"] != {"done": slides}:
+            time.sleep(0.5)
+        for one in running:
+            one.end(kill=False)
+        doubled += check(folder, expected)
+        rounds += 1
+        shutil.rmtree(folder)
+    return (
+        f"{killed} kills ({at_work} of watchers that had begun a slide), {rounds} rounds of "
+        f"{slides} slides, {watchers} watchers: every slide has one report, the quiet run's; "
+        f"{doubled} audit lines are of reports that a kill kept from getting their name"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kills", type=int)
+    parser.add_argument("--slides", type=int, default=200)
+    parser.add_argument("--watchers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="watch-kills-"))
+    said = run(options.kills, options.slides, options.watchers, options.seed, work)
+    print(said, flush=True)  # noqa: T201
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
