@@ -146,6 +146,19 @@ PGRT_API pgrt_status pgrt_set_log(pgrt_log_callback callback, void *user) {
     return leave(&host, status);
 }
 
+PGRT_API pgrt_status pgrt_add_reader(const char *library) {
+    fenv_t host;
+    enter(&host);
+    pgrt_status status = not_null(library, "library");
+    if (status == PGRT_OK) {
+        status = python_start(NULL, &last_error);
+    }
+    if (status == PGRT_OK) {
+        status = call_add_reader(library, &last_error);
+    }
+    return leave(&host, status);
+}
+
 static pgrt_status open_predictor(const char *bundle, const pgrt_open_options *theirs,
                                   pgrt_predictor **predictor) {
     pgrt_open_options options;

@@ -26,6 +26,7 @@ int32_t call_start(int32_t own);
 
 /* Each returns a pgrt_status, and says in *error why if that is an error. */
 int32_t call_set_log(pgrt_log_callback callback, void *user, call_error *error);
+int32_t call_add_reader(const char *library, call_error *error);
 int32_t call_open(uint64_t predictor, const char *bundle, const pgrt_open_options *options,
                   call_error *error);
 int32_t call_scan_begin(uint64_t scan, uint64_t predictor, const pgrt_scan_options *options,

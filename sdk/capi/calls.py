@@ -24,6 +24,7 @@ from pathgene_rt.predictor import Predictor
 from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.report.report import Report
 from pathgene_rt.scan.session import PixelFormat, ScanOptions, ScanSession
+from pathgene_rt.slides import add_reader_library
 
 STARTED = 1
 OK, BUSY = 0, 2001
@@ -47,6 +48,7 @@ def connect(ffi: Any) -> None:
     calls = HostCalls(ffi)
     for name in (
         "set_log",
+        "add_reader",
         "open",
         "scan_begin",
         "push",
@@ -114,6 +116,10 @@ class HostCalls:
 
     def set_log(self, callback: CData, user: CData) -> int:
         self._log.set_callback(callback, user)
+        return OK
+
+    def add_reader(self, library: CData) -> int:
+        add_reader_library(Path(self._text(library, "library")))
         return OK
 
     def open(self, handle: int, bundle: CData, options: CData) -> int:

@@ -156,6 +156,70 @@ typedef struct pgrt_report_info {
     const char *json; /* the report as report.json has it; of pgrt_poll: where the scan stands */
 } pgrt_report_info;
 
+/* ---- A slide reader: what a shared library exports so that slides of its format are read ---- */
+
+/* The library is loaded in another process, which may crash without harm, has no network, and can
+ * change no file; docs/slides.md has a whole one, and says how a library is named. It exports
+ *     const pgrt_reader *pgrt_reader_entry(void);
+ * whose table and texts stay as they are. Functions write what went wrong into error, of error_size
+ * bytes, in UTF-8 with a zero at its end; paths are UTF-8 on Windows, else as the system has them. */
+
+enum { PGRT_READER_OTHER_FORMAT = -1 }; /* of open: the file is another's */
+enum { PGRT_READER_ONE_THREAD = 1 };    /* a flag: no two functions of it at once */
+
+/* Whole JPEG streams of YCbCr, or of RGB; JPEG 2000 codestreams of RGB. */
+enum { PGRT_TILE_JPEG = 1, PGRT_TILE_JPEG_RGB = 2, PGRT_TILE_JPEG2000 = 3 };
+
+typedef struct pgrt_reader_level {
+    int64_t width_px;
+    int64_t height_px;
+    int32_t tile_width_px; /* of read_tile; tiles at the right and lower edge are as large */
+    int32_t tile_height_px;
+} pgrt_reader_level;
+
+/* What open fills in; all zeros before, but for struct_size. */
+typedef struct pgrt_reader_slide {
+    uint32_t struct_size;
+    uint32_t level_count;
+    uint32_t tile_format; /* of read_tile: PGRT_TILE_... */
+    uint32_t reserved;
+    double mpp;                      /* micrometres a pixel of level 0; 0: the file does not say */
+    const pgrt_reader_level *levels; /* [level_count], the largest first; until close */
+    const char *vendor;              /* NULL: the reader's name */
+    const char *warning;             /* for the report; NULL: none */
+    void *state;                     /* the reader's own, for the functions below */
+} pgrt_reader_slide;
+
+typedef struct pgrt_reader {
+    uint32_t struct_size;
+    uint32_t abi_version; /* PGRT_ABI_VERSION */
+    uint32_t flags;
+    uint32_t reserved;
+    const char *name;            /* with its version, for reports: "acme 1.2" */
+    const char *const *suffixes; /* of file names, in lower case with their dot; NULL at the end */
+
+    /* Whether the file, whose first bytes are head, may be of this format. NULL: by its suffix. */
+    int32_t (*matches)(const char *path, const char *head, uint64_t head_size);
+
+    /* PGRT_OK, PGRT_READER_OTHER_FORMAT, or an error. */
+    int32_t (*open)(const char *path, pgrt_reader_slide *slide, char *error, uint64_t error_size);
+
+    /* One of the two, from several threads at once unless flags forbid it. PGRT_OK;
+     * PGRT_E_TILE_DECODE, which costs what touches this tile or region; any other: the slide.
+     *
+     * An encoded tile into out, of capacity bytes (more than its pixels have), and its size; 0 for
+     * one that is not there, which is white. */
+    int32_t (*read_tile)(void *state, uint32_t level, int64_t column, int64_t row, uint8_t *out,
+                         uint64_t capacity, uint64_t *size, char *error, uint64_t error_size);
+
+    /* Pixels of a region within the level: width_px * height_px * 3 bytes, RGB, row after row. */
+    int32_t (*read_region)(void *state, uint32_t level, int64_t x_px, int64_t y_px,
+                           int32_t width_px, int32_t height_px, uint8_t *rgb, char *error,
+                           uint64_t error_size);
+
+    void (*close)(void *state); /* once, when no other function runs on it */
+} pgrt_reader;
+
 /* ---- Functions, all since ABI version 1 ---- */
 
 /* PGRT_ABI_VERSION of the library; the host should compare it with its header's. */
@@ -177,6 +241,10 @@ PGRT_API pgrt_status pgrt_init(const char *home);
 /* Where messages go: what Python code prints or warns of, and errors in the library's threads.
  * NULL: nowhere. After it returns, the previous callback is not called any more. */
 PGRT_API pgrt_status pgrt_set_log(pgrt_log_callback callback, void *user);
+
+/* Have pgrt_predict_file ask the slide reader (pgrt_reader) in the shared library, too, for files of
+ * formats that are not built in. It is loaded when such a file comes, in another process. */
+PGRT_API pgrt_status pgrt_add_reader(const char *library);
 
 /* Open and check a bundle and compile its engines: seconds. options may be NULL. */
 PGRT_API pgrt_status pgrt_open(const char *bundle, const pgrt_open_options *options,

@@ -3,8 +3,8 @@
 ``slide`` is the contract that every reader gives, ``registry`` lists the readers, ``opening`` asks
 them, ``find`` searches folders; ``scale`` says what counts as a slide's scale, ``limits`` how large
 one may be. ``tiff/`` decodes encoded tiles itself, ``openslide_reader`` does all else;
-``pixel_slide`` is for readers of other packages. ``read_watch`` and ``watched_slide`` give up on
-disks that stall. Imports the root.
+``pixel_slide`` and ``native_reader`` are for readers of others. ``read_watch`` and
+``watched_slide`` give up on disks that stall. Imports the root.
 """
 
 from __future__ import annotations
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
     from pathgene_rt.slides.find import find_slides
     from pathgene_rt.slides.opening import open_slide
     from pathgene_rt.slides.pixel_slide import PixelSlide
-    from pathgene_rt.slides.registry import SlideReader
+    from pathgene_rt.slides.registry import SlideReader, add_reader_library, native_reader
     from pathgene_rt.slides.slide import Overview, Slide
 
-__all__ = ["Overview", "PixelSlide", "Slide", "SlideReader", "find_slides", "open_slide"]
+__all__ = [
+    "Overview",
+    "PixelSlide",
+    "Slide",
+    "SlideReader",
+    "add_reader_library",
+    "find_slides",
+    "native_reader",
+    "open_slide",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -29,6 +38,8 @@ __getattr__, __dir__ = lazy_names(
         "PixelSlide": "pixel_slide",
         "Slide": "slide",
         "SlideReader": "registry",
+        "add_reader_library": "registry",
+        "native_reader": "registry",
         "find_slides": "find",
         "open_slide": "opening",
     },

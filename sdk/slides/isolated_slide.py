@@ -28,6 +28,7 @@ from pathgene_rt.errors import PathGeneError, SlideOpenError, SlideReadError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.own_process import PipedProcess, ProcessEndedError, how_ended, module_command
 from pathgene_rt.process_messages import Message, receive, send
+from pathgene_rt.slides import reader_libraries
 from pathgene_rt.slides.pixel_slide import PixelSlide
 
 PLACES = 16
@@ -96,6 +97,7 @@ class ReaderProcess:
         environment = dict(os.environ)
         # What this process imports, that one does, too.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        environment[reader_libraries.VARIABLE] = reader_libraries.as_variable()
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         try:
             self._process = PipedProcess(

@@ -15,7 +15,9 @@ from pathgene_rt.slides.dicom.opening import open_dicom
 from pathgene_rt.slides.isolated_slide import warn_once
 from pathgene_rt.slides.kfb import START as KFB_START
 from pathgene_rt.slides.kfb import open_kfb
+from pathgene_rt.slides.native_reader import NativeReader
 from pathgene_rt.slides.openslide_reader import open_with_openslide
+from pathgene_rt.slides.reader_libraries import reader_libraries, remember_library
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
 from pathgene_rt.slides.unread import format_of_suffix
@@ -95,13 +97,35 @@ class PlugIns:
 
 
 def any_plug_in() -> bool:
-    """Whether an installed package names a reader; none is imported."""
-    return bool(entry_points(group=ENTRY_POINT_GROUP))
+    """Whether an installed package or a library names a reader; none is imported."""
+    return bool(entry_points(group=ENTRY_POINT_GROUP)) or bool(reader_libraries())
+
+
+def native_reader(library: Path) -> SlideReader:
+    """The reader that a shared library has for whoever reads slides (``pgrt_reader`` in
+    ``pathgene_rt.h``), for a package's entry point.
+
+    Raises OSError if ``library`` cannot be loaded, ValueError if it has no such reader.
+    """
+    found = NativeReader(library)
+    return _checked(SlideReader(found.name, found.suffixes, found.matches, found.open))
+
+
+def add_reader_library(library: Path) -> None:
+    """From now on ask the reader in the shared library ``library``, too, after those of packages
+    and of the environment variable ``PATHGENE_RT_READERS``.
+
+    It is loaded when it is needed, by default in another process. Raises UsageError if it is no
+    file.
+    """
+    remember_library(library)
+    plug_ins.cache_clear()
 
 
 @functools.cache
 def plug_ins() -> PlugIns:
-    """The readers that installed packages name in the entry points ``pathgene_rt.readers``.
+    """The readers that installed packages name in the entry points ``pathgene_rt.readers``, and
+    those of :func:`~pathgene_rt.slides.reader_libraries.reader_libraries`.
 
     They are imported at the first call, which is when a file is of no built-in kind or a folder is
     searched. One that cannot be is left out, and told once on the logger ``pathgene_rt.slides``.
@@ -115,6 +139,14 @@ def plug_ins() -> PlugIns:
             troubles.append(
                 f"the slide reader {entry.name!r}{source} cannot be loaded "
                 f"({described(error)}); update or uninstall it"
+            )
+    for library in reader_libraries():
+        try:
+            readers.append(native_reader(library))
+        except (OSError, ValueError) as error:
+            troubles.append(
+                f"the library of a slide reader {library} cannot be loaded ({described(error)}); "
+                "update it, or name it no more"
             )
     for trouble in troubles:
         warn_once(trouble)
@@ -137,7 +169,11 @@ def _loaded(entry: EntryPoint) -> SlideReader:
     reader = entry.load()
     if not isinstance(reader, SlideReader):
         raise TypeError(f"{entry.value} is {type(reader).__name__}, not a SlideReader")
-    odd = [suffix for suffix in reader.suffixes if suffix != suffix.lower() or suffix[0] != "."]
+    return _checked(reader)
+
+
+def _checked(reader: SlideReader) -> SlideReader:
+    odd = [suffix for suffix in reader.suffixes if suffix != suffix.lower() or suffix[:1] != "."]
     if odd:
         raise ValueError(f"its suffix {odd[0]!r} is not in lower case with a dot")
     return reader

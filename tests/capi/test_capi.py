@@ -23,6 +23,7 @@ from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.library import HEADER, LIBRARY, declarations
 from pathgene_rt.pseudonyms import KEY_VARIABLE, Pseudonyms
 from pathgene_rt.training.synthetic.slides import write_slide
+from tests.support import native_readers
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
 
@@ -184,6 +185,21 @@ def test_a_forked_child_is_told_so_at_once(capi_library: Path, folder: Path, bun
     program = compiled("forked", capi_library, folder)
     done = run_host(program, sys.prefix, bundle)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+@pytest.mark.world
+def test_a_reader_of_the_host_that_crashes(
+    capi_library: Path, folder: Path, bundle: Path, raw: Path
+) -> None:
+    """At the 17th tile of one slide, twice; the other is predicted by it."""
+    library = native_readers.compiled(native_readers.ACME, folder / "acme.so")
+    pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(SIDE_PX, SIDE_PX, 3)
+    native_readers.write_acme(folder / "good.acme", "T", pixels, tile_px=128)
+    native_readers.write_acme(folder / "bad.acme", "X", pixels, tile_px=128)
+    program = compiled("reader", capi_library, folder)
+    slides = (folder / "bad.acme", folder / "good.acme")
+    done = run_host(program, sys.prefix, bundle, library, *slides)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def run_python_host(what: str, library: Path, bundle: Path, raw: Path, folder: Path) -> Any:

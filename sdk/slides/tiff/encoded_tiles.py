@@ -7,6 +7,7 @@ import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +19,19 @@ from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
 from pathgene_rt.slides.tiff.decode_cache import DecodeCache
 from pathgene_rt.slides.tiff.jpeg import SCALES, JpegTiles
 from pathgene_rt.slides.tiff.layout import TiledLevel
-from pathgene_rt.slides.tiff.positioned_file import JoinedFiles, PositionedFile
 
-ByteSource = PositionedFile | JoinedFiles
+UNKNOWN = -1
+"""A count of bytes that is known when the tile is read; it may then turn out to be missing."""
+
+
+class ByteSource(Protocol):
+    """What encoded tiles are read from, by several threads at once."""
+
+    def read(self, offset: int, count: int, /) -> bytes:
+        """``count`` bytes from ``offset`` on, fewer where the file ends; of ``UNKNOWN``, all there
+        are of a tile. Raises OSError, TileDecodeError, SlideReadError."""
+
+    def close(self) -> None: ...
 
 
 class EncodedTiles:
@@ -66,7 +77,8 @@ class EncodedTiles:
         if not len(present) or not isinstance(self.layout.tiles, JpegTiles):
             return ""
         with self._file as file:
-            return self.layout.tiles.encoding_signature(self._stored(file, int(present[0])))
+            stored = self._stored(file, int(present[0]))
+            return self.layout.tiles.encoding_signature(stored) if stored else ""
 
     def scale(self, corner: tuple[int, int], shrink: int) -> int:
         """The most that decoding can reduce a region at ``corner``, to be reduced by ``shrink``."""
@@ -138,9 +150,9 @@ class EncodedTiles:
         streams = {}
         with self._reading() as file:
             for number in (row * layout.across + column for row in rows for column in columns):
-                if self._byte_counts[number]:
+                if self._byte_counts[number] and (stored := self._stored(file, number)):
                     try:
-                        streams[number] = layout.tiles.complete(self._stored(file, number))
+                        streams[number] = layout.tiles.complete(stored)
                     except ValueError as error:
                         raise self._damaged(number, str(error)) from error
         return EncodedRegion(self.encoded_level, corner, side, streams)
@@ -183,6 +195,9 @@ class EncodedTiles:
         for plane in range(planes):
             target = out if planes == 1 else np.empty((*out.shape[:2], 1), np.uint8)
             stored = self._stored(file, number + plane * self._count)
+            if not stored:  # of a count that was UNKNOWN
+                out[...] = self._background
+                return
             try:
                 self.layout.tiles.decode(stored, target)
             except ValueError as error:

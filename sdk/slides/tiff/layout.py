@@ -50,7 +50,8 @@ class TiledLevel:
     ``size_px`` and ``tile_px`` are (w, h); tiles go in rows of ``across``, the last of a row or
     column reaching past the level's edge, or stored as far as the level goes (``clipped``).
     ``offsets`` and ``byte_counts`` int64 [planes * tiles] are places in the file, of all tiles of
-    one sample before those of the next where ``planes`` is 3; a tile of 0 bytes is missing. The
+    one sample before those of the next where ``planes`` is 3; a tile of 0 bytes is missing, one of
+    -1 is as long as whoever reads it finds. The
     first pixel lies at ``origin_px`` of the level's canvas; ``origin_px`` is None where that is the
     canvas' own first.
     """

@@ -67,22 +67,19 @@ class TiledSlide:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        source: Sequence[Path] | ByteSource,
         levels: Sequence[TiledLevel | str],
         info: SlideInfo,
         background: tuple[int, int, int],
         openslide: OpenSlideReader | None,
     ) -> None:
-        """The offsets of ``levels`` count in the files ``paths`` one after another. Those that are
-        not tiled say why ``openslide`` reads them; it is closed with us.
+        """The offsets of ``levels`` count in ``source``, which is closed with us, or in its files
+        one after another. Those that are not tiled say why ``openslide`` reads them; it is closed
+        with us.
         """
         self.info = info
         self._openslide = openslide
-        try:
-            file: ByteSource
-            file = PositionedFile(paths[0]) if len(paths) == 1 else JoinedFiles(paths)
-        except OSError as error:
-            raise SlideOpenError(f"{paths[0]}: {reason(error)}; check the path") from error
+        file = _opened(source) if isinstance(source, Sequence) else source
         self._file = SharedHandle(file, file.close)
         cache = DecodeCache(CACHE_BYTES)
         self._levels = [
@@ -186,6 +183,13 @@ class TiledSlide:
         if pixels is None or pixels.shape != shape:
             pixels = self._of_thread.pixels = np.empty(shape, dtype=np.uint8)
         return pixels
+
+
+def _opened(paths: Sequence[Path]) -> ByteSource:
+    try:
+        return PositionedFile(paths[0]) if len(paths) == 1 else JoinedFiles(paths)
+    except OSError as error:
+        raise SlideOpenError(f"{paths[0]}: {reason(error)}; check the path") from error
 
 
 @dataclass(frozen=True)
