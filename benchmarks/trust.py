@@ -4,6 +4,7 @@
     python -m benchmarks.trust quality      artefacts on tiles of a real slide (../shared/slides)
     python -m benchmarks.trust domain       likeness to the slides of training
     python -m benchmarks.trust site         calibration on 30 slides of a shifted scanner
+    python -m benchmarks.trust monitor      false alarms and alarms of histories of slides
 
 Each part prints a Markdown table and ends with exit code 1 if a bar is missed.
 """
@@ -31,6 +32,7 @@ from benchmarks.domain_cohorts import (
     like_ihc,
     other_stain,
 )
+from benchmarks.histories import monitoring
 from benchmarks.site_cohorts import site
 from pathgene_rt.errors import UsageError
 from pathgene_rt.evaluation.metrics import Floats, auroc
@@ -367,6 +369,7 @@ PARTS: dict[str, Callable[[], Iterator[Bar]]] = {
     "quality": quality,
     "domain": domain,
     "site": site,
+    "monitor": monitoring,
 }
 
 

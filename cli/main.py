@@ -16,6 +16,7 @@ from pathgene_rt.cli.engines import engines
 from pathgene_rt.cli.export import export
 from pathgene_rt.cli.extract import extract
 from pathgene_rt.cli.inspect import inspect
+from pathgene_rt.cli.monitor import monitor
 from pathgene_rt.cli.predict import predict
 from pathgene_rt.cli.simulate_scan import simulate_scan
 from pathgene_rt.cli.site import site
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Deploys whole-slide pathology models: train, export, build, verify, predict.",
     epilog="Exit codes: 0 done, 1 a fault of pathgene-rt itself, 2 usage or output folder, 3 bad "
     "input slide, 4 bad bundle or checkpoint, 5 engine unavailable or failed, 6 verification "
-    "failed, 7 some slides of a batch failed, 130 interrupted.",
+    "failed, 7 some slides of a batch failed, 8 monitor alarms, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -56,7 +57,19 @@ def _options(
     """Deploys whole-slide pathology models: train, export, build, verify, predict."""
 
 
-for command in (demo, train, extract, export, build, verify, predict, view, inspect, doctor):
+for command in (
+    demo,
+    train,
+    extract,
+    export,
+    build,
+    verify,
+    predict,
+    monitor,
+    view,
+    inspect,
+    doctor,
+):
     app.command()(command)
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(engines)

@@ -147,6 +147,13 @@ class CancelledError(PathGeneError):
     exit_code = 130
 
 
+class DriftError(PathGeneError):
+    """What is monitored is no longer as it was: an alarm, for whoever runs it by the clock."""
+
+    code = 90
+    exit_code = 8
+
+
 class ScanError(PathGeneError):
     """A slide that is pushed while it is scanned cannot go on as asked."""
 

@@ -71,6 +71,7 @@ enum {
     PGRT_E_SCAN_STATE = 82,   /* too late: a push after finish, a second finish */
     PGRT_E_SCAN_MEMORY = 83,  /* tiles that are not whole need too much; the scan goes on */
     PGRT_E_SCAN_TIMEOUT = 84, /* no report in time; the scan goes on */
+    PGRT_E_DRIFT = 90,        /* of the command line's monitor alone */
     PGRT_E_HANDLE = 1001,     /* freed, NULL, or never a handle of this kind */
     PGRT_E_HOME = 1002,       /* the Python environment cannot be used */
     PGRT_E_INTERNAL = 1003,   /* a defect of the library, or no memory left */

@@ -142,6 +142,7 @@ def assemble_report(
             reader=slide.reader,
             decode=slide.decode,
             slide_mpp=slide_mpp(slide.info),
+            vendor=slide.info.vendor,
             mpp=grid.mpp,
             tile_px=grid.tile_px,
             level=grid.level,

@@ -60,13 +60,14 @@ class Provenance:
     """How a report came about.
 
     ``engine_notes`` say which engines were not used and why, and why this precision. ``reader``
-    opened the slide, ``decode`` says whether its pixels were decoded exactly. ``slide_mpp`` is the
-    scale of level 0, ``mpp`` that of the tiles as encoded (``tile_px`` square, read from pyramid
-    ``level``). ``seconds`` are wall time by stage; ``encoder_busy_share`` 0..1 is the part of
-    encoding in which the encoder had work. ``made_from`` says in hashes and options which file the
-    slide was and what was asked for, so that a later run knows whether this is what it would do;
-    None for a slide that was pushed. ``site`` is the site profile that calibrated the heads and set
-    their cut-offs; None: they are as the bundle has them.
+    opened the slide, of a scanner of ``vendor`` as far as the file says, ``decode`` says whether
+    its pixels were decoded exactly. ``slide_mpp`` is the scale of level 0, ``mpp`` that of the
+    tiles as encoded (``tile_px`` square, read from pyramid ``level``). ``seconds`` are wall time by
+    stage; ``encoder_busy_share`` 0..1 is the part of encoding in which the encoder had work.
+    ``made_from`` says in hashes and options which file the slide was and what was asked for, so
+    that a later run knows whether this is what it would do; None for a slide that was pushed.
+    ``site`` is the site profile that calibrated the heads and set their cut-offs; None: they are as
+    the bundle has them.
     """
 
     bundle: BundleIdentity
@@ -85,6 +86,7 @@ class Provenance:
     encoder_busy_share: float
     made_from: Mapping[str, Any] | None = None
     site: SiteIdentity | None = None
+    vendor: str = ""
     versions: dict[str, str] = field(default_factory=software_versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +99,12 @@ class Provenance:
                 "heads": {name: asdict(info) for name, info in self.heads.items()},
                 "notes": list(self.engine_notes),
             },
-            "slide": {"reader": self.reader, "decode": self.decode, "mpp": self.slide_mpp},
+            "slide": {
+                "reader": self.reader,
+                "decode": self.decode,
+                "mpp": self.slide_mpp,
+                "vendor": self.vendor,
+            },
             "tiles": {
                 "count": self.tiles,
                 "tile_px": self.tile_px,

@@ -54,6 +54,7 @@ def make_report(*heads: str, **changes) -> Report:
         reader="openslide 4.0.1",
         decode="exact",
         slide_mpp=0.25,
+        vendor="aperio",
         mpp=0.5,
         tile_px=256,
         level=0,
@@ -132,10 +133,12 @@ def test_the_layout_of_schema_version_3(tmp_path: Path) -> None:
     assert provenance["engines"]["encoder"]["precision"] == "bfloat16"
     assert provenance["engines"]["heads"]["egfr"]["precision"] == "float32"
     assert provenance["engines"]["notes"] == ["engine tensorrt not used: not installed"]
+    assert provenance["site"] is None
     assert provenance["slide"] == {
         "reader": "openslide 4.0.1",
         "decode": "exact",
         "mpp": 0.25,
+        "vendor": "aperio",
     }
     assert provenance["tiles"] == {"count": 6, "tile_px": 256, "mpp": 0.5, "level": 0}
     assert provenance["seconds"]["open"] == 0.012
