@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pathgene_rt.cli.archive import archive
 from pathgene_rt.cli.audit import audit
 from pathgene_rt.cli.build import build
 from pathgene_rt.cli.capi import capi
@@ -72,6 +73,7 @@ for command in (
 ):
     app.command()(command)
 app.command("simulate-scan")(simulate_scan)
+app.add_typer(archive)
 app.add_typer(engines)
 app.add_typer(audit)
 app.add_typer(watch)

@@ -95,7 +95,7 @@ def read_cases(
                 f"is not given (line {line}{near(name)}); give all slides of a case, or remove "
                 "the row"
             )
-    _check_ids(path, members, pseudonyms)
+    check_case_ids(path, members, pseudonyms)
     if not members:
         names = [name for rows in missing.values() for _, name in rows]
         tip = next(filter(None, map(near, names)), "")
@@ -139,8 +139,11 @@ def _read_rows(path: Path) -> list[tuple[int, str, str]]:
     return rows
 
 
-def _check_ids(path: Path, case_ids: Iterable[str], pseudonyms: Pseudonyms | None) -> None:
-    """A case's results lie in a folder of its name, on Windows too."""
+def check_case_ids(
+    path: Path, case_ids: Iterable[str], pseudonyms: Pseudonyms | None = None
+) -> None:
+    """Raise UsageError if a case of the table ``path`` cannot be the folder of its results, on
+    Windows too, or two cases are written so alike that they may be one."""
     for case_id in case_ids:
         if "/" in case_id or not is_safe_name(case_id):
             name = shown_id(case_id, pseudonyms)

@@ -1,0 +1,272 @@
+"""``pathgene-rt archive``: many thousand slides, on this machine or a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pathgene_rt.cli.choices import (
+    BatchOption,
+    BundleOption,
+    EngineOption,
+    ExactOption,
+    IoTimeoutOption,
+    IsolateOption,
+    MppOption,
+    MppOverrideOption,
+    OverwriteOption,
+    PrecisionOption,
+    ReadersOption,
+)
+from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.options import IO_TIMEOUT_S
+
+archive = typer.Typer(
+    name="archive",
+    help="Predict or encode an archive of slides on this machine or a Ray cluster.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with all in it, or a manifest (CSV or Parquet: slide, case, mpp, priority).",
+        show_default=False,
+    ),
+]
+FolderArgument = Annotated[
+    Path, typer.Argument(help="The --out of archive predict or extract.", show_default=False)
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The archive's folder.", show_default=False)
+]
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        help="A Ray cluster's head, HOST:6379, or auto on one of its nodes; else this machine.",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    int, typer.Option(help="Workers; 0: one a GPU, else as many as there are processors for.")
+]
+ThreadsOption = Annotated[int, typer.Option(help="Processors of each worker; 0 suits the machine.")]
+RateOption = Annotated[
+    str,
+    typer.Option(
+        help="Begin at most so many bytes of slides a second, e.g. 200MB: a store that others use.",
+        show_default=False,
+    ),
+]
+NiceOption = Annotated[
+    int, typer.Option(min=0, max=19, help="Lower priority of the workers, as nice has it.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say how much it is and, by a sample, how long.")
+]
+
+
+@archive.command()
+def predict(
+    source: SourceArgument,
+    out: OutOption,
+    bundle: BundleOption = None,
+    ray: RayOption = "",
+    workers: WorkersOption = 0,
+    threads: ThreadsOption = 0,
+    mpp: MppOption = None,
+    mpp_override: MppOverrideOption = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="Also keep the features; slides of cases do.")
+    ] = False,
+    heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
+    geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
+    html: Annotated[bool, typer.Option(help="Write report.html, to read and print.")] = True,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch: BatchOption = 0,
+    readers: ReadersOption = 0,
+    io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
+    isolate: IsolateOption = "auto",
+    exact: ExactOption = False,
+    max_rate: RateOption = "",
+    nice: NiceOption = 0,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict every slide of SOURCE to OUT/<slide>/, and every case of a manifest to OUT/cases/.
+
+    Each slide gets one result, whatever dies; the same command goes on where it was stopped. A bad
+    slide does not stop the others (exit code 7 then).
+    """
+    from pathgene_rt.cli.archive_run import Asked, run
+
+    options = {
+        "mpp": mpp,
+        "mpp_override": mpp_override,
+        "readers": readers,
+        "io_timeout_s": io_timeout,
+        "isolate": isolate,
+        "exact": exact,
+        "heatmaps": heatmaps,
+        "geojson": geojson,
+        "html": html,
+        "features": features,
+    }
+    run(
+        Asked(
+            kind="predict",
+            source=source,
+            out=out,
+            bundle=bundle,
+            address=ray,
+            workers=workers,
+            threads=threads,
+            predict=options,
+            engine=_engine(engine, precision, batch),
+            max_rate=max_rate,
+            nice=nice,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        ),
+        Console(json=json, quiet=quiet),
+    )
+
+
+@archive.command()
+def extract(
+    source: SourceArgument,
+    out: OutOption,
+    bundle: BundleOption = None,
+    ray: RayOption = "",
+    workers: WorkersOption = 0,
+    threads: ThreadsOption = 0,
+    mpp: MppOption = None,
+    mpp_override: MppOverrideOption = None,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch: BatchOption = 0,
+    readers: ReadersOption = 0,
+    io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
+    isolate: IsolateOption = "auto",
+    exact: ExactOption = False,
+    max_rate: RateOption = "",
+    nice: NiceOption = 0,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the encoder's features of every slide of SOURCE to OUT/<slide>.h5.
+
+    Each slide gets one file, whatever dies; the same command goes on where it was stopped.
+    """
+    from pathgene_rt.cli.archive_run import Asked, run
+
+    options = {
+        "mpp": mpp,
+        "mpp_override": mpp_override,
+        "readers": readers,
+        "io_timeout_s": io_timeout,
+        "isolate": isolate,
+        "exact": exact,
+    }
+    run(
+        Asked(
+            kind="extract",
+            source=source,
+            out=out,
+            bundle=bundle,
+            address=ray,
+            workers=workers,
+            threads=threads,
+            predict=options,
+            engine=_engine(engine, precision, batch),
+            max_rate=max_rate,
+            nice=nice,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        ),
+        Console(json=json, quiet=quiet),
+    )
+
+
+@archive.command()
+def status(
+    folder: FolderArgument,
+    events: Annotated[
+        bool, typer.Option("--events", help="Also the run's timeline: workers, deaths, pauses.")
+    ] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """How far the archive is: counts, rate, time left, machines, failures."""
+    from pathgene_rt.archive.status import read_events, read_status
+    from pathgene_rt.cli.archive_status import show_status
+
+    console = Console(json=json, quiet=quiet)
+    found = read_status(folder)
+    timeline = read_events(folder) if events else []
+    document = found.to_dict()
+    if events:
+        document["events"] = [{"at": at, "what": what} for at, what in timeline]
+    console.emit(document)
+    show_status(found, timeline, console)
+
+
+@archive.command()
+def collect(
+    folder: FolderArgument,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of the tables; else that of the archive.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write predictions.parquet, a row a slide and head, and features.parquet, a row a file."""
+    from pathgene_rt.archive.collect import collect as collect_tables
+    from pathgene_rt.errors import BatchError
+
+    console = Console(json=json, quiet=quiet)
+    found = collect_tables(folder, into)
+    console.emit(
+        {
+            "predictions": found.predictions,
+            "slides": found.slides,
+            "features": found.features,
+            "unreadable": found.unreadable,
+        }
+    )
+    for name, reason in found.unreadable.items():
+        console.warn(f"{name}: {reason}")
+    console.say(
+        f"{found.predictions} predictions of {found.slides} slides, {found.features} features files"
+    )
+    if found.unreadable:
+        raise BatchError(f"{len(found.unreadable)} results could not be read; they are left out")
+
+
+@archive.command()
+def pause(folder: FolderArgument) -> None:
+    """Let a run begin no further slide: those that are under way are finished. See continue."""
+    from pathgene_rt.archive.control import set_paused
+
+    set_paused(folder, paused=True)
+
+
+@archive.command("continue")
+def go_on(folder: FolderArgument) -> None:
+    """Let a paused run go on."""
+    from pathgene_rt.archive.control import set_paused
+
+    set_paused(folder, paused=False)
+
+
+def _engine(backend: str, precision: str, batch: int) -> dict[str, Any]:
+    return {"backend": backend, "precision": precision, "batch": batch}

@@ -1,0 +1,138 @@
+"""What `archive predict` and `archive extract` do alike: find, check, run, print."""
+
+from __future__ import annotations
+
+import os
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pathgene_rt.archive.estimate import Estimate, estimate
+from pathgene_rt.archive.ray_pool import RayPool
+from pathgene_rt.archive.requirements import require_ray
+from pathgene_rt.archive.run import RunResult
+from pathgene_rt.archive.source import ArchiveSlide, find_archive
+from pathgene_rt.archive.start import Listeners, bundle_sha256, run_archive, sole_run
+from pathgene_rt.archive.tasks import Ended, Task, WorkerSpec
+from pathgene_rt.cli.archive_status import size_text, time_text
+from pathgene_rt.cli.choices import find_bundle
+from pathgene_rt.cli.console import Console
+from pathgene_rt.errors import BatchError, UsageError
+from pathgene_rt.options import EngineOptions, PredictOptions, parse_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for; ``predict`` and ``engine`` are options by their names."""
+
+    kind: Literal["predict", "extract"]
+    source: str
+    out: Path
+    bundle: Path | None
+    address: str
+    workers: int
+    threads: int
+    predict: dict[str, Any]
+    engine: dict[str, Any]
+    max_rate: str
+    nice: int
+    overwrite: bool
+    dry_run: bool
+
+
+def run(asked: Asked, console: Console) -> None:
+    """Do it. Raises BatchError if some failed, a single slide's own error, and what
+    :func:`~pathgene_rt.archive.start.run_archive` raises."""
+    require_ray()
+    max_rate = parse_bytes(asked.max_rate) if asked.max_rate else 0
+    options = PredictOptions(**asked.predict)
+    EngineOptions(**asked.engine, threads=asked.threads)
+    if not 0 <= asked.workers <= 100_000:
+        raise UsageError(f"--workers {asked.workers} is out of range; choose 0 (automatic) or more")
+    bundle = find_bundle(asked.bundle).absolute()
+    with sole_run(asked.out) as layout:
+        slides = find_archive(asked.source, layout.out, console.note)
+        if options.mpp_override is not None and any(one.mpp is not None for one in slides):
+            raise UsageError("--mpp-override and a manifest's column mpp exclude each other")
+        spec = WorkerSpec(
+            kind=asked.kind,
+            bundle=str(bundle),
+            bundle_sha256=bundle_sha256(bundle),
+            out=str(layout.out),
+            predict=asked.predict,
+            engine=asked.engine,
+            overwrite=asked.overwrite,
+            nice=asked.nice,
+        )
+
+        def open_pool(spec: WorkerSpec) -> RayPool:
+            return RayPool(
+                spec, address=asked.address, workers=asked.workers, threads=asked.threads
+            )
+
+        if asked.dry_run:
+            pool = open_pool(spec)
+            try:
+                found = estimate(slides, pool)
+            finally:
+                pool.close()
+            _print_estimate(found, console)
+            return
+        # Ray prints there what it sees of workers that die, which is told by its events.
+        with console.items(len(slides)) as bar, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+
+            def ended(task: Task, what: Ended) -> None:
+                _tell(task, what, console)
+                bar.ended(task.name, what.outcome)
+
+            heard = Listeners(ended, console.note)
+            with redirect_stdout(nowhere):
+                result = run_archive(layout, slides, spec, open_pool, heard, max_rate=max_rate)
+    _print(result, slides, console)
+
+
+def _tell(task: Task, ended: Ended, console: Console) -> None:
+    if ended.error is not None:
+        console.warn(f"{task.name}: {ended.error}")
+    elif ended.note:
+        console.note(f"{task.name}: {ended.note}")
+
+
+def _print_estimate(found: Estimate, console: Console) -> None:
+    console.emit(found.to_dict())
+    for name, reason in found.failed.items():
+        console.warn(f"{name}, of the sample: {reason}")
+    cases = f" of {found.cases} cases" if found.cases else ""
+    console.say(f"{found.slides} slides{cases}, {size_text(found.bytes)}")
+    if found.hours is None:
+        console.say("how long it takes cannot be told: no slide of the sample could be done")
+        return
+    rate = found.sample_bytes / max(found.seconds, 1e-9)
+    console.say(
+        f"{len(found.sample) - len(found.failed)} of them took {found.seconds:.1f} s, "
+        f"{size_text(rate)}/s; with {found.workers} workers all take about "
+        f"{time_text(found.hours * 3600)}"
+    )
+
+
+def _print(result: RunResult, slides: list[ArchiveSlide], console: Console) -> None:
+    failures = {
+        name: {"reason": str(error), "exit_code": error.exit_code}
+        for name, error in sorted(result.failures.items())
+    }
+    counts = {"slides": dict(result.slides), "cases": dict(result.cases)}
+    console.emit({**counts, "failures": failures})
+    for what, count in counts.items():
+        if count:
+            told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
+            console.say(f"{what}: {told}")
+    if result.failures and len(slides) == 1 and not result.cases:
+        raise next(iter(result.failures.values()))
+    if result.failures:
+        failed = " and ".join(
+            f"{count['failed']} of {sum(count.values())} {what}"
+            for what, count in counts.items()
+            if count.get("failed")
+        )
+        raise BatchError(f"{failed} failed; the reasons are above, and archive status has them")

@@ -1,0 +1,231 @@
+"""One worker of an archive: a warm predictor, slide after slide. It knows nothing of Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.publish import attempt_place, publish, stamp_of
+from pathgene_rt.archive.tasks import (
+    CaseTask,
+    Ended,
+    Hello,
+    SampleTask,
+    SlideTask,
+    Task,
+    WorkerSpec,
+    package_sha256,
+)
+from pathgene_rt.batch import attempt
+from pathgene_rt.cases.batch import CaseBatch
+from pathgene_rt.cases.places import ResultPlaces
+from pathgene_rt.cases.report import remove_case
+from pathgene_rt.cases.table import Case
+from pathgene_rt.errors import PathGeneError, SlideReadError
+from pathgene_rt.extraction.earlier import NOTHING, Earlier, earlier_features
+from pathgene_rt.extraction.result_identity import ResultIdentity
+from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.predictor import Predictor
+from pathgene_rt.report.stored import earlier_report
+from pathgene_rt.slides.fingerprint import SlideFingerprint
+
+
+class Worker:
+    """Does tasks of the run that ``spec`` describes, whose source has the hash ``package``.
+
+    :meth:`open` says whether this machine can take part; until then there is no predictor.
+    """
+
+    def __init__(self, package: str, spec: dict[str, Any]) -> None:
+        self._package = package
+        self._document = spec
+        self._work: _Work | None = None
+
+    def open(self) -> Hello:
+        """Open the bundle, as far as it and this installation are those of the run."""
+        hello = Hello(node=socket.gethostname(), pid=os.getpid(), clock=time.time())
+        if package_sha256() != self._package:
+            return replace(
+                hello,
+                refusal="another version of pathgene-rt is installed here (its source has the hash "
+                f"{package_sha256()[:12]}, that of the run {self._package[:12]}); install the same",
+            )
+        spec = WorkerSpec(**self._document)
+        if spec.nice and hasattr(os, "nice"):
+            os.nice(spec.nice)
+        try:
+            work = _Work.open(spec)
+        except PathGeneError as error:
+            return replace(hello, refusal=str(error))
+        found = work.predictor.bundle.sha256
+        if found != spec.bundle_sha256:
+            work.predictor.close()
+            return replace(
+                hello,
+                refusal=f"the bundle {spec.bundle} is another one here (hash {found[:12]}, that of "
+                f"the run {spec.bundle_sha256[:12]}); copy it anew",
+            )
+        self._work = work
+        engine = work.predictor.encoder_engine
+        return replace(
+            hello,
+            engine=f"{engine.backend} {engine.precision} on {engine.device}",
+            notes=work.predictor.notes,
+        )
+
+    def do(self, task: Task) -> Ended:
+        """Do one task. What it fails of is in the answer; nothing is raised but by a worker that
+        was not opened."""
+        if self._work is None:
+            raise RuntimeError("open the worker first")
+        return self._work.do(task)
+
+    def close(self) -> None:
+        """Free the predictor. Idempotent."""
+        if self._work is not None:
+            self._work.predictor.close()
+            self._work = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    spec: WorkerSpec
+    predictor: Predictor
+    options: PredictOptions
+
+    @classmethod
+    def open(cls, spec: WorkerSpec) -> _Work:
+        options = PredictOptions(**spec.predict)
+        return cls(spec, Predictor.open(Path(spec.bundle), EngineOptions(**spec.engine)), options)
+
+    @property
+    def layout(self) -> ArchiveLayout:
+        return ArchiveLayout(Path(self.spec.out))
+
+    def do(self, task: Task) -> Ended:
+        began = time.monotonic()
+        told: list[str] = []
+
+        def work() -> int | None:
+            if isinstance(task, CaseTask):
+                return self._case(task)
+            if isinstance(task, SampleTask):
+                return self._sample(task)
+            if self.spec.kind == "predict":
+                return self._predict(task, told.append)
+            return self._extract(task, told.append)
+
+        stops = False
+        try:
+            ended = attempt(work, task.name)
+        except PathGeneError as error:
+            ended, stops = error, True
+        finished = Ended(
+            "skipped" if ended is None else "done",
+            seconds=time.monotonic() - began,
+            note="; ".join(told),
+        )
+        if isinstance(ended, PathGeneError):
+            kind = type(ended).__name__
+            return replace(finished, outcome="failed", kind=kind, message=str(ended), stops=stops)
+        return replace(finished, tiles=ended or 0)
+
+    def _predict(self, task: SlideTask, note: Callable[[str], None]) -> int | None:
+        """Tiles of the slide, None where its result is there already."""
+        slide = Path(task.source)
+        options = self._options(task)
+        final = self.layout.out / task.slide_id
+        before = stamp_of(final)
+
+        def earlier() -> Earlier:
+            return earlier_report(
+                final,
+                self.predictor.bundle.sha256,
+                lambda: self._identity(slide, options),
+                features=options.features,
+            )
+
+        if self._is_done(earlier, note):
+            return None
+        found = SlideFingerprint.of(slide, options.io_timeout_s)
+        with attempt_place(self.layout) as place:
+            report = self.predictor.predict(slide, options, out=place / task.slide_id)
+            _require_same(slide, found, options)
+            if task.case:
+                # It was made of the report that goes.
+                remove_case(self._places().case_folder(Case(task.case, ())))
+            publish(place / task.slide_id, final, self.layout, before, lambda: earlier().serves)
+        for warning in report.warnings:
+            note(warning)
+        return report.provenance.tiles
+
+    def _extract(self, task: SlideTask, note: Callable[[str], None]) -> int | None:
+        slide = Path(task.source)
+        options = self._options(task)
+        final = self._places({slide: task.slide_id}).features_file(slide)
+        before = stamp_of(final)
+
+        def earlier() -> Earlier:
+            encoder = self.predictor.bundle.encoder.weights_sha256
+            return earlier_features(final, encoder, lambda: self._identity(slide, options))
+
+        if self._is_done(earlier, note):
+            return None
+        found = SlideFingerprint.of(slide, options.io_timeout_s)
+        with attempt_place(self.layout) as place:
+            bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
+            _require_same(slide, found, options)
+            publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
+        return len(bag)
+
+    def _case(self, task: CaseTask) -> int | None:
+        ids = {Path(source): slide_id for slide_id, source in task.slides}
+        case = Case(task.case, tuple(ids))
+        page = self.options.language if self.options.html else None
+        batch = CaseBatch([case], self.predictor, self._places(ids), lambda _: True, page)
+        if batch.done(case) and not self.spec.overwrite:
+            batch.add_page(case)
+            return None
+        failed = [slide for slide, slide_id in ids.items() if slide_id in task.failed]
+        return sum(slide.tiles for slide in batch.predict(case, failed).slides)
+
+    def _sample(self, task: SampleTask) -> int:
+        slide, options = Path(task.source), self._options(task)
+        if self.spec.kind == "extract":
+            return len(self.predictor.extract(slide, options)[0])
+        return self.predictor.predict(slide, options).provenance.tiles
+
+    def _options(self, task: SlideTask | SampleTask) -> PredictOptions:
+        options = replace(self.options, slide_id=task.slide_id)
+        if task.mpp is not None:
+            options = replace(options, mpp=task.mpp)
+        # A case is predicted from the features of its slides.
+        if isinstance(task, SlideTask) and task.case:
+            options = replace(options, features=True)
+        return options
+
+    def _identity(self, slide: Path, options: PredictOptions) -> ResultIdentity:
+        return ResultIdentity.of(slide, options, self.predictor.precision_asked)
+
+    def _is_done(self, earlier: Callable[[], Earlier], note: Callable[[str], None]) -> bool:
+        found = NOTHING if self.spec.overwrite else earlier()
+        if found.note:
+            note(found.note)
+        return found.serves
+
+    def _places(self, ids: dict[Path, str] | None = None) -> ResultPlaces:
+        return ResultPlaces(self.layout.out, None, ids or {})
+
+
+def _require_same(slide: Path, before: SlideFingerprint, options: PredictOptions) -> None:
+    """Raise SlideReadError if the file is no longer what it was when the work began."""
+    if SlideFingerprint.of(slide, options.io_timeout_s) != before:
+        raise SlideReadError(
+            f"{slide.name}: the file changed while it was read; run again when it is whole"
+        )

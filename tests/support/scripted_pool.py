@@ -1,0 +1,59 @@
+"""An archive's workers within this process, of which some die on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pathgene_rt.archive.pool import Died, Event, Finished, Opened
+from pathgene_rt.archive.tasks import Ended, Hello, Task
+
+Do = Callable[[int, Task], Ended | str]
+"""What the worker of that number makes of a task, or the reason why it dies."""
+
+
+class ScriptedPool:
+    """Tasks are done when they are waited for, in the order of their workers. ``hello`` is what
+    each worker says of itself, or why it dies before that."""
+
+    def __init__(
+        self, do: Do, count: int = 2, hello: Callable[[int], Hello | str] | None = None
+    ) -> None:
+        self._do = do
+        self._count = count
+        self._hello = hello or (lambda number: Hello(f"node{number % 2}", number, 0.0, "numpy"))
+        self._pending: dict[int, Task | None] = {}
+        self.started = 0
+        self.stopped: list[int] = []
+        self.given: list[str] = []
+        self.closed = False
+
+    def wanted(self) -> int:
+        return self._count
+
+    def start(self) -> int:
+        self.started += 1
+        self._pending[self.started] = None
+        return self.started
+
+    def submit(self, worker: int, task: Task) -> None:
+        assert worker not in self._pending, "one task at a time"
+        self.given.append(task.name)
+        self._pending[worker] = task
+
+    def stop(self, worker: int) -> None:
+        self._pending.pop(worker, None)
+        self.stopped.append(worker)
+
+    def wait(self, timeout_s: float) -> Sequence[Event]:
+        pending, self._pending = self._pending, {}
+        return [self._event(worker, task) for worker, task in pending.items()]
+
+    def _event(self, worker: int, task: Task | None) -> Event:
+        if task is None:
+            hello = self._hello(worker)
+            return Died(worker, hello) if isinstance(hello, str) else Opened(worker, hello)
+        ended = self._do(worker, task)
+        return Died(worker, ended) if isinstance(ended, str) else Finished(worker, ended)
+
+    def close(self) -> None:
+        self.closed = True
