@@ -88,7 +88,7 @@ def _measured(sample: Sequence[ArchiveSlide], pool: WorkerPool) -> Iterator[Fini
     if isinstance(opened, Opened) and opened.hello.refusal:
         raise EngineUnavailableError(f"no worker can take part; {opened.hello.refusal}")
     for slide in sample:
-        pool.submit(worker, SampleTask(slide.slide_id, slide.source, slide.mpp))
+        pool.submit(worker, SampleTask(slide.slide_id, slide.source, slide.mpp), "")
         event = _next(pool)
         assert isinstance(event, Finished)
         yield event

@@ -47,8 +47,8 @@ class WorkerPool(Protocol):
         """Begin to start a worker and return its number; an event follows."""
         ...
 
-    def submit(self, worker: int, task: Task) -> None:
-        """Give an opened worker that has no task one; an event follows."""
+    def submit(self, worker: int, task: Task, name: str) -> None:
+        """Give an opened worker that has no task one, as the attempt ``name``; an event follows."""
         ...
 
     def stop(self, worker: int) -> None:

@@ -38,10 +38,9 @@ def stamp_of(result: Path) -> Stamp:
 
 
 @contextmanager
-def attempt_place(layout: ArchiveLayout) -> Iterator[Path]:
-    """A folder of this attempt's own, removed at the end unless it was published. Raises
-    OutputError."""
-    place = layout.attempts / secrets.token_hex(8)
+def attempt_place(layout: ArchiveLayout, name: str) -> Iterator[Path]:
+    """A folder of the attempt ``name``, removed at the end. Raises OutputError."""
+    place = layout.attempts / name
     try:
         place.mkdir(parents=True)
     except OSError as error:

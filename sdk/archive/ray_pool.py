@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ class Share:
 
     threads: int
     gpus: int
+
+
+class WatchedWorker(Worker):
+    """A worker of which a call that never ends tells at once when it is gone, also without a task:
+    no slide is given to a dead one, and blamed for it."""
+
+    def watch(self) -> None:
+        threading.Event().wait()
 
 
 class RayPool:
@@ -93,22 +102,23 @@ class RayPool:
     def start(self) -> int:
         number = self._started = self._started + 1
         actor = (
-            self._ray.remote(Worker)
+            self._ray.remote(WatchedWorker)
             .options(
                 num_cpus=self._share.threads,
                 num_gpus=self._share.gpus,
                 max_restarts=0,
                 max_task_retries=0,
-                max_concurrency=1,
+                max_concurrency=2,  # one is the watch
             )
             .remote(*self._arguments)
         )
         self._actors[number] = actor
+        self._asked[actor.watch.remote()] = number
         self._asked[actor.open.remote()] = number
         return number
 
-    def submit(self, worker: int, task: Task) -> None:
-        self._asked[self._actors[worker].do.remote(task)] = worker
+    def submit(self, worker: int, task: Task, name: str) -> None:
+        self._asked[self._actors[worker].do.remote(task, name)] = worker
 
     def stop(self, worker: int) -> None:
         actor = self._actors.pop(worker)
@@ -117,12 +127,14 @@ class RayPool:
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         refs = list(self._asked)
-        ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0) if refs else ([], [])
-        if not ready and refs:
-            ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout_s)
-        elif not ready:
+        if not refs:  # no worker has room, or none could stay
             time.sleep(timeout_s)
-        return [self._event(ref) for ref in ready]
+            return []
+        ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        if not ready:
+            ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout_s)
+        # A death answers every call of its worker; the first one tells it.
+        return [self._event(ref) for ref in ready if ref in self._asked]
 
     def close(self) -> None:
         for worker in list(self._actors):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Literal
 
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.pool import Died, Event, Finished, Opened, WorkerPool
+from pathgene_rt.archive.publish import discard
 from pathgene_rt.archive.queue import TaskQueue
 from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.tasks import CaseTask, Ended, Hello, SlideTask, Task
@@ -23,6 +26,10 @@ from pathgene_rt.errors import (
 
 MAX_DEATHS = 2
 """Of workers that one slide may cost until it is set aside."""
+
+MAX_TRIES = 5
+"""Of one slide, also if its workers died before they were seen to begin it: on a network share what
+they wrote last may not be seen yet."""
 
 CLOCK_SKEW_S = 60.0
 """Of a node, from which on it is told. Nothing here depends on it, but its reports are dated."""
@@ -79,7 +86,11 @@ class ArchiveRun:
         """Those that live; None until they have opened the bundle."""
         self._idle: set[int] = set()
         self._tasks: dict[int, Task] = {}
+        self._attempts: dict[int, str] = {}
+        """The name of each worker's attempt at its task."""
+        self._name, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._deaths: Counter[Task] = Counter()
+        self._tries: Counter[Task] = Counter()
         self._deaths_in_a_row = 0
         self._refused: list[str] = []
         self._began_bytes = 0
@@ -126,7 +137,8 @@ class ArchiveRun:
                 self._state.began(task.slide_id, worker)
             self._idle.discard(worker)
             self._tasks[worker] = task
-            self._pool.submit(worker, task)
+            self._attempts[worker] = f"{self._name}-{next(self._numbers)}"
+            self._pool.submit(worker, task, self._attempts[worker])
 
     def _handle(self, event: Event) -> None:
         if event.worker not in self._workers:
@@ -180,7 +192,9 @@ class ArchiveRun:
         had = f", which had {task.name}" if task is not None else ""
         self._tell(f"{where}{had}, died: {event.reason}")
         self._drop(worker, event.reason, stop=False)
-        if task is not None:
+        if task is not None and not self._was_begun(worker, task):
+            self._again(task)
+        elif task is not None:
             reason = (
                 f"{task.name}: set aside, for it ended its worker {MAX_DEATHS} times "
                 f"({event.reason}); check the file, and the memory that a worker has"
@@ -192,13 +206,26 @@ class ArchiveRun:
         """``ended`` is what it fails of if this was the last try."""
         self._deaths[task] += 1
         if self._deaths[task] < MAX_DEATHS:
-            if isinstance(task, SlideTask):
-                self._state.waits_again(task.slide_id)
-            self._queue.again(task)
+            self._again(task)
             return
         self._deaths_in_a_row = 0
         self._state.event(f"{task.name} is set aside")
         self._count(task, ended)
+
+    def _again(self, task: Task) -> None:
+        if isinstance(task, SlideTask):
+            self._state.waits_again(task.slide_id)
+        self._queue.again(task)
+
+    def _was_begun(self, worker: int, task: Task) -> bool:
+        """Whether the task is to blame for the worker's death: it may have died just before. What
+        it left of the attempt is removed, so that a worker that was only thought dead finds nothing
+        to publish."""
+        self._tries[task] += 1
+        left = self._layout.attempts / self._attempts[worker]
+        begun = left.exists() or isinstance(task, CaseTask)
+        discard(left, self._layout)
+        return begun or self._tries[task] >= MAX_TRIES
 
     def _replace(self, reason: str = "") -> None:
         """Workers for those that are gone, unless all die without getting anything done."""

@@ -79,12 +79,12 @@ class Worker:
             notes=work.predictor.notes,
         )
 
-    def do(self, task: Task) -> Ended:
-        """Do one task. What it fails of is in the answer; nothing is raised but by a worker that
-        was not opened."""
+    def do(self, task: Task, name: str) -> Ended:
+        """Do one task, in an attempt of that ``name``, which a worker that dies leaves behind. What
+        it fails of is in the answer; nothing is raised but by a worker that was not opened."""
         if self._work is None:
             raise RuntimeError("open the worker first")
-        return self._work.do(task)
+        return self._work.do(task, name)
 
     def close(self) -> None:
         """Free the predictor. Idempotent."""
@@ -108,7 +108,7 @@ class _Work:
     def layout(self) -> ArchiveLayout:
         return ArchiveLayout(Path(self.spec.out))
 
-    def do(self, task: Task) -> Ended:
+    def do(self, task: Task, name: str) -> Ended:
         began = time.monotonic()
         told: list[str] = []
 
@@ -117,9 +117,10 @@ class _Work:
                 return self._case(task)
             if isinstance(task, SampleTask):
                 return self._sample(task)
-            if self.spec.kind == "predict":
-                return self._predict(task, told.append)
-            return self._extract(task, told.append)
+            with attempt_place(self.layout, name) as place:
+                if self.spec.kind == "predict":
+                    return self._predict(task, place, told.append)
+                return self._extract(task, place, told.append)
 
         stops = False
         try:
@@ -136,7 +137,7 @@ class _Work:
             return replace(finished, outcome="failed", kind=kind, message=str(ended), stops=stops)
         return replace(finished, tiles=ended or 0)
 
-    def _predict(self, task: SlideTask, note: Callable[[str], None]) -> int | None:
+    def _predict(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
         """Tiles of the slide, None where its result is there already."""
         slide = Path(task.source)
         options = self._options(task)
@@ -154,18 +155,17 @@ class _Work:
         if self._is_done(earlier, note):
             return None
         found = SlideFingerprint.of(slide, options.io_timeout_s)
-        with attempt_place(self.layout) as place:
-            report = self.predictor.predict(slide, options, out=place / task.slide_id)
-            _require_same(slide, found, options)
-            if task.case:
-                # It was made of the report that goes.
-                remove_case(self._places().case_folder(Case(task.case, ())))
-            publish(place / task.slide_id, final, self.layout, before, lambda: earlier().serves)
+        report = self.predictor.predict(slide, options, out=place / task.slide_id)
+        _require_same(slide, found, options)
+        if task.case:
+            # It was made of the report that goes.
+            remove_case(self._places().case_folder(Case(task.case, ())))
+        publish(place / task.slide_id, final, self.layout, before, lambda: earlier().serves)
         for warning in report.warnings:
             note(warning)
         return report.provenance.tiles
 
-    def _extract(self, task: SlideTask, note: Callable[[str], None]) -> int | None:
+    def _extract(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
         slide = Path(task.source)
         options = self._options(task)
         final = self._places({slide: task.slide_id}).features_file(slide)
@@ -178,10 +178,9 @@ class _Work:
         if self._is_done(earlier, note):
             return None
         found = SlideFingerprint.of(slide, options.io_timeout_s)
-        with attempt_place(self.layout) as place:
-            bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
-            _require_same(slide, found, options)
-            publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
+        bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
+        _require_same(slide, found, options)
+        publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
         return len(bag)
 
     def _case(self, task: CaseTask) -> int | None:

@@ -34,7 +34,7 @@ def layout(tmp_path: Path) -> ArchiveLayout:
 
 def test_a_result_comes_into_its_place_and_the_attempt_goes(layout: ArchiveLayout) -> None:
     final = layout.out / "s1"
-    with attempt_place(layout) as place:
+    with attempt_place(layout, "1-1") as place:
         assert publish(make(place / "s1", "new"), final, layout, None, never)
     assert (final / "report.json").read_text() == "new"
     assert list(layout.attempts.iterdir()) == []
@@ -44,7 +44,7 @@ def test_an_older_result_is_replaced_whole(layout: ArchiveLayout) -> None:
     final = make(layout.out / "s1", "old")
     (final / "heatmap_old.png").touch()
     before = stamp_of(final)
-    with attempt_place(layout) as place:
+    with attempt_place(layout, "1-1") as place:
         assert publish(make(place / "s1", "new"), final, layout, before, never)
     assert [path.name for path in final.iterdir()] == ["report.json"]
     assert list(layout.removed.iterdir()) == []
@@ -53,7 +53,7 @@ def test_an_older_result_is_replaced_whole(layout: ArchiveLayout) -> None:
 @pytest.mark.parametrize("serves", [True, False])
 def test_one_that_came_meanwhile_stays_if_it_serves(layout: ArchiveLayout, serves: bool) -> None:
     final = layout.out / "s1"
-    with attempt_place(layout) as place:
+    with attempt_place(layout, "1-1") as place:
         make(final, "theirs")
         made = make(place / "s1", "ours")
         assert publish(made, final, layout, None, lambda: serves) is not serves
@@ -74,7 +74,7 @@ def test_one_that_comes_at_the_last_moment(
         put(made, place)
 
     monkeypatch.setattr(module, "_put", late)
-    with attempt_place(layout) as place:
+    with attempt_place(layout, "1-1") as place:
         assert not publish(make(place / "s1", "ours"), final, layout, None, lambda: True)
     assert (final / "report.json").read_text() == "theirs"
 
@@ -82,7 +82,7 @@ def test_one_that_comes_at_the_last_moment(
 def test_whoever_was_thought_dead_finds_nothing_to_publish(layout: ArchiveLayout) -> None:
     """A new run removes attempts; one whose worker still lives fails and harms nothing."""
     final = layout.out / "s1"
-    with attempt_place(layout) as place:
+    with attempt_place(layout, "1-1") as place:
         made = make(place / "s1", "ours")
         discard_all(layout)
         assert not place.exists()
@@ -113,7 +113,7 @@ def test_files_are_published_too(
     final.write_text("old")
     before = stamp_of(final)
     for text in ("new", "newer"):
-        with attempt_place(layout) as place:
+        with attempt_place(layout, "1-1") as place:
             (place / "s1.h5").write_text(text)
             published = publish(place / "s1.h5", final, layout, before, lambda: True)
             assert published is (text == "new")
@@ -123,7 +123,7 @@ def test_files_are_published_too(
 def test_a_place_that_cannot_be_written_is_told(layout: ArchiveLayout) -> None:
     shutil.rmtree(layout.hidden, ignore_errors=True)
     layout.hidden.write_text("a file")
-    with pytest.raises(OutputError, match="cannot write to"), attempt_place(layout):
+    with pytest.raises(OutputError, match="cannot write to"), attempt_place(layout, "1-1"):
         pass
 
 

@@ -74,8 +74,9 @@ def test_two_nodes_and_workers_that_are_killed(cluster: str, inputs: Path, tmp_p
         return pools[0]
 
     def ended(task: Task, what: Ended) -> None:
-        if len(killed) < 2:  # whoever works now, and then whoever takes its place
-            killed.append(pools[0].pids[-1])
+        alive = [pid for pid in pools[0].pids if pid not in killed]
+        if len(killed) < 2 and alive:  # once while it works, once while it may be idle
+            killed.append(alive[-1])
             os.kill(killed[-1], signal.SIGKILL)
 
     with sole_run(tmp_path / "out") as layout:
@@ -89,7 +90,7 @@ def test_two_nodes_and_workers_that_are_killed(cluster: str, inputs: Path, tmp_p
             engine={"backend": "onnxruntime"},
         )
         result = run_archive(layout, slides, spec, open_pool, Listeners(ended, print))
-    assert result.failures == {} and len(set(killed)) == 2
+    assert result.failures == {} and len(killed) == 2
     assert result.slides == {"done": 8}
     found = sorted(path.name for path in (tmp_path / "out").glob("*/report.json"))
     assert len(found) == 8
@@ -122,7 +123,7 @@ def test_ctrl_c_and_the_same_command_again(inputs: Path, tmp_path: Path) -> None
     assert len(list((tmp_path / "out").glob("*/report.json"))) == 8
 
 
-def test_a_cluster_that_does_not_answer(inputs: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -91,7 +91,7 @@ def test_a_slide_whose_worker_died_is_done_by_another(tmp_path: Path) -> None:
 
 
 def test_a_slide_that_kills_its_worker_twice_is_set_aside_with_the_reason(tmp_path: Path) -> None:
-    pool = ScriptedPool(on({"s3": "out of memory"}))
+    pool = ScriptedPool(on({"s3": "out of memory"}), out=tmp_path)
     result = run(tmp_path, pool)
     assert result.slides == {"done": 5, "failed": 1}
     assert pool.given.count("s3") == 2
@@ -104,6 +104,22 @@ def test_a_slide_that_kills_its_worker_twice_is_set_aside_with_the_reason(tmp_pa
     assert again.given[-1] == "s3"  # what failed before comes last
 
 
+def test_a_slide_is_not_blamed_for_a_worker_that_died_before_it_began(tmp_path: Path) -> None:
+    deaths: list[int] = []
+
+    def do(worker: int, task: Task) -> Ended | str:
+        if task.name == "s3" and len(deaths) < 3:
+            deaths.append(worker)
+            return "killed"
+        return DONE
+
+    assert run(tmp_path, ScriptedPool(do)).slides == {"done": 6}
+    assert len(deaths) == 3
+    hopeless = ScriptedPool(on({"s3": "killed"}))
+    assert run(tmp_path, hopeless).slides == {"done": 5, "failed": 1}
+    assert hopeless.given.count("s3") == 6
+
+
 def test_workers_that_all_die_end_the_run(tmp_path: Path) -> None:
     pool = ScriptedPool(on({}), hello=lambda number: "no module named pathgene_rt")
     with pytest.raises(EngineUnavailableError, match=r"one after the other.*no module named"):
@@ -114,7 +130,7 @@ def test_workers_that_all_die_end_the_run(tmp_path: Path) -> None:
 
 def test_many_slides_that_kill_do_not_end_the_run(tmp_path: Path) -> None:
     slides = [ArchiveSlide(f"k{number}", "") for number in range(40)]
-    result = run(tmp_path, ScriptedPool(lambda *_: "killed"), slides)
+    result = run(tmp_path, ScriptedPool(lambda *_: "killed", out=tmp_path), slides)
     assert result.slides == {"failed": 40}
 
 

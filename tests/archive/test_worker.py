@@ -69,7 +69,7 @@ def left_behind(out: Path) -> list[Path]:
 def test_what_it_says_of_itself(inputs: Path, tmp_path: Path) -> None:
     worker = Worker(package_sha256(), asdict(spec_of(inputs, tmp_path)))
     with pytest.raises(RuntimeError):
-        worker.do(task(inputs, "a"))
+        worker.do(task(inputs, "a"), "1-1")
     hello = worker.open()
     assert (hello.pid, hello.refusal) == (os.getpid(), "")
     assert hello.engine.startswith("onnxruntime float32")
@@ -88,7 +88,7 @@ def test_another_version_another_bundle_and_none_are_refused(inputs: Path, tmp_p
 def test_a_slide_is_done_once_and_is_what_predict_makes(
     worker: Worker, inputs: Path, tmp_path: Path
 ) -> None:
-    ended = worker.do(task(inputs, "a"))
+    ended = worker.do(task(inputs, "a"), "1-1")
     assert (ended.outcome, ended.error) == ("done", None) and ended.tiles > 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     engine = EngineOptions(backend="onnxruntime", threads=1)
@@ -99,23 +99,23 @@ def test_a_slide_is_done_once_and_is_what_predict_makes(
         json.loads(json.dumps(one.to_dict())) for one in alone.predictions
     ]
     stamp = (tmp_path / "a" / "report.json").stat().st_mtime_ns
-    assert worker.do(task(inputs, "a")).outcome == "skipped"
+    assert worker.do(task(inputs, "a"), "1-1").outcome == "skipped"
     assert (tmp_path / "a" / "report.json").stat().st_mtime_ns == stamp
     assert left_behind(tmp_path) == []
 
 
 def test_other_options_are_not_done_before(worker: Worker, inputs: Path, tmp_path: Path) -> None:
-    worker.do(task(inputs, "a"))
-    again = worker.do(task(inputs, "a", mpp=0.51))
+    worker.do(task(inputs, "a"), "1-1")
+    again = worker.do(task(inputs, "a", mpp=0.51), "1-1")
     assert again.outcome == "done" and "--mpp differ" in again.note
     fresh = opened(spec_of(inputs, tmp_path, overwrite=True))
-    assert fresh.do(task(inputs, "a", mpp=0.51)).outcome == "done"
+    assert fresh.do(task(inputs, "a", mpp=0.51), "1-1").outcome == "done"
     fresh.close()
 
 
 def test_failures_are_told_and_leave_nothing(worker: Worker, inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.svs").write_bytes(b"nothing")
-    ended = worker.do(SlideTask("bad", str(tmp_path / "bad.svs")))
+    ended = worker.do(SlideTask("bad", str(tmp_path / "bad.svs")), "1-1")
     assert (ended.outcome, ended.kind, ended.stops) == ("failed", "SlideOpenError", False)
     assert ended.error is not None and ended.error.exit_code == 3
     assert not (tmp_path / "bad").exists() and left_behind(tmp_path) == []
@@ -135,7 +135,7 @@ def test_a_slide_that_grows_while_it_is_read_gives_no_result(
         return report
 
     monkeypatch.setattr(Predictor, "predict", growing)
-    ended = worker.do(SlideTask("g", str(slide)))
+    ended = worker.do(SlideTask("g", str(slide)), "1-1")
     assert ended.kind == "SlideReadError" and "changed while it was read" in ended.message
     assert not (tmp_path / "g").exists()
 
@@ -152,23 +152,23 @@ def test_two_at_the_same_time_leave_one_result(
         report = predict(self, path, *given, **named)
         if not ends:
             ends.append(Ended("done"))
-            ends.append(other.do(task(inputs, "b")))
+            ends.append(other.do(task(inputs, "b"), "1-2"))
         return report
 
     monkeypatch.setattr(Predictor, "predict", overtaken)
-    assert worker.do(task(inputs, "b")).outcome == "done" and ends[1].outcome == "done"
+    assert worker.do(task(inputs, "b"), "1-1").outcome == "done" and ends[1].outcome == "done"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".archive", "b"]
-    assert worker.do(task(inputs, "b")).outcome == "skipped"
+    assert worker.do(task(inputs, "b"), "1-1").outcome == "skipped"
     assert left_behind(tmp_path) == []
     other.close()
 
 
 def test_features_alone(inputs: Path, tmp_path: Path) -> None:
     worker = opened(spec_of(inputs, tmp_path, kind="extract", predict={}))
-    ended = worker.do(task(inputs, "a"))
+    ended = worker.do(task(inputs, "a"), "1-1")
     assert ended.outcome == "done"
     assert len(read_features(tmp_path / "a.h5")) == ended.tiles
-    assert worker.do(task(inputs, "a")).outcome == "skipped"
+    assert worker.do(task(inputs, "a"), "1-1").outcome == "skipped"
     assert left_behind(tmp_path) == []
     worker.close()
 
@@ -176,13 +176,13 @@ def test_features_alone(inputs: Path, tmp_path: Path) -> None:
 def test_a_case_of_its_slides_features(worker: Worker, inputs: Path, tmp_path: Path) -> None:
     slides = tuple((name, str(inputs / f"{name}.svs")) for name in "ab")
     for name in "ab":
-        assert worker.do(task(inputs, name, case="P1")).outcome == "done"
-    assert worker.do(CaseTask("P1", slides)).outcome == "done"
+        assert worker.do(task(inputs, name, case="P1"), "1-1").outcome == "done"
+    assert worker.do(CaseTask("P1", slides), "1-1").outcome == "done"
     found = json.loads((tmp_path / "cases" / "P1" / "case.json").read_text())
     assert [slide["slide"] for slide in found["slides"]] == ["a", "b"]
-    assert worker.do(CaseTask("P1", slides)).outcome == "skipped"
-    lost = worker.do(CaseTask("P2", slides, failed=("b",)))
+    assert worker.do(CaseTask("P1", slides), "1-1").outcome == "skipped"
+    lost = worker.do(CaseTask("P2", slides, failed=("b",)), "1-1")
     assert lost.kind == "BatchError" and "because b.svs failed" in lost.message
     # A slide that is done anew takes the case that was made of it away.
-    assert worker.do(task(inputs, "a", case="P1", mpp=0.51)).outcome == "done"
+    assert worker.do(task(inputs, "a", case="P1", mpp=0.51), "1-1").outcome == "done"
     assert not (tmp_path / "cases" / "P1" / "case.json").exists()
