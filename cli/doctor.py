@@ -34,7 +34,7 @@ def doctor(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say which engines can run here, with what, and what is missing.
+    """Say which engines can run here, with what, and what is missing; and slide readers of others.
 
     With --gpu-acceptance, prove on this machine that they are right: exit code 0 if every check
     passed, 6 if one failed, 5 if no engine could be tried.
@@ -80,6 +80,7 @@ def _diagnose(console: Console) -> None:
 
     from pathgene_rt.engines.diagnosis import diagnose
     from pathgene_rt.options import NO_CACHE_FOLDER, default_cache_dir
+    from pathgene_rt.slides.registry import plug_ins
 
     found = diagnose(default_cache_dir())
     bfloat16 = "yes" if found.bfloat16 else "no"
@@ -109,5 +110,12 @@ def _diagnose(console: Console) -> None:
         console.say(f"cache: {cache.path}: {cache.problem or kept}")
     else:
         console.say(f"cache: {NO_CACHE_FOLDER}")
-    console.emit(found.to_dict())
+    readers = plug_ins()  # which tells of those that cannot be loaded
+    for reader in readers.readers:
+        console.say(f"slide reader {reader.name}: {', '.join(sorted(reader.suffixes))}")
+    others = {
+        "readers": {reader.name: sorted(reader.suffixes) for reader in readers.readers},
+        "not_loaded": list(readers.troubles),
+    }
+    console.emit({**found.to_dict(), "slide_readers": others})
     found.require_engine()

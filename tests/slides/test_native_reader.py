@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pathgene_rt.cli.main import app
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, UsageError
 from pathgene_rt.slides import add_reader_library, find_slides, open_slide, reader_libraries
 from pathgene_rt.slides.registry import native_reader, plug_ins
@@ -83,6 +85,15 @@ def test_it_is_read_in_another_process_and_found_in_folders(
         assert slide.reader.startswith("acme 1.2, encoded tiles by simplejpeg")
         assert "in a process of its own" in slide.reader
         np.testing.assert_array_equal(slide.read((10, 20), 0, (256, 256)), seen[20:276, 10:266])
+
+
+@pytest.mark.usefixtures("tiles")
+def test_doctor_names_it() -> None:
+    found = CliRunner().invoke(app, ["doctor", "--json"])
+    assert found.exit_code == 0
+    document = json.loads(found.stdout)
+    assert document["slide_readers"]["readers"]["acme 1.2"] == [".acme"]
+    assert document["slide_readers"]["not_loaded"] == []
 
 
 @pytest.mark.usefixtures("tiles")
