@@ -72,8 +72,11 @@ def python_executable() -> str:
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """What runs ``module`` in another process. Raises OSError as :func:`python_executable` does."""
-    return [python_executable(), "-P", "-m", module, *arguments]
+    """What runs ``module`` in another process, which writes compiled Python files only if this one
+    does. Raises OSError as :func:`python_executable` does.
+    """
+    quiet = ["-B"] if sys.dont_write_bytecode else []
+    return [python_executable(), "-P", *quiet, "-m", module, *arguments]
 
 
 def how_ended(code: int) -> str:

@@ -80,6 +80,14 @@ def test_how_windows_numbers_a_fault() -> None:
     assert how_ended(0xC0000005) == "crashed (0xc0000005)"
 
 
+def test_it_writes_compiled_files_only_where_this_process_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for never in (True, False):
+        monkeypatch.setattr(sys, "dont_write_bytecode", never)
+        assert ("-B" in own_process.module_command("json.tool")) is never
+
+
 @pytest.mark.usefixtures("module")
 def test_whoever_asks_may_have_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_process, "_LOOK_S", 0.05)

@@ -19,15 +19,11 @@ from pathgene_rt.engines.tensorrt.keys import kernels_key
 from pathgene_rt.engines.tensorrt.library import TENSORRT_RTX
 from pathgene_rt.errors import EngineError
 from tests.support.fake_tensorrt import GPU
+from tests.support.fake_trt_engine import ExecutionContextAllocationStrategy as Allocation
 
 ENGINE = EngineKey(
     backend="tensorrt-rtx", version="1.7.1.116", device="any card", compute_capability="8.6"
 )
-
-
-class Allocation(enum.Enum):
-    STATIC = 0
-    USER_MANAGED = 2
 
 
 class CudaGraphStrategy(enum.Enum):
