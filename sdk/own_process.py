@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from pathgene_rt.errors import EngineError
-from pathgene_rt.process_messages import Message, receive, send
+from pathgene_rt.process_messages import Message, receive, send, told_of_broken_pipes
 
 LONGEST = (1 << 32) - 1
 """What a message of :func:`ask_once` may have, in bytes: an ONNX file, or an engine."""
@@ -132,7 +132,8 @@ class PipedProcess:
         code = self._process.wait()
         for pipe in (self.requests, self.answers, self.stderr):
             if pipe is not None:
-                with suppress(OSError):  # with bytes for a process that is gone
+                # It may hold bytes for a process that is gone.
+                with suppress(OSError), told_of_broken_pipes():
                     pipe.close()
         return code
 

@@ -101,6 +101,31 @@ def test_whoever_asks_may_have_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert psutil.Process().children() == of_other_tests
 
 
+HOST = """
+import signal, sys
+from pathgene_rt.own_process import PipedProcess
+from pathgene_rt.process_messages import send
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in a program that embeds Python
+with PipedProcess([sys.executable, "-c", ""]) as process:
+    process.wait(60)
+    try:
+        send(process.requests, {}, bytes(1 << 20))
+    except BrokenPipeError:
+        print("told")
+with PipedProcess([sys.executable, "-c", ""]) as process:
+    process.wait(60)
+    process.requests.write(b"held back until it is closed")
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal of POSIX")
+def test_a_process_that_is_gone_does_not_end_a_host() -> None:
+    ended = subprocess.run([sys.executable, "-c", HOST], stdout=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"told\nset()\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="ends processes as POSIX does")
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_it_ends_with_who_asks(module: Path, tmp_path: Path, whole_group: bool) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
 from pathgene_rt.own_process import PipedProcess, module_command
+from pathgene_rt.process_messages import told_of_broken_pipes
 
 TIMEOUT_S = 60
 """For an answer, starting included. The worker ends itself sooner if it computes all that time."""
@@ -131,8 +132,9 @@ class _Worker:
         watch.start()
         try:
             requests, answers = self._process.requests, self._process.answers
-            requests.write(json.dumps(request).encode() + b"\n")
-            requests.flush()
+            with told_of_broken_pipes():
+                requests.write(json.dumps(request).encode() + b"\n")
+                requests.flush()
             line = answers.readline()
             answer = json.loads(line) if line.endswith(b"\n") else None
             if answer is not None and "error" not in answer and target is not None:
