@@ -3,7 +3,7 @@
 ``slide`` is the contract that every reader gives, ``registry`` lists the readers, ``opening`` asks
 them, ``find`` searches folders; ``scale`` says what counts as a slide's scale, ``limits`` how large
 one may be. ``tiff/`` decodes encoded tiles itself, ``openslide_reader`` does all else;
-``pixel_slide`` and ``native_reader`` are for readers of others. ``read_watch`` and
+``pixel_slide`` and ``native_slide`` are for readers of others. ``read_watch`` and
 ``watched_slide`` give up on disks that stall. Imports the root.
 """
 

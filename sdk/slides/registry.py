@@ -15,7 +15,7 @@ from pathgene_rt.slides.dicom.opening import open_dicom
 from pathgene_rt.slides.isolated_slide import warn_once
 from pathgene_rt.slides.kfb import START as KFB_START
 from pathgene_rt.slides.kfb import open_kfb
-from pathgene_rt.slides.native_reader import NativeReader
+from pathgene_rt.slides.native_slide import NativeReader
 from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.reader_libraries import reader_libraries, remember_library
 from pathgene_rt.slides.slide import Slide

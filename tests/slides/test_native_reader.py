@@ -9,15 +9,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pathgene_rt.cli.main import app
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, UsageError
-from pathgene_rt.slides import add_reader_library, find_slides, open_slide, reader_libraries
-from pathgene_rt.slides.registry import native_reader, plug_ins
+from pathgene_rt.slides import (
+    add_reader_library,
+    find_slides,
+    native_reader,
+    native_slide,
+    open_slide,
+    reader_libraries,
+)
+from pathgene_rt.slides.registry import plug_ins
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 from tests.support.native_readers import ACME, EXAMPLE, compiled, write_acme
@@ -159,6 +170,56 @@ def test_libraries_that_are_no_reader(
         )
     with pytest.raises(UsageError, match=r"gone.so: no such library of slide readers"):
         add_reader_library(tmp_path / "gone.so")
+
+
+SIDES = st.sampled_from((-1, 0, 1, 255, 256, 4096, 1 << 21, (1 << 21) + 1, (1 << 31) - 1, 1 << 62))
+
+
+@settings(max_examples=300)
+@given(
+    sides=st.lists(st.tuples(SIDES, SIDES), min_size=3, max_size=3),
+    tile=st.sampled_from((-1, 0, 1, 256, 4096, 4097, (1 << 31) - 1)),
+    count=st.sampled_from((0, 1, 3, 65, (1 << 32) - 1)),
+    tile_format=st.integers(0, 4),
+    mpp=st.floats(),
+    tiled=st.booleans(),
+)
+def test_what_a_library_says_is_read_or_refused_in_a_line(
+    libraries: Path,
+    sides: list[tuple[int, int]],
+    tile: int,
+    count: int,
+    tile_format: int,
+    mpp: float,
+    tiled: bool,
+) -> None:
+    """Whatever its numbers are: nothing is allocated by them, and nothing is read past them."""
+    sizes = [(width, height, tile, tile) for width, height in sides]
+    levels = (native_slide._Level * 3)(*sizes)
+    closed: list[object] = []
+
+    def opened(_path: bytes, slide: Any, _said: Any, _size: int) -> int:
+        told = {"level_count": count, "levels": levels, "tile_format": tile_format, "mpp": mpp}
+        for name, value in told.items():
+            setattr(slide._obj, name, value)
+        return 0
+
+    reader = native_slide.NativeReader(libraries / "tiles.so")
+    reader._table = SimpleNamespace(
+        open=opened,
+        close=closed.append,
+        read_tile=(lambda *_: 0) if tiled else None,
+        read_region=lambda *_: 0,
+    )
+    try:
+        slide = reader.open(Path("slide.acme"), 0.5)
+    except SlideOpenError as error:
+        assert "\n" not in str(error)
+    else:
+        assert slide is not None
+        with slide:
+            assert slide.read((-8, 1 << 40), 0, (16, 16)).min() == 255
+    assert closed == [None]
 
 
 @pytest.mark.usefixtures("tiles")
