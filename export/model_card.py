@@ -16,6 +16,7 @@ from pathgene_rt.bundle.zones import cut_offs
 from pathgene_rt.export.check import Comparison
 from pathgene_rt.export.compiled import Compiled, in_table
 from pathgene_rt.export.float16.gate import ERROR_LIMITS, HalfPrecision
+from pathgene_rt.training.protocol.disclosure import CENTRE, centres_of, curve_of
 
 Figure = float | int | str | list[float]
 _INTERVAL = "_interval"
@@ -125,7 +126,38 @@ def _head_section(head: HeadSpec) -> list[str]:
     ]
     if not task.metrics:
         return [*lines, "- figures of training: none in the checkpoint", ""]
-    return [*lines, "- figures of training:", "", *_figures_table(task.metrics), ""]
+    return [*lines, *_disclosure(task.metrics), ""]
+
+
+def _disclosure(metrics: Mapping[str, Figure]) -> list[str]:
+    """Leakage, figures, centres and the calibration curve."""
+    lines = []
+    if "leakage" in metrics:
+        lines += [f"- leakage, {metrics['leakage']}"]
+    plain = {
+        name: value
+        for name, value in metrics.items()
+        if name != "leakage" and not name.startswith((CENTRE, "calibration_"))
+    }
+    if "calibration_error" in metrics:
+        plain["calibration_error"] = metrics["calibration_error"]
+    lines += ["- figures of training:", "", *_figures_table(plain)]
+    centres = centres_of(metrics)
+    if centres:
+        lines += ["", "| centre | slides | cases | AUROC |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {own.get('slides', '')} | {own.get('cases', '')} "
+            f"| {_figure(own['auroc']) if 'auroc' in own else 'one class'} |"
+            for name, own in centres.items()
+        ]
+    curve = curve_of(metrics)
+    if curve:
+        lines += ["", "| probability stated | share found | 95 % interval |", "|---|---|---|"]
+        lines += [
+            f"| {one['stated']:.3f} | {one['found']:.3f} | [{one['low']:.3f}, {one['high']:.3f}] |"
+            for one in curve
+        ]
+    return lines
 
 
 def _adequacy_section(limits: Adequacy | None) -> list[str]:

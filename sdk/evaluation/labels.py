@@ -21,6 +21,10 @@ from pathgene_rt.tables import (
 )
 
 _SLIDE, _PATH, _CASE, _FOLD = "slide_id", "path", "case_id", "Fold"
+_CENTRES = ("centre", "center")
+_TCGA_SITE = re.compile(r"TCGA-(\w\w)-\w{4}")
+"""The code of the site that a tissue comes from is part of the barcode."""
+
 _SHORT_SLIDE, _SHORT_CASE = "slide", "case"
 """As the tables of ``predict --cases`` name these columns."""
 _NEGATIVE = ("wild type", "wild-type", "wildtype", "wt", "negative", "neg", "absent", "low", "no")
@@ -36,12 +40,14 @@ _SHOWN = 4
 @dataclass(frozen=True)
 class LabelRow:
     """A slide, its case (patient) and its labels by column; empty ones are left out. ``split`` is
-    its cell in the column of the given split, if one was asked for."""
+    its cell in the column of the given split, if one was asked for; ``centre`` is where it comes
+    from, as the column ``centre`` or the barcode of TCGA says; empty if neither does."""
 
     slide_id: str
     case_id: str
     labels: dict[str, str]
     split: str = ""
+    centre: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,18 @@ def read_labels(path: Path, case_pattern: str, split: str | None = None) -> Labe
             f"{path} has no column {split} for the split; its columns are {listed(table.columns)}"
         )
     case_column, fold_column = table.column(_CASE, _SHORT_CASE), table.column(_FOLD)
+    centre_column = table.column(*_CENTRES)
     others = {slide_column, table.column(_PATH), case_column, fold_column, split_column}
+    others.add(centre_column)
     tasks = tuple(name for name in table.columns if name not in others)
     if not (tasks or split) or not table.rows:
         lacking = "row" if tasks else "task column"
         raise UsageError(f"{path} has no {lacking}; give {_SLIDE},{_CASE} and a column a task")
     classes = {task: class_names(_named(row.cells[task] for row in table.rows)) for task in tasks}
     rows = tuple(
-        _row(path, row, slide_column, case_column, classes, case_pattern, split_column)
+        _row(
+            path, row, slide_column, case_column, classes, case_pattern, split_column, centre_column
+        )
         for row in table.rows
     )
     _require_unique(path, table, rows)
@@ -137,6 +147,7 @@ def _row(
     classes: dict[str, dict[str, str]],
     case_pattern: str,
     split: str | None,
+    centre: str | None,
 ) -> LabelRow:
     entry = row.cells[slide_column]
     if is_missing(entry):
@@ -152,7 +163,20 @@ def _row(
         for task, names in classes.items()
         if not _is_unlabelled(row.cells[task])
     }
-    return LabelRow(slide_id, case_id, labels, row.cells[split] if split else "")
+    return LabelRow(
+        slide_id,
+        case_id,
+        labels,
+        row.cells[split] if split else "",
+        _centre_of(slide_id, row.cells[centre] if centre else ""),
+    )
+
+
+def _centre_of(slide_id: str, stated: str) -> str:
+    barcode = _TCGA_SITE.match(slide_id)
+    if not is_missing(stated):
+        return stated
+    return "" if barcode is None else f"TCGA-{barcode[1]}"
 
 
 def _merged(table: Table, classes: dict[str, dict[str, str]]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def write_cohort(folder: Path, *, cases: int = 40, signal: float = 3.0) -> Path:
     EGFR is mutated, another if TP53 is; the labels; and the configuration, which is returned."""
     random = np.random.default_rng(5)
     (folder / "features").mkdir(parents=True)
-    rows = ["slide_id,case_id,EGFR,TP53"]
+    rows = ["slide_id,case_id,EGFR,TP53,centre"]
     for case in range(cases):
         egfr, tp53 = case % 2, case // 2 % 2
         for slide in range(1 + case % 3 // 2):
@@ -56,7 +56,8 @@ def write_cohort(folder: Path, *, cases: int = 40, signal: float = 3.0) -> Path:
             name = f"s{case:02d}_{slide}"
             write_features(folder / "features" / f"{name}.h5", make_bag(name, features))
             labels = ["mutated" if mutated else "wild type" for mutated in (egfr, tp53)]
-            rows.append(f"{name},c{case:02d},{labels[0]},{labels[1]}")
+            centre = "ABC"[case // 4 % 3]
+            rows.append(f"{name},c{case:02d},{labels[0]},{labels[1]},{centre}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "train.toml").write_text(CONFIG)
     return folder / "train.toml"

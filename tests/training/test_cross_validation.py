@@ -21,9 +21,11 @@ from pathgene_rt.evaluation.metrics import evaluate
 from pathgene_rt.training import loop
 from pathgene_rt.training.checkpoint import load_head, weights_sha256
 from pathgene_rt.training.config import TrainConfig, load_config
+from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
 from pathgene_rt.training.heads.abmil import ABMIL
 from pathgene_rt.training.loop import DivergedError
 from pathgene_rt.training.protocol import cross_validation
+from pathgene_rt.training.protocol.disclosure import centres_of, curve_of, leakage
 from pathgene_rt.training.train import train
 from tests.support.training_cohort import CONFIG, WIDTH, write_cohort
 
@@ -214,6 +216,15 @@ def test_methods_are_compared_on_the_same_folds(cohort: Path, tmp_path: Path) ->
         for row in rows
     ]
     assert "src=" not in page and "href=" not in page
+    best = result.heads[0]
+    assert str(best.metrics["leakage"]).startswith("checked: the parts share 0 cases, 0 slides, 0")
+    assert "3 of 3 centres are on both sides" in page
+    centres = centres_of(best.metrics)
+    assert sorted(centres) == ["A", "B", "C"]
+    assert sum(own["slides"] for own in centres.values()) == best.metrics["slides"]
+    curve = curve_of(best.metrics)
+    assert curve and all(one["low"] <= one["found"] <= one["high"] for one in curve)
+    assert f"{best.metrics['calibration_error']:.3f}" in page
     # A method more: those that are finished are kept.
     seen: Steps = []
     train(
@@ -311,3 +322,21 @@ def test_the_loop_keeps_its_promises_to_heads(cohort: Path) -> None:
     assert head.steps == 3 * len(split.train)
     assert torch.equal(next(head.parameters()), head.embedding_frozen)
     assert torch.equal(head.privileged, torch.ones(3))
+
+
+def test_what_parts_share_is_found_in_the_data(cohort: Path) -> None:
+    features = sorted((cohort / "features").glob("*.h5"))[:4]
+    a, b, c, d = (
+        LabelledSlide(path.stem, f"c{number}", 0, path, "AB"[number % 2])
+        for number, path in enumerate(features)
+    )
+    bags = BagStore(1 << 20)
+    clean = leakage([Split((a,), (b,), ())], (), bags)
+    assert clean.statement.startswith("checked: the parts share 0 cases, 0 slides, 0 slides with")
+    twin = replace(c, slide_id="other", features=a.features, centre="A")
+    case = replace(d, case_id=b.case_id, centre="B")
+    found = leakage([Split((a, b), (case,), (twin, b))], (a,), bags)
+    assert (found.cases, found.slides, found.copies) == (2, 2, 1)
+    assert (found.centres, found.known_centres) == (2, 2)
+    unknown = leakage([Split((replace(a, centre=""),), (replace(b, centre=""),), ())], (), bags)
+    assert unknown.statement.endswith("centres are not known")

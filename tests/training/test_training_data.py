@@ -88,7 +88,7 @@ def test_case_pattern_with_a_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide,EGFR\na,1\n", r"has no column slide_id or path; its columns are slide, EGFR"),
+        ("sample,EGFR\na,1\n", r"has no column slide_id or path; its columns are sample, EGFR"),
         ("1206273-2-HE,0,Fold\n1221751-1-HE,0,3\n", "has no column slide_id or path"),
         ("", "has no column slide_id or path; its columns are none"),
         ("slide_id,case_id\na,b\n", "has no task column"),

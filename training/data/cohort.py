@@ -19,12 +19,13 @@ from pathgene_rt.training.data.feature_files import find_feature_files, read_bag
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide's features file and the index of its class."""
+    """A slide's features file and the index of its class; ``centre`` where the table says it."""
 
     slide_id: str
     case_id: str
     label: int
     features: Path
+    centre: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def select_cohort(
             "a head needs cases of at least two"
         )
     slides = tuple(
-        LabelledSlide(file, row.case_id, order.index(name), available[file])
+        LabelledSlide(file, row.case_id, order.index(name), available[file], row.centre)
         for row, name, file in zip(labelled, names, files, strict=True)
         if file is not None
     )

@@ -34,6 +34,7 @@ from pathgene_rt.training.loop import (
     logits_of,
     refit,
 )
+from pathgene_rt.training.protocol.disclosure import disclosed
 from pathgene_rt.training.protocol.fold_zones import case_scores, zones_of_folds
 from pathgene_rt.training.protocol.plan import HeadPlan
 from pathgene_rt.training.protocol.run_folder import FinalWeights, FoldResult, RunFolder, SavedFolds
@@ -114,6 +115,7 @@ def train_head(
         metrics["weights"] = "trained on all cases" if count > 1 else "of the best epoch"
         if count > 1:
             metrics["auroc_folds"] = [float(str(figures["auroc"])) for figures in fold_metrics]
+        metrics |= _disclosed(plan, folds, calibration, bags)
         metrics |= zones.metrics
         metrics |= _external_figures(plan, head, bags, threshold, calibration, zones.zones)
         task = _task(plan, threshold, calibration, metrics, zones.zones)
@@ -249,6 +251,19 @@ def _figures(
     metrics = _evaluate(plan, slides, truth, np.concatenate(logits), threshold, calibration)
     metrics["part"] = ("test folds" if len(folds) > 1 else "test") if tests else "validation"
     return metrics
+
+
+def _disclosed(
+    plan: HeadPlan, folds: Sequence[FoldResult], calibration: TemperatureScaling, bags: BagStore
+) -> Metrics:
+    """Of the slides that :func:`_figures` are of."""
+    tests = bool(plan.folds[0].test)
+    slides = [
+        slide for fold in folds for slide in (fold.split.test if tests else fold.split.validation)
+    ]
+    logits = [fold.test_logits if tests else fold.validation_logits for fold in folds]
+    probabilities = calibration.apply(np.concatenate(logits))
+    return disclosed(plan, slides, plan.targets.truth(slides), probabilities, bags)
 
 
 def _external_figures(

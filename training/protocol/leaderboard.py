@@ -15,6 +15,7 @@ from pathgene_rt.files import atomic_path, write_bytes
 from pathgene_rt.pages.render import render
 from pathgene_rt.report.report import utc_now
 from pathgene_rt.training.protocol.cross_validation import TrainedHead
+from pathgene_rt.training.protocol.disclosure import centres_of, curve_of
 from pathgene_rt.training.protocol.run_folder import LEADERBOARD, RunFolder
 
 _SCALE = 2
@@ -60,7 +61,34 @@ def leaderboard_page(heads: Sequence[TrainedHead], task: str) -> str:
         external="external_auroc" in first,
         figures=FIGURES,
         rows=[_row(head) for head in heads],
+        leakage=first.get("leakage", ""),
+        centres=_centres(heads),
+        curves=[
+            (head.architecture, curve, head.metrics["calibration_error"])
+            for head, curve in ((head, curve_of(head.metrics)) for head in heads)
+            if curve
+        ],
+        zones=[
+            (head.architecture, head.task.zones.describe(), head.metrics)
+            for head in heads
+            if head.task.zones is not None
+        ],
     )
+
+
+def _centres(heads: Sequence[TrainedHead]) -> list[dict[str, object]]:
+    """A row a centre: its slides and cases, and each head's AUROC there, None without both classes;
+    the cases of all heads are the same."""
+    found = [centres_of(head.metrics) for head in heads]
+    return [
+        {
+            "name": name,
+            "slides": int(own["slides"]),
+            "cases": int(own["cases"]),
+            "aurocs": [each.get(name, {}).get("auroc") for each in found],
+        }
+        for name, own in found[0].items()
+    ]
 
 
 def _row(head: TrainedHead) -> dict[str, object]:
