@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.sign import KeyOption
 
 AuditOption = Annotated[
     Path | None,
@@ -47,6 +48,13 @@ def verify(
             show_default=False,
         ),
     ] = "",
+    keyring: Annotated[
+        Path | None,
+        typer.Option(
+            help="NAME.pub or keyring of whoever signs the trail (`audit sign`), which must be.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -55,10 +63,18 @@ def verify(
     It prints the hash of the last line: noted elsewhere, it also shows later whether someone made
     the whole trail anew.
     """
-    from pathgene_rt.audit.verify import verify_trails
+    from pathgene_rt.audit.signed_head import signed_line
+    from pathgene_rt.audit.verify import verify_trail, verify_trails
+    from pathgene_rt.signing.keyring import Keyring
 
     console = Console(json=json, quiet=quiet)
     found = verify_trails(trail, anchor=anchor, after=after)
+    if keyring is not None:
+        keys = Keyring.read(keyring)
+        for one in found:
+            key, line, digest = signed_line(one.trail, keys)
+            verify_trail(one.trail, anchor=digest, after=after)
+            console.say(f"{one.trail}: signed by {key.name} up to line {line}")
     console.emit(
         {
             "trails": [
@@ -78,3 +94,21 @@ def verify(
         console.say(f"{one.trail}: {one.lines} lines, whole; the last is {one.sha256}")
         if one.note:
             console.warn(f"{one.trail}: {one.note}")
+
+
+@audit.command()
+def sign(
+    trail: Annotated[Path, typer.Argument(help="A trail NAME.jsonl.", show_default=False)],
+    key: KeyOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Sign the last line, to TRAIL.sig: nobody without the key can make the lines so far anew."""
+    from pathgene_rt.audit.signed_head import sign_trail
+    from pathgene_rt.signing.keys import SigningKey
+
+    console = Console(json=json, quiet=quiet)
+    signing = SigningKey.from_file(key)
+    written = sign_trail(trail, signing)
+    console.emit({"signature": str(written), "key_sha256": signing.public.key_id})
+    console.say(f"{written}: by {signing.public.key_id}")

@@ -19,6 +19,7 @@ from pathgene_rt.cli.extract import extract
 from pathgene_rt.cli.inspect import inspect
 from pathgene_rt.cli.monitor import monitor
 from pathgene_rt.cli.predict import predict
+from pathgene_rt.cli.sign import keygen, sign
 from pathgene_rt.cli.simulate_scan import simulate_scan
 from pathgene_rt.cli.site import site
 from pathgene_rt.cli.train import train
@@ -76,6 +77,8 @@ app.command("simulate-scan")(simulate_scan)
 app.add_typer(archive)
 app.add_typer(engines)
 app.add_typer(audit)
+app.command()(keygen)
+app.command()(sign)
 app.add_typer(watch)
 app.add_typer(capi)
 app.add_typer(site)

@@ -31,6 +31,7 @@ from pathgene_rt.cli.choices import (
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.cli.pseudonymize import choose_pseudonyms, find_unnamed
+from pathgene_rt.cli.sign import SignatureOption
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import IO_TIMEOUT_S, Language
 from pathgene_rt.pseudonyms import KEY_VARIABLE
@@ -100,6 +101,7 @@ def predict(
     exact: ExactOption = False,
     overwrite: OverwriteOption = False,
     audit: AuditOption = None,
+    require_signature: SignatureOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -117,10 +119,13 @@ def predict(
     from pathgene_rt.options import EngineOptions, PredictOptions
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report.dicom.requirements import require_dicom
+    from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
     from pathgene_rt.tiles.external_coords import check_coords
 
     console = Console(json=json, quiet=quiet)
     profile = None if site is None else read_profile(site)
+    if site is not None and profile is not None:
+        require_signed_profile(site, profile.sha256, keyrings_of_site(require_signature))
     limits = read_budget(budget, until_stable)
     if limits.limited and cases is not None:
         raise UsageError("--cases needs whole slides; leave out --budget and --until-stable")
@@ -163,7 +168,12 @@ def predict(
     trail = None if audit is None else AuditTrail(audit)
     with console.steps() as step:
         opened = Predictor.open(
-            find_bundle(bundle), engines, site=profile, progress=step, audit=trail
+            find_bundle(bundle),
+            engines,
+            site=profile,
+            progress=step,
+            audit=trail,
+            keyring=require_signature,
         )
     with opened as predictor:
         for note in predictor.notes:

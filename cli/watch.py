@@ -33,6 +33,7 @@ from pathgene_rt.cli.choices import (
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 from pathgene_rt.cli.pseudonymize import choose_pseudonyms
+from pathgene_rt.cli.sign import SignatureOption
 from pathgene_rt.errors import CancelledError, UsageError
 from pathgene_rt.options import IO_TIMEOUT_S, Language
 
@@ -96,6 +97,24 @@ def run(
         bool, typer.Option("--pdf", help="Also write report.pdf (needs the extra pdf).")
     ] = False,
     language: Annotated[str, typer.Option(help="In which report.html opens: en or zh.")] = "en",
+    dicom: Annotated[
+        bool,
+        typer.Option("--dicom", help="Also write DICOM objects for the archive (extra dicom)."),
+    ] = False,
+    fhir: Annotated[
+        bool, typer.Option("--fhir", help="Also write report.fhir.json (FHIR R4).")
+    ] = False,
+    dicom_context: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with <slide>.json: whose slides they are, if they are no DICOM.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
+    ] = None,
     pseudonymize: PseudonymizeOption = False,
     pseudonym_key: PseudonymKeyOption = None,
     engine: EngineOption = "auto",
@@ -106,6 +125,7 @@ def run(
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     isolate: IsolateOption = "auto",
     audit: AuditOption = None,
+    require_signature: SignatureOption = None,
 ) -> None:
     """Predict each slide of INBOX once it is whole, until SIGTERM or Ctrl-C; log JSON lines.
 
@@ -113,10 +133,13 @@ def run(
     OUT/failed/ why some failed: remove a file there and its slide is tried again.
     """
     from pathgene_rt.audit.trail import AuditTrail
+    from pathgene_rt.bundle.site_profile import read_profile
     from pathgene_rt.cancellation import CancellationToken
     from pathgene_rt.files import writable_folder
     from pathgene_rt.options import EngineOptions, PredictOptions, parse_bytes
     from pathgene_rt.predictor import Predictor
+    from pathgene_rt.report.dicom.requirements import require_dicom
+    from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
     from pathgene_rt.watch.hooks import parse_command
     from pathgene_rt.watch.service import ServiceNotifier
     from pathgene_rt.watch.settings import WatchSettings
@@ -139,10 +162,19 @@ def run(
         geojson=geojson,
         html=html,
         pdf=pdf,
+        dicom=dicom,
+        dicom_context=dicom_context,
+        fhir=fhir,
         language=cast(Language, language),
         features=features,
         pseudonyms=pseudonyms,
     )
+    require_dicom(options)
+    if dicom_context is not None and not dicom_context.is_dir():
+        raise UsageError("watch takes a folder of contexts; --dicom-context names none")
+    profile = None if site is None else read_profile(site)
+    if site is not None and profile is not None:
+        require_signed_profile(site, profile.sha256, keyrings_of_site(require_signature))
     settings = WatchSettings(
         settle_s=settle,
         poll_s=poll,
@@ -157,7 +189,10 @@ def run(
     trail = None if audit is None else AuditTrail(audit)
     with ServiceNotifier() as service:
         service.status("opening the bundle")
-        with Predictor.open(find_bundle(bundle), engines, audit=trail) as predictor:
+        opened = Predictor.open(
+            find_bundle(bundle), engines, site=profile, audit=trail, keyring=require_signature
+        )
+        with opened as predictor:
             for note in predictor.notes:
                 _log("engine", text=note)
             watcher = Watcher(predictor, inbox, out, options, settings, log=_log, service=service)

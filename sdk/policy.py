@@ -10,6 +10,7 @@ import os
 import platform
 import stat
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -26,11 +27,13 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
 class SitePolicy:
-    """``audit`` is the trail that has a line for every prediction. Its path is absolute, or
-    relative to the policy's folder. ``sha256`` is the file's; empty where there is no policy.
+    """``audit`` is the trail that has a line for every prediction, ``require_signature`` the
+    keyring by which every model must be signed. Paths are absolute, or relative to the policy's
+    folder. ``sha256`` is the file's; empty where there is no policy.
     """
 
     audit: Path | None = None
+    require_signature: Path | None = None
     sha256: str = ""
 
     @classmethod
@@ -70,8 +73,11 @@ class SitePolicy:
 
     def below(self, folder: Path) -> SitePolicy:
         """The same with paths from ``folder`` on."""
-        audit = None if self.audit is None else folder / self.audit
-        return SitePolicy(audit=audit, sha256=self.sha256)
+
+        def at(path: Path | None) -> Path | None:
+            return None if path is None else folder / path
+
+        return replace(self, audit=at(self.audit), require_signature=at(self.require_signature))
 
 
 _POLICY = TypeAdapter(SitePolicy)

@@ -44,7 +44,7 @@ from pathgene_rt.report.subject import subject_of
 from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
 from pathgene_rt.scan.session import ScanSession
-from pathgene_rt.site_trust import audit_of_site
+from pathgene_rt.site_trust import audit_of_site, keyrings_of_site, signer_of_bundle
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 
 
@@ -58,7 +58,8 @@ class Predictor:
     names it. Raises BundleError, EngineError and EngineUnavailableError; UsageError for a profile
     of another bundle. ``progress`` hears of engines that take
     minutes to build, if `build` did not do it before. ``audit`` gets a line for every report before
-    that counts as written; None: the trail of the site's policy, if it names one.
+    that counts as written; None: the trail of the site's policy, if it names one. The bundle must
+    be signed as the file ``keyring`` asks, and as the site's policy does.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class Predictor:
         site: SiteProfile | None = None,
         progress: ProgressCallback | None = None,
         audit: AuditTrail | None = None,
+        keyring: Path | None = None,
     ) -> None:
         self.bundle = bundle = bundle if site is None else bundle.at_site(site)
         self.audit = audit_of_site(audit)
-        self.signer: str | None = None
         with ExitStack() as stack:
             stack.enter_context(bundle)
+            self.signer = signer_of_bundle(bundle, keyrings_of_site(keyring))
+            if self.audit is not None and site is not None:
+                self.audit.site_changed("profile", site.sha256, {"profile": site.name})
             self.domain = domain_of(bundle)
             self.engines = EngineFactory(bundle, options or EngineOptions(), progress=progress)
             engine = stack.enter_context(self.engines.encoder())
@@ -99,17 +103,19 @@ class Predictor:
         site: SiteProfile | None = None,
         progress: ProgressCallback | None = None,
         audit: AuditTrail | None = None,
+        keyring: Path | None = None,
     ) -> Predictor:
         """Open and check the bundle at ``path`` and compile its engines. The trail also has a line
         for a bundle that is refused."""
         trail = audit_of_site(audit)
         try:
             bundle = Bundle.open(Path(path))
+            return cls(bundle, options, site=site, progress=progress, audit=trail, keyring=keyring)
         except BundleError as error:
             if trail is not None:
-                trail.append("bundle-refused", {"bundle": path.name, "reason": str(error)})
+                facts = {"bundle": Path(path).name, "reason": str(error)}
+                trail.append("bundle-refused", facts)
             raise
-        return cls(bundle, options, site=site, progress=progress, audit=trail)
 
     def predict(
         self,
