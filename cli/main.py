@@ -12,6 +12,7 @@ from pathgene_rt.cli.audit import audit
 from pathgene_rt.cli.build import build
 from pathgene_rt.cli.capi import capi
 from pathgene_rt.cli.demo import demo
+from pathgene_rt.cli.dicomweb import dicomweb
 from pathgene_rt.cli.doctor import doctor
 from pathgene_rt.cli.engines import engines
 from pathgene_rt.cli.export import export
@@ -73,6 +74,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.command()(dicomweb)
 app.command("simulate-scan")(simulate_scan)
 app.add_typer(archive)
 app.add_typer(engines)

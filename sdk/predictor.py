@@ -45,7 +45,9 @@ from pathgene_rt.report.writer import needs_overview, write_report
 from pathgene_rt.scan.input import WHITE, Colour, ScanOptions
 from pathgene_rt.scan.session import ScanSession
 from pathgene_rt.site_trust import audit_of_site, keyrings_of_site, signer_of_bundle
+from pathgene_rt.slides.given_slide import GivenSlide
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
+from pathgene_rt.tiles.read_order import locality_order
 
 
 class Predictor:
@@ -119,7 +121,7 @@ class Predictor:
 
     def predict(
         self,
-        slide: Path,
+        slide: Path | GivenSlide,
         options: PredictOptions | None = None,
         *,
         out: Path | None = None,
@@ -149,10 +151,14 @@ class Predictor:
             subject = subject_of(slide, info, options) if options.fhir else None
             limited = options.budget.limited
             run = BudgetedRun(self.heads, prepared.grid, options.budget, began) if limited else None
+            rows = None if run is None else run.rows
+            if isinstance(slide, GivenSlide):
+                rows = locality_order(prepared.grid) if rows is None else rows
+                slide.expect(prepared.grid, rows)
             encoded = self._encoder.encode(
                 prepared,
                 options,
-                rows=None if run is None else run.rows,
+                rows=rows,
                 observe=None if run is None else run.observe,
                 features_path=features_path,
                 token=token,

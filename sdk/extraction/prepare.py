@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from pathgene_rt.bundle.spec import Preprocess, Reduction
-from pathgene_rt.errors import TileDecodeError
+from pathgene_rt.errors import TileDecodeError, UsageError
 from pathgene_rt.geometry import Int32Array, TileGrid, UInt8Array
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.slides import Slide
+from pathgene_rt.slides.given_slide import GivenSlide
 from pathgene_rt.slides.scale import slide_mpp
-from pathgene_rt.slides.watched_slide import open_watched
+from pathgene_rt.slides.watched_slide import WatchedSlide, open_watched
 from pathgene_rt.tiles.external_coords import coords_of_slide, grid_from_coords, scale_warnings
 from pathgene_rt.tiles.grid import plan_grid, read_tile
 from pathgene_rt.tiles.tissue import find_tissue
@@ -34,7 +35,7 @@ class PreparedSlide:
     ``seconds`` are those of each stage, ``warnings`` beside those of ``slide.info``.
     """
 
-    path: Path
+    path: Path | GivenSlide
     slide: Slide
     slide_id: str
     grid: TileGrid
@@ -51,14 +52,16 @@ class PreparedSlide:
     @property
     def source_name(self) -> str:
         """The file's name as outputs may show it."""
-        return self.path.name if self.options.pseudonyms is None else self.slide_id
+        if self.options.pseudonyms is not None:
+            return self.slide_id
+        return self.path.name
 
     def concealed(self, text: str) -> str:
         """``text`` for an output: it does not name the slide where a pseudonym is wanted."""
         pseudonyms = self.options.pseudonyms
         if pseudonyms is None:
             return text
-        return pseudonyms.conceal(text, self.path, *_named(self.options))
+        return pseudonyms.conceal(text, Path(_name(self.path)), *_named(self.options))
 
     def overview(self) -> UInt8Array:
         """The slide as a picture for heatmaps, uint8 [h, w, 3]: that of the tissue if it is fine
@@ -92,7 +95,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 @contextmanager
 def prepare_slide(
-    path: Path, preprocess: Preprocess, options: PredictOptions
+    path: Path | GivenSlide, preprocess: Preprocess, options: PredictOptions
 ) -> Iterator[PreparedSlide]:
     """The slide, open, and the grid of its tissue tiles. Raises SlideError of every kind.
 
@@ -102,22 +105,34 @@ def prepare_slide(
     pseudonyms = options.pseudonyms
     with ExitStack() as stack:
         if pseudonyms is not None:
-            stack.enter_context(pseudonyms.concealing(path, *_named(options)))
+            stack.enter_context(pseudonyms.concealing(Path(_name(path)), *_named(options)))
         began = time.perf_counter()
-        slide = stack.enter_context(
-            open_watched(
-                path,
-                options.mpp,
-                options.io_timeout_s,
-                mpp_override=options.mpp_override,
-                isolate=options.isolate,
-            )
-        )
+        slide = stack.enter_context(_opened(path, options))
         opened = time.perf_counter()
         prepared = _planned(path, slide, preprocess, options)
         prepared.seconds["open"] = opened - began
         prepared.seconds["tissue_and_grid"] = time.perf_counter() - opened
         yield prepared
+
+
+def _opened(path: Path | GivenSlide, options: PredictOptions) -> Slide:
+    if isinstance(path, GivenSlide):
+        if options.coords is not None or options.mpp_override is not None:
+            raise UsageError(
+                "coordinates and another scale are for slides in files; leave both out"
+            )
+        return WatchedSlide(path.open(), options.io_timeout_s)
+    return open_watched(
+        path,
+        options.mpp,
+        options.io_timeout_s,
+        mpp_override=options.mpp_override,
+        isolate=options.isolate,
+    )
+
+
+def _name(path: Path | GivenSlide) -> str:
+    return path.name if isinstance(path, GivenSlide) else str(path)
 
 
 def _named(options: PredictOptions) -> tuple[Path, ...]:
@@ -127,10 +142,10 @@ def _named(options: PredictOptions) -> tuple[Path, ...]:
 
 
 def _planned(
-    path: Path, slide: Slide, preprocess: Preprocess, options: PredictOptions
+    path: Path | GivenSlide, slide: Slide, preprocess: Preprocess, options: PredictOptions
 ) -> PreparedSlide:
     slide_id = shown_id(options.slide_id or slide.info.slide_id, options.pseudonyms)
-    if options.coords is not None:
+    if options.coords is not None and isinstance(path, Path):
         coords = coords_of_slide(options.coords, path)
         grid = grid_from_coords(slide.info, preprocess, coords, {path.stem, path.name, slide_id})
         warnings = scale_warnings(grid, preprocess)

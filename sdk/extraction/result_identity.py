@@ -14,6 +14,7 @@ from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.slide_ids import context_file, slide_id_of
 from pathgene_rt.slides.fingerprint import SlideFingerprint
+from pathgene_rt.slides.given_slide import GivenSlide
 from pathgene_rt.tiles.external_coords import coords_of_slide
 
 _EQUAL = {
@@ -68,12 +69,15 @@ class ResultIdentity:
     site_sha256: str | None = None
 
     @classmethod
-    def of(cls, slide: Path, options: PredictOptions, precision: str) -> Self:
+    def of(cls, slide: Path | GivenSlide, options: PredictOptions, precision: str) -> Self:
         """Of a result that is asked for. Raises SlideError of the file, FileAccessError and
         FeatureFileError of the coordinates."""
-        fingerprint = SlideFingerprint.of(slide, options.io_timeout_s)
+        if isinstance(slide, GivenSlide):
+            fingerprint = slide.fingerprint
+        else:
+            fingerprint = SlideFingerprint.of(slide, options.io_timeout_s)
         coords = None
-        if options.coords is not None:
+        if options.coords is not None and isinstance(slide, Path):
             digest = _file_sha256(coords_of_slide(options.coords, slide))
             coords = shown_id(digest, options.pseudonyms)
         context = _context_sha256(slide, options) if options.dicom or options.fhir else ""
@@ -127,10 +131,11 @@ class ResultIdentity:
         return bool(found.get("slide_time_sha256") != self.slide_time_sha256)
 
 
-def _context_sha256(slide: Path, options: PredictOptions) -> str:
+def _context_sha256(slide: Path | GivenSlide, options: PredictOptions) -> str:
     if options.dicom_context is None:
         return ""
-    return _file_sha256(context_file(options.dicom_context, options.slide_id or slide_id_of(slide)))
+    named = slide.name if isinstance(slide, GivenSlide) else slide_id_of(slide)
+    return _file_sha256(context_file(options.dicom_context, options.slide_id or named))
 
 
 def _file_sha256(path: Path) -> str:

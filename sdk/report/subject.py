@@ -11,6 +11,7 @@ from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.dicom.context import DicomContext, read_context
 from pathgene_rt.slides.dicom.header import read_dicom_header
+from pathgene_rt.slides.given_slide import GivenSlide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Subject:
 NOBODY = Subject()
 
 
-def subject_of(path: Path, info: SlideInfo, options: PredictOptions) -> Subject:
+def subject_of(path: Path | GivenSlide, info: SlideInfo, options: PredictOptions) -> Subject:
     """Of the slide ``path``: by the context, else by the slide itself if it is DICOM and the extra
     ``dicom`` is there; nobody under pseudonyms. Raises UsageError of a bad context.
     """
@@ -38,6 +39,8 @@ def subject_of(path: Path, info: SlideInfo, options: PredictOptions) -> Subject:
         return NOBODY
     if options.dicom_context is not None:
         return _of_context(read_context(options.dicom_context, options.slide_id or info.slide_id))
+    if isinstance(path, GivenSlide):
+        return subject_of_dataset(path.datasets[0]) if path.datasets else NOBODY
     header = read_dicom_header(path)
     if header is None or not header.is_slide or find_spec("pydicom") is None:
         return NOBODY

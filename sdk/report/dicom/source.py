@@ -17,6 +17,7 @@ from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.dicom.context import DicomContext, ImageContext, read_context
 from pathgene_rt.slides.dicom.header import WHOLE_SLIDE, read_dicom_header
 from pathgene_rt.slides.dicom.opening import series_files
+from pathgene_rt.slides.given_slide import GivenSlide
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -71,13 +72,15 @@ class DicomSource:
         return places
 
 
-def find_source(path: Path, info: SlideInfo, options: PredictOptions) -> DicomSource:
+def find_source(path: Path | GivenSlide, info: SlideInfo, options: PredictOptions) -> DicomSource:
     """The source of the slide ``path``. Raises UsageError without a context where one is needed,
     and of a bad one; SlideError where the slide itself lacks what its results need.
     """
     if options.dicom_context is not None:
         slide_id = options.slide_id or info.slide_id
         return source_of_context(read_context(options.dicom_context, slide_id), info)
+    if isinstance(path, GivenSlide):
+        return source_of_series(list(path.datasets), info)
     header = read_dicom_header(path)
     if header is None or not header.is_slide:
         raise SlideError(

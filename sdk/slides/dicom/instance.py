@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from pathgene_rt.geometry import Int64Array
 from pathgene_rt.slides.dicom.frames import encapsulated_frames, native_frames
 from pathgene_rt.slides.dicom.transfer_syntax import is_encapsulated
 from pathgene_rt.slides.limits import checked_size
+from pathgene_rt.slides.tiff.encoded_tiles import UNKNOWN
 
 MAX_FRAMES = 1 << 22
 """Of one file; as many as a TIFF directory may have tiles."""
@@ -98,6 +99,8 @@ class Instance:
     planes: int
     offsets: Int64Array
     byte_counts: Int64Array
+    extent: int
+    """How many places there are, of bytes in a file, of which ``offsets`` count."""
 
 
 def read_instance(path: Path) -> Instance:
@@ -111,7 +114,8 @@ def read_instance(path: Path) -> Instance:
     try:
         with path.open("rb") as file:
             data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_WANTED))
-            return _instance(path, file, data)
+            syntax = str(data.file_meta.TransferSyntaxUID)
+            return _checked(path, data, syntax, lambda *sizes: _pixels(path, file, data, *sizes))
     except (SlideOpenError, ValueError):
         raise
     except OSError as error:
@@ -121,8 +125,36 @@ def read_instance(path: Path) -> Instance:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
-    syntax = str(data.file_meta.TransferSyntaxUID)
+def instance_of_frames(name: Path, data: Any, syntax: str) -> Instance:
+    """The instance with the attributes ``data``, whose frames in transfer ``syntax`` somebody else
+    has: each frame's place is its number, from 0 on. ``name`` is what errors call it; raises as
+    :func:`read_instance`.
+    """
+    if int(data.get("PlanarConfiguration") or 0) == 1 and not is_encapsulated(syntax):
+        raise ValueError("colours in planes of their own")
+
+    def numbered(syntax: str, tile_px: tuple[int, int], frames: int) -> _Pixels:
+        del syntax, tile_px
+        return 1, np.arange(frames, dtype=np.int64), np.full(frames, UNKNOWN, np.int64), frames
+
+    try:
+        return _checked(name, data, syntax, numbered)
+    except (SlideOpenError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+_Pixels = tuple[int, Int64Array, Int64Array, int]
+"""Planes of a frame, places and lengths of all, and how many places there are."""
+
+
+def _checked(
+    path: Path,
+    data: Any,
+    syntax: str,
+    find_pixels: Callable[[str, tuple[int, int], int], _Pixels],
+) -> Instance:
     size_px = checked_size(
         path, (int(data.TotalPixelMatrixColumns), int(data.TotalPixelMatrixRows))
     )
@@ -145,7 +177,7 @@ def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
     shared = _item(data, "SharedFunctionalGroupsSequence")
     paths = tuple(str(one.OpticalPathIdentifier) for one in data.get("OpticalPathSequence") or ())
     tiled_full = str(data.get("DimensionOrganizationType", "")) == "TILED_FULL"
-    planes, offsets, byte_counts = _pixels(path, file, data, syntax, tile_px, frames)
+    planes, offsets, byte_counts, extent = find_pixels(syntax, tile_px, frames)
     return Instance(
         path,
         str(data.SOPInstanceUID),
@@ -170,16 +202,18 @@ def _instance(path: Path, file: BinaryIO, data: Any) -> Instance:
         planes,
         offsets,
         byte_counts,
+        extent,
     )
 
 
 def _pixels(
     path: Path, file: BinaryIO, data: Any, syntax: str, tile_px: tuple[int, int], frames: int
-) -> tuple[int, Int64Array, Int64Array]:
+) -> _Pixels:
     """The planes of each frame, and the places and lengths of all: of native frames the bytes
     themselves, of others the items that hold them. The file stands at its pixels.
     """
     at = file.tell()
+    file_bytes = path.stat().st_size
     # Group and element, then of explicit syntaxes the representation: OB or OW, and two bytes.
     head = file.read(12)
     big = syntax == "1.2.840.10008.1.2.2"
@@ -192,7 +226,7 @@ def _pixels(
         table = data.get("ExtendedOffsetTable") or b""
         extended = tuple(np.frombuffer(table[: len(table) // 8 * 8], "<u8").tolist())
         try:
-            return 1, *encapsulated_frames(file, start, frames, extended)
+            return 1, *encapsulated_frames(file, start, frames, extended), file_bytes
         except ValueError as error:
             # Damage, of which OpenSlide is not asked: on some it ends the process.
             raise SlideOpenError(
@@ -203,7 +237,7 @@ def _pixels(
     if length < frames * frame_bytes or start + frames * frame_bytes > file.tell():
         raise ValueError(f"{frames} frames need {frames * frame_bytes} bytes, of which some lack")
     planes = 3 if int(data.get("PlanarConfiguration") or 0) == 1 else 1
-    return planes, *native_frames(start, frames, frame_bytes, planes)
+    return planes, *native_frames(start, frames, frame_bytes, planes), file_bytes
 
 
 def _mpp(data: Any, shared: Any, size_px: tuple[int, int]) -> tuple[str | None, str | None]:

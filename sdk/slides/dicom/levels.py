@@ -61,7 +61,7 @@ def pyramid_of(instances: Sequence[Instance]) -> DicomPyramid:
     if not volume:
         raise ValueError("none of its files is of the slide itself (VOLUME)")
     paths = tuple(one.path for one in volume)
-    starts = np.cumsum([0, *(path.stat().st_size for path in paths)])
+    starts = np.cumsum([0, *(one.extent for one in volume)])
     start_of = {one.uid: int(start) for one, start in zip(volume, starts, strict=False)}
     pictures: dict[str, list[Instance]] = {}
     for one in volume:

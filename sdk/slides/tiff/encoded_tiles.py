@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pathgene_rt.errors import SlideReadError, TileDecodeError
+from pathgene_rt.errors import FileAccessError, SlideReadError, TileDecodeError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
@@ -167,7 +167,7 @@ class EncodedTiles:
             raise SlideReadError(
                 f"{self._slide_id}: the slide was closed; open it again"
             ) from error
-        except TileDecodeError:
+        except (TileDecodeError, FileAccessError):
             raise
         except OSError as error:
             raise SlideReadError(

@@ -36,7 +36,7 @@ CACHE_BYTES = 128 << 20
 
 def slide_of_levels(
     path: Path,
-    files: Sequence[Path],
+    files: Sequence[Path] | ByteSource,
     levels: Sequence[TiledLevel],
     scale: Scale,
     vendor: str,
