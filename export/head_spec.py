@@ -74,4 +74,5 @@ def stated_task(request: HeadRequest, task: Task) -> Task:
         gene=request.gene if request.gene is not None else task.gene,
         threshold=request.threshold if request.threshold is not None else task.threshold,
         calibration=calibration,
+        hierarchy=request.hierarchy or task.hierarchy,
     )

@@ -121,6 +121,7 @@ def _head_section(head: HeadSpec) -> list[str]:
             f"- {name} {cut_off.value:.4g}: {cut_off.describe()}"
             for name, cut_off in cut_offs(task.zones)
         ),
+        *([] if task.hierarchy is None else [f"- {task.hierarchy.describe()}"]),
         f"- {model.architecture}, weights `{model.weights_sha256[:12]}`, "
         f"{'with' if model.has_attention else 'without'} attention",
     ]

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.bundle.domain import DomainPolicy
+from pathgene_rt.bundle.hierarchy import Hierarchy
 from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
 from pathgene_rt.export.encoder_spec import EncoderSpec
@@ -32,7 +33,8 @@ class HeadRequest:
     ``config`` says what the tensors cannot tell; or, with :data:`WSINFER_MIL`, a model folder of
     WSInfer-MIL. Only the first names its classes and task itself.
 
-    ``name`` is None for the file's stem. Logits are divided by ``temperature``.
+    ``hierarchy`` says which group of classes is called where none of them is certain. ``name`` is
+    None for the file's stem. Logits are divided by ``temperature``.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class HeadRequest:
     gene: str | None = None
     threshold: float | None = Field(default=None, gt=0, lt=1)
     temperature: float | None = Field(default=None, gt=0)
+    hierarchy: Hierarchy | None = None
 
     @property
     def head_name(self) -> str:

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.arrays import read_arrays
 from pathgene_rt.bundle.domain import DOMAIN_FILE, DomainSpec
+from pathgene_rt.bundle.hierarchy import hierarchy_problems
 from pathgene_rt.bundle.onnx_guard import output_sizes, rewritten, understood
 from pathgene_rt.bundle.panel import Requirement, panel_problems
 from pathgene_rt.bundle.site_profile import SiteProfile
@@ -80,7 +81,7 @@ class BundleManifest:
         document = _MANIFEST_TYPE.dump_python(self, mode="json")
         _drop_unsaid(document, "adequacy", "domain", "panel")
         for head in document["heads"]:
-            _drop_unsaid(head["task"], "zones")
+            _drop_unsaid(head["task"], "zones", "hierarchy")
             _drop_unsaid(head["task"]["calibration"], "offset")
         return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
@@ -308,6 +309,11 @@ def _head_inconsistencies(head: HeadSpec, feature_dim: int | None) -> Iterator[s
             f"the threshold {head.task.threshold:g} of head {head.name} is outside its decision "
             f"zones' cut-offs, {zones.low:g} and {zones.high:g}"
         )
+    if head.task.hierarchy is not None:
+        for problem in hierarchy_problems(
+            head.task.hierarchy, head.model.classes, head.model.activation
+        ):
+            yield f"head {head.name} {problem}"
     logits = next((item.shape for item in head.model.outputs if item.name == "logits"), None)
     if logits is None:
         yield f"head {head.name} has no output logits"

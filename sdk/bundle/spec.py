@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.bundle.hierarchy import Hierarchy
 from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.errors import BundleError
 
@@ -198,7 +199,8 @@ class Task:
     """What a head predicts. ``threshold`` applies to the last class of a two-class task (the
     positive one) and to every class of a sigmoid task; other tasks take the likeliest class.
     ``metrics`` are the figures of training, e.g. ``{"auroc": 0.81}``. Where there are ``zones``
-    they make the call, and the threshold lies between their cut-offs.
+    they make the call, and the threshold lies between their cut-offs. With a ``hierarchy`` the
+    likeliest of several classes is called where it is certain, else its group.
     """
 
     kind: TaskKind
@@ -206,6 +208,7 @@ class Task:
     threshold: float = Field(default=0.5, gt=0, lt=1)
     calibration: Calibration = Calibration()
     zones: DecisionZones | None = None
+    hierarchy: Hierarchy | None = None
     metrics: dict[str, float | int | str | list[float]] = Field(default_factory=dict)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pathgene_rt.bundle.hierarchy import Hierarchy
 from pathgene_rt.bundle.zones import DecisionZones, Zone
 from pathgene_rt.pages.texts import Texts
 
@@ -43,10 +44,12 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """``call`` with its ``reasons``: one, or of what is withheld at least one."""
+    """``call`` with its ``reasons``: one, or of what is withheld at least one. ``coarse`` is the
+    group that is called where no class of it is certain."""
 
     call: Call
     reasons: tuple[Reason, ...]
+    coarse: str | None = None
 
 
 def decide(
@@ -81,3 +84,33 @@ def decide(
     else:
         reason = Reason(code="between_cut_offs", figures=figures)
     return Decision(call=zone, reasons=(reason,))
+
+
+def fall_back(
+    hierarchy: Hierarchy,
+    classes: Sequence[str],
+    probabilities: Sequence[float],
+    intervals: Sequence[tuple[float, float]] | None = None,
+) -> Decision | None:
+    """None where one of ``classes`` is certain enough to be called; else the decision for its
+    group, or that there is none. Of a slide that was seen in part, the lower ends of ``intervals``
+    must be as certain; those of a group's classes add up.
+    """
+    least = [low for low, _ in intervals] if intervals else list(probabilities)
+    best = max(range(len(classes)), key=lambda place: probabilities[place])
+    if least[best] >= hierarchy.at_least:
+        return None
+    sums = {
+        name: (
+            sum(least[classes.index(one)] for one in own),
+            sum(probabilities[classes.index(one)] for one in own),
+        )
+        for name, own in hierarchy.groups.items()
+    }
+    coarse = max(sums, key=lambda name: sums[name][1])
+    figures = {"least": hierarchy.at_least, "together": sums[coarse][1]}
+    if sums[coarse][0] >= hierarchy.at_least:
+        reason = Reason(code="fell_back", figures=figures, names={"coarse": coarse})
+        return Decision(call="indeterminate", reasons=(reason,), coarse=coarse)
+    reason = Reason(code="no_class_certain", figures=figures, names={"coarse": coarse})
+    return Decision(call="indeterminate", reasons=(reason,))

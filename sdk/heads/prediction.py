@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pathgene_rt.bundle.hierarchy import Hierarchy
 from pathgene_rt.bundle.spec import HeadSpec, TaskKind
 from pathgene_rt.bundle.zones import DecisionZones
 from pathgene_rt.errors import EngineError
-from pathgene_rt.heads.decision import Decision, Reason, decide
+from pathgene_rt.heads.decision import Decision, Reason, decide, fall_back
 from pathgene_rt.heads.jackknife import Interval
 
 NO_CALL = "none"
@@ -28,6 +29,9 @@ class Prediction:
     ``threshold`` is None where none was applied (likeliest of several classes).
     ``logits`` are None for the mean of a case's slides. ``interval`` is where each class's
     probability for the whole slide lies with 95 % confidence; None where the whole slide was seen.
+
+    ``hierarchy`` has groups of the classes, of which one is called where none of its classes is
+    certain.
 
     ``call`` names the called classes, joined by ", ". Where the head has ``zones``, or the answer
     is ``withheld`` for one or more reasons, it is that of ``decision`` instead.
@@ -45,10 +49,14 @@ class Prediction:
     interval: Interval | None = None
     zones: DecisionZones | None = None
     withheld: tuple[Reason, ...] = ()
+    hierarchy: Hierarchy | None = None
 
     @property
     def decision(self) -> Decision | None:
-        """What the head's zones say, or that the answer is withheld; None: neither."""
+        """What the head's zones say, that the answer is withheld, or that no class is certain
+        enough to be called by itself; None: nothing of these."""
+        if self.hierarchy is not None and not self.withheld:
+            return fall_back(self.hierarchy, self.classes, self.probabilities, self.interval)
         interval = None if self.interval is None else self.interval[-1]
         return decide(self.zones, self.withheld, self.probabilities[-1], interval)
 
@@ -56,7 +64,7 @@ class Prediction:
     def call(self) -> str:
         decision = self.decision
         if decision is not None:
-            return decision.call
+            return decision.coarse or decision.call
         return ", ".join(self.classes[place] for place in self.called) or NO_CALL
 
     @property
@@ -78,6 +86,7 @@ class Prediction:
             "call": self.call,
             "reasons": [reason.to_dict() for reason in reasons],
             "called": list(self.called) if self.is_decided else [],
+            "coarse": None if decision is None else decision.coarse,
             "zones": None if self.zones is None else asdict(self.zones),
             "threshold": self.threshold,
             "logits": None if self.logits is None else list(self.logits),
@@ -123,6 +132,7 @@ def make_prediction(head: HeadSpec, logits: ArrayLike) -> Prediction:
         called=_called(probabilities, threshold, exclusive=activation == "softmax"),
         has_attention=head.model.has_attention,
         zones=head.task.zones,
+        hierarchy=head.task.hierarchy,
     )
 
 

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathgene_rt.bundle.calibration import Activation, TemperatureScaling
+from pathgene_rt.bundle.hierarchy import Hierarchy, hierarchy_problems
 from pathgene_rt.bundle.spec import Calibration, HeadSpec, ModelSpec, Task, TensorSpec
 from pathgene_rt.errors import EngineError
+from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import applied_threshold, make_prediction, mean_prediction
 
 FINITE = st.floats(-1e30, 1e30)
@@ -159,3 +161,50 @@ def test_as_json() -> None:
         "has_attention": False,
         "interval": None,
     }
+
+
+EXONS = ("exon 19", "L858R", "exon 20")
+GROUPS = Hierarchy(
+    at_least=0.7, groups={"sensitising": ("exon 19", "L858R"), "exon 20": ("exon 20",)}
+)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "call", "coarse", "code"),
+    [
+        ((0.75, 0.15, 0.1), "exon 19", None, None),
+        ((0.5, 0.35, 0.15), "sensitising", "sensitising", "fell_back"),
+        ((0.2, 0.2, 0.6), "indeterminate", None, "no_class_certain"),
+    ],
+)
+def test_uncertain_classes_fall_back_to_their_group(
+    probabilities: tuple[float, ...], call: str, coarse: str | None, code: str | None
+) -> None:
+    spec = head(*EXONS)
+    spec = replace(spec, task=replace(spec.task, hierarchy=GROUPS))
+    prediction = make_prediction(spec, np.log(probabilities))
+    document = prediction.to_dict()
+    assert (prediction.call, document["call"], document["coarse"]) == (call, call, coarse)
+    assert [reason["code"] for reason in document["reasons"]] == ([code] if code else [])
+    assert document["called"] == ([0] if code is None else [])
+    assert prediction.is_decided == (code is None)
+    # Of a slide that was seen in part the lower ends decide.
+    narrow = tuple((p - 0.2, p + 0.05) for p in probabilities)
+    assert replace(prediction, interval=narrow).call == "indeterminate"
+    reason = Reason(code="too_few_tiles", figures={"tiles": 1, "least": 9})
+    assert replace(prediction, withheld=(reason,)).call == "withheld"
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"a": ("exon 19", "L858R")}, "'exon 20' is missing, unknown or twice"),
+        ({"a": EXONS, "b": ("KRAS",)}, "'KRAS' is missing"),
+        ({"a": EXONS, "b": ("L858R",)}, "'L858R' is missing, unknown or twice"),
+        ({"L858R": EXONS}, "a group called 'L858R' as one of its classes"),
+    ],
+)
+def test_hierarchies_that_cannot_be(groups: dict[str, tuple[str, ...]], says: str) -> None:
+    hierarchy = Hierarchy(groups=groups, at_least=0.7)
+    assert says in next(hierarchy_problems(hierarchy, EXONS, "softmax"))
+    assert "three or more" in next(hierarchy_problems(GROUPS, EXONS[:2], "softmax"))
