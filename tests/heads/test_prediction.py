@@ -155,6 +155,7 @@ def test_as_json() -> None:
         "call": "mutated",
         "reasons": [],
         "called": [1],
+        "coarse": None,
         "zones": None,
         "threshold": 0.5,
         "logits": [0.0, 0.0],

@@ -117,6 +117,7 @@ def test_the_layout_of_schema_version_3(tmp_path: Path) -> None:
         "call",
         "reasons",
         "called",
+        "coarse",
         "zones",
         "threshold",
         "logits",
