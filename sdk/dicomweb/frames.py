@@ -1,12 +1,14 @@
 """The frames of a slide's pictures, fetched many at a time and ahead of who reads them.
 
-Servers take long to begin an answer (Orthanc reads the whole object for each), so a request asks
-for hundreds of frames. Frames are known by their number among those of all pictures.
+Servers may take long to begin an answer (Orthanc reads the whole object for each), so a request
+asks for as many frames as make that a small part of it. Frames are known by their number among
+those of all pictures.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +23,15 @@ Fetch = Callable[[int, list[int]], list[bytes]]
 MOST_FRAMES = 1000
 """Of one request: more numbers than that do not fit the line that asks for them."""
 
+FEWEST_FRAMES = 32
 READ_AHEAD = 256
 """Frames of a picture that is read from its beginning to its end, such as an overview."""
+
+SHARE_OF_BEGINNING = 0.2
+"""Of a request's time, for the server to begin its answer."""
+
+_FRAME_S = 1e-4
+"""What a frame takes, as long as nobody knows."""
 
 CACHE_BYTES = 512 << 20
 
@@ -41,7 +50,9 @@ class SlideFrames:
         *,
         connections: int = 4,
         limit_bytes: int = CACHE_BYTES,
+        begin_s: Sequence[float] = (),
     ) -> None:
+        """``begin_s`` are seconds until the server begins an answer, of each picture."""
         self._fetch = fetch
         self._starts = [0, *accumulate(counts)]
         self._connections = connections
@@ -54,7 +65,9 @@ class SlideFrames:
         self._wanted: deque[list[int]] = deque()
         self._planned: dict[int, None] = {}
         self._plan_of_picture: set[int] = set()
-        self._request = READ_AHEAD
+        self._begin_s = list(begin_s) or [0.0] * len(counts)
+        self._frame_s = _FRAME_S
+        self._frame_bytes = 1
         self._failure: PathGeneError | None = None
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -68,8 +81,6 @@ class SlideFrames:
             new = (one for one in frames if one not in self._unread and one not in self._read)
             self._planned = dict.fromkeys(new)
             self._plan_of_picture = {self._picture(one) for one in self._planned}
-            shared = -(-len(self._planned) // (2 * self._connections))
-            self._request = min(MOST_FRAMES, max(32, shared))
             self._start()
             self._changed.notify_all()
 
@@ -127,15 +138,25 @@ class SlideFrames:
     def _next_planned(self, first: int | None = None) -> list[int]:
         """From the plan, those of one picture from ``first`` on, or from its beginning."""
         frames: list[int] = []
+        most = MOST_FRAMES
         for one in self._planned:
             if first is not None and not frames and one != first:
                 continue
             if frames and self._picture(one) != self._picture(frames[0]):
                 break
+            if not frames:
+                most = self._request(self._picture(one))
             frames.append(one)
-            if len(frames) == self._request:
+            if len(frames) == most:
                 break
         return frames
+
+    def _request(self, picture: int) -> int:
+        """How many frames to ask for at once: so many that to begin is a small part of it, and
+        requests under way take a quarter of the memory at most."""
+        frames = self._begin_s[picture] * (1 / SHARE_OF_BEGINNING - 1) / self._frame_s
+        fitting = self._limit // (4 * self._connections * self._frame_bytes)
+        return max(1, min(MOST_FRAMES, max(FEWEST_FRAMES, int(frames)), fitting))
 
     def _mark(self, frames: Iterable[int]) -> None:
         for one in frames:
@@ -161,6 +182,7 @@ class SlideFrames:
         while (frames := self._next()) is not None:
             picture = self._picture(frames[0])
             start = self._starts[picture]
+            began = time.monotonic()
             try:
                 came = self._fetch(picture, [one - start for one in frames])
             except PathGeneError as error:
@@ -176,7 +198,7 @@ class SlideFrames:
                     for one, data in zip(frames, came, strict=True):
                         self._unread[one] = data
                         self._ahead += len(data)
-                    self._fit_request(came)
+                    self._learn(picture, came, time.monotonic() - began)
                     self._drop()
                 self._changed.notify_all()
 
@@ -193,10 +215,12 @@ class SlideFrames:
                 self._changed.wait()
             return None
 
-    def _fit_request(self, came: Sequence[bytes]) -> None:
-        """So many frames a request that those under way take a quarter of the memory at most."""
-        size = max(1, sum(map(len, came)) // len(came))
-        self._request = max(1, min(self._request, self._limit // (4 * self._connections * size)))
+    def _learn(self, picture: int, came: Sequence[bytes], seconds: float) -> None:
+        """What a request tells of how long the next ones take, and how large they are."""
+        known = self._begin_s[picture]
+        self._begin_s[picture] = min(known, seconds) if known else seconds / 2
+        self._frame_s = max(1e-6, (seconds - self._begin_s[picture]) / len(came))
+        self._frame_bytes = max(1, sum(map(len, came)) // len(came))
 
     def _drop(self) -> None:
         held = self._ahead + sum(map(len, self._read.values()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ class SeriesSlide:
         self._first: dict[tuple[int, int], bytes] = {}
         self._names = [str(one.SOPInstanceUID) for one in self.datasets]
         self._syntaxes: list[str] = []
+        self._begin_s = [0.0] * len(self._names)
         self._pyramid = self._read_pyramid()
         order = [self._names.index(path.name) for path in self._pyramid.paths]
         self._order = order
@@ -66,6 +69,7 @@ class SeriesSlide:
             counts,
             connections=self._archive.session.server.connections,
             limit_bytes=self._limit,
+            begin_s=[self._begin_s[one] for one in self._order],
         )
         scale = settled_scale(*self._pyramid.mpp, None)
         name = Path(self.key.series)
@@ -90,20 +94,25 @@ class SeriesSlide:
         fetched = dict(zip(asked, came, strict=True))
         return [kept[one] or fetched[one] for one in numbers]
 
+    def _first_frame(self, number: int) -> str:
+        """The transfer syntax of a picture, which its first frame comes in; that is kept."""
+        began = time.monotonic()
+        syntax, (frame,) = self._archive.frames(self.key, self._names[number], [1])
+        self._begin_s[number] = time.monotonic() - began
+        self._first[number, 0] = frame
+        return syntax
+
     def _read_pyramid(self) -> DicomPyramid:
         instances: list[Instance] = []
         why = ""
-        for number, data in enumerate(self.datasets):
-            syntax = str(data.get("AvailableTransferSyntaxUID") or "")
-            if not syntax:
-                syntax, (frame,) = self._archive.frames(self.key, self._names[number], [1])
-                self._first[number, 0] = frame
-            self._syntaxes.append(syntax)
+        at_once = self._archive.session.server.connections
+        with ThreadPoolExecutor(at_once) as pool:
+            self._syntaxes = list(pool.map(self._first_frame, range(len(self.datasets))))
+        for name, data, syntax in zip(self._names, self.datasets, self._syntaxes, strict=True):
             try:
-                instances.append(instance_of_frames(Path(self._names[number]), data, syntax))
+                instances.append(instance_of_frames(Path(name), data, syntax))
             except ValueError as error:
                 why = str(error)
-                instances.clear()
                 break
         try:
             if why:

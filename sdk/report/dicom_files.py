@@ -52,7 +52,10 @@ def _objects(
 
     report, bag, source = contents.report, contents.bag, contents.dicom
     assert source is not None  # whoever wants objects has found whose they are
-    yield "dicom report", REPORT_OBJECT, structured_report(report, source)
+    if report.predictions:
+        yield "dicom report", REPORT_OBJECT, structured_report(report, source)
+    else:
+        warnings.append("no DICOM report: the bundle has no head, so there is no answer to report")
     if contents.shown and not source.has_image:
         warnings.append(
             "no DICOM maps and annotations: the DICOM context names no image that they lie over "

@@ -157,6 +157,12 @@ def test_of_several_classes_each_has_its_probability(tmp_path: Path) -> None:
     }
 
 
+def test_a_bundle_without_heads_has_nothing_to_report(tmp_path: Path) -> None:
+    report = written_objects(tmp_path, make_report(predictions=(), attention={}))
+    assert list(tmp_path.glob("*.dcm")) == []
+    assert "the bundle has no head" in report.warnings[0]
+
+
 @pytest.mark.parametrize("name", ["report.dcm", "top_tiles.dcm", "attention_egfr.dcm"])
 def test_each_is_of_the_patients_study_and_says_research_use(folder: Path, name: str) -> None:
     data = pydicom.dcmread(folder / name)
