@@ -28,24 +28,84 @@ def doctor(
         Path | None,
         typer.Option(help="A small slide, which the CPU predicts, too; else one of golden tiles."),
     ] = None,
+    qualification: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="One document for IQ and OQ: packages against recorded hashes, goldens, every "
+            "engine.",
+        ),
+    ] = None,
+    sbom: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write what is installed as CycloneDX 1.6 JSON (extra sbom)."
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", "-b", help="Whose models --sbom lists, too.", show_default=False),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for acceptance.html and acceptance.json.")
-    ] = Path("acceptance"),
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the documents; else acceptance/ or qualification/.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Say which engines can run here, with what, and what is missing; and slide readers of others.
 
-    With --gpu-acceptance, prove on this machine that they are right: exit code 0 if every check
-    passed, 6 if one failed, 5 if no engine could be tried.
+    With --gpu-acceptance or --qualification, prove on this machine that they are right: exit code 0
+    if every check passed, 6 if one failed, 5 if no engine could be tried.
     """
     console = Console(json=json, quiet=quiet)
+    if sum(one is not None for one in (gpu_acceptance, qualification, sbom)) > 1:
+        raise UsageError("give one of --gpu-acceptance, --qualification and --sbom at a time")
+    if bundle is not None and sbom is None:
+        raise UsageError("--bundle belongs to --sbom FILE")
     if gpu_acceptance is not None:
-        _accept(gpu_acceptance, out, slide, acceptance_engines, console)
+        _accept(gpu_acceptance, out or Path("acceptance"), slide, acceptance_engines, console)
+    elif qualification is not None:
+        _qualify(qualification, out or Path("qualification"), slide, acceptance_engines, console)
     elif slide is not None or acceptance_engines:
-        raise UsageError("--slide and --acceptance-engines belong to --gpu-acceptance BUNDLE")
+        raise UsageError(
+            "--slide and --acceptance-engines belong to --gpu-acceptance and --qualification"
+        )
+    elif sbom is not None:
+        _list_materials(sbom, bundle, console)
     else:
         _diagnose(console)
+
+
+def _qualify(
+    bundle: Path, out: Path, slide: Path | None, engines: list[str] | None, console: Console
+) -> None:
+    from pathgene_rt.qualification.qualify import HTML_FILE, qualify
+
+    found = qualify(bundle, out, slide=slide, engines=engines, progress=console.note)
+    console.say(f"packages: {len(found.records)}, goldens: {len(found.operation.checks)}")
+    console.say(f"engines: {found.acceptance.verdict}")
+    console.say(f"document: {out / HTML_FILE}")
+    console.emit(found.to_dict())
+    found.require_passed()
+    console.say("qualified")
+
+
+def _list_materials(path: Path, bundle: Path | None, console: Console) -> None:
+    from contextlib import nullcontext
+
+    from pathgene_rt.bundle.bundle import Bundle
+    from pathgene_rt.qualification.sbom import write_sbom
+
+    with nullcontext() if bundle is None else Bundle.open(bundle) as opened:
+        count = write_sbom(path, opened)
+    console.emit({"sbom": str(path), "components": count})
+    console.say(f"{path}: {count} components")
 
 
 def _accept(
