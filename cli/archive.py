@@ -33,7 +33,8 @@ archive = typer.Typer(
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        help="A folder with all in it, or a manifest (CSV or Parquet: slide, case, mpp, priority).",
+        help="A folder with all in it, here or in a store (s3://bucket/2024), or a manifest (CSV "
+        "or Parquet: slide, case, mpp, priority).",
         show_default=False,
     ),
 ]
@@ -65,6 +66,14 @@ RateOption = Annotated[
 NiceOption = Annotated[
     int, typer.Option(min=0, max=19, help="Lower priority of the workers, as nice has it.")
 ]
+StageOption = Annotated[
+    str,
+    typer.Option(
+        help="Folder on each machine for slides of stores while they are read; else its temporary.",
+        show_default=False,
+    ),
+]
+StageLimitOption = Annotated[str, typer.Option(help="What each worker may stage at a time.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say how much it is and, by a sample, how long.")
 ]
@@ -95,6 +104,8 @@ def predict(
     exact: ExactOption = False,
     max_rate: RateOption = "",
     nice: NiceOption = 0,
+    stage: StageOption = "",
+    stage_limit: StageLimitOption = "200GB",
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -132,6 +143,8 @@ def predict(
             engine=_engine(engine, precision, batch),
             max_rate=max_rate,
             nice=nice,
+            stage=stage,
+            stage_limit=stage_limit,
             overwrite=overwrite,
             dry_run=dry_run,
         ),
@@ -158,6 +171,8 @@ def extract(
     exact: ExactOption = False,
     max_rate: RateOption = "",
     nice: NiceOption = 0,
+    stage: StageOption = "",
+    stage_limit: StageLimitOption = "200GB",
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -190,6 +205,8 @@ def extract(
             engine=_engine(engine, precision, batch),
             max_rate=max_rate,
             nice=nice,
+            stage=stage,
+            stage_limit=stage_limit,
             overwrite=overwrite,
             dry_run=dry_run,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class Asked:
     engine: dict[str, Any]
     max_rate: str
     nice: int
+    stage: str
+    stage_limit: str
     overwrite: bool
     dry_run: bool
 
@@ -45,6 +48,8 @@ def run(asked: Asked, console: Console) -> None:
     """Do it. Raises BatchError if some failed, a single slide's own error, and what
     :func:`~pathgene_rt.archive.start.run_archive` raises."""
     require_ray()
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(asked.out)):
+        raise UsageError(f"--out {asked.out} must be a folder; copy results to a store afterwards")
     max_rate = parse_bytes(asked.max_rate) if asked.max_rate else 0
     options = PredictOptions(**asked.predict)
     EngineOptions(**asked.engine, threads=asked.threads)
@@ -64,6 +69,8 @@ def run(asked: Asked, console: Console) -> None:
             engine=asked.engine,
             overwrite=asked.overwrite,
             nice=asked.nice,
+            stage=asked.stage,
+            stage_limit=parse_bytes(asked.stage_limit),
         )
 
         def open_pool(spec: WorkerSpec) -> RayPool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pathgene_rt.archive.tasks import Ended, Hello, Task
+from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class WorkerPool(Protocol):
 
     def submit(self, worker: int, task: Task, name: str) -> None:
         """Give an opened worker that has no task one, as the attempt ``name``; an event follows."""
+        ...
+
+    def prepare(self, worker: int, task: SlideTask) -> None:
+        """Tell a worker which task will be its next, while it has one."""
         ...
 
     def stop(self, worker: int) -> None:

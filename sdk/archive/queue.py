@@ -48,9 +48,15 @@ class TaskQueue:
 
     def next(self) -> Task:
         """The next task. Raises IndexError where there is none now."""
+        task = self.peek()
+        (self._first or self._waiting).popleft()
+        return task
+
+    def peek(self) -> Task:
+        """What :meth:`next` would give. Raises IndexError where there is none now."""
         if self._first:
-            return self._first.popleft()
-        slide = self._waiting.popleft()
+            return self._first[0]
+        slide = self._waiting[0]
         case = slide.case if slide.case in self._members else ""
         return SlideTask(slide.slide_id, slide.source, slide.size, case, slide.mpp)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.archive.pool import Died, Event, Finished, Opened
-from pathgene_rt.archive.tasks import Ended, Hello, Task, WorkerSpec, package_sha256
+from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task, WorkerSpec, package_sha256
 from pathgene_rt.archive.worker import Worker
 from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.engines.registry import backend_names
@@ -108,7 +108,7 @@ class RayPool:
                 num_gpus=self._share.gpus,
                 max_restarts=0,
                 max_task_retries=0,
-                max_concurrency=2,  # one is the watch
+                max_concurrency=3,  # the task, the next one's preparation, the watch
             )
             .remote(*self._arguments)
         )
@@ -119,6 +119,9 @@ class RayPool:
 
     def submit(self, worker: int, task: Task, name: str) -> None:
         self._asked[self._actors[worker].do.remote(task, name)] = worker
+
+    def prepare(self, worker: int, task: SlideTask) -> None:
+        self._actors[worker].prepare.remote(task)
 
     def stop(self, worker: int) -> None:
         actor = self._actors.pop(worker)

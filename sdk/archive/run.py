@@ -15,6 +15,7 @@ from pathgene_rt.archive.pool import Died, Event, Finished, Opened, WorkerPool
 from pathgene_rt.archive.publish import discard
 from pathgene_rt.archive.queue import TaskQueue
 from pathgene_rt.archive.state import ArchiveState
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import CaseTask, Ended, Hello, SlideTask, Task
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import (
@@ -86,6 +87,8 @@ class ArchiveRun:
         """Those that live; None until they have opened the bundle."""
         self._idle: set[int] = set()
         self._tasks: dict[int, Task] = {}
+        self._next: dict[int, SlideTask] = {}
+        """What is reserved for a worker, which prepares it."""
         self._attempts: dict[int, str] = {}
         """The name of each worker's attempt at its task."""
         self._name, self._numbers = secrets.token_hex(4), itertools.count(1)
@@ -105,7 +108,7 @@ class ArchiveRun:
         """
         began = self._clock()
         looked = -_GROW_S
-        while self._tasks or len(self._queue):
+        while self._tasks or self._next or len(self._queue):
             self._token.raise_if_cancelled()
             now = self._clock()
             if now - looked >= _GROW_S:
@@ -129,9 +132,9 @@ class ArchiveRun:
     def _hand_out(self, elapsed_s: float) -> None:
         for worker in sorted(self._idle):
             too_fast = self._max_rate and self._began_bytes > self._max_rate * elapsed_s
-            if not len(self._queue) or too_fast:
-                return
-            task = self._queue.next()
+            if too_fast or not (worker in self._next or len(self._queue)):
+                continue
+            task = self._next.pop(worker, None) or self._queue.next()
             if isinstance(task, SlideTask):
                 self._began_bytes += task.size
                 self._state.began(task.slide_id, worker)
@@ -139,6 +142,18 @@ class ArchiveRun:
             self._tasks[worker] = task
             self._attempts[worker] = f"{self._name}-{next(self._numbers)}"
             self._pool.submit(worker, task, self._attempts[worker])
+            self._reserve(worker)
+
+    def _reserve(self, worker: int) -> None:
+        """Let a worker fetch its next slide, if that lies in a store, while it does this one; not
+        when there are no more than others may ask for."""
+        if len(self._queue) <= len(self._workers):
+            return
+        task = self._queue.peek()
+        if isinstance(task, SlideTask) and is_url(task.source):
+            self._queue.next()
+            self._next[worker] = task
+            self._pool.prepare(worker, task)
 
     def _handle(self, event: Event) -> None:
         if event.worker not in self._workers:
@@ -253,6 +268,8 @@ class ArchiveRun:
     def _drop(self, worker: int, reason: str, *, stop: bool = True) -> None:
         if stop:
             self._pool.stop(worker)
+        if worker in self._next:
+            self._queue.again(self._next.pop(worker))
         del self._workers[worker]
         self._idle.discard(worker)
         self._state.worker_ended(worker, reason)

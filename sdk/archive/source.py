@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.archive.requirements import require_parquet
+from pathgene_rt.archive.stores import checked_url, is_url, list_store, shown_url, sizes_of
 from pathgene_rt.batch import keep_ids
 from pathgene_rt.cases.table import check_case_ids
 from pathgene_rt.errors import UsageError
@@ -44,14 +45,19 @@ class ArchiveSlide:
 
 
 def find_archive(source: str, out: Path, told: Callable[[str], object]) -> list[ArchiveSlide]:
-    """The slides of ``source``: a folder with all in it, one slide, or a manifest (CSV or Parquet
-    with the columns slide, and if need be case, mpp, priority; paths are taken from the manifest's
-    folder). ``slides.csv`` in ``out`` gets the ids of those whose names do not tell them.
+    """The slides of ``source``: a folder with all in it, here or in a store (``s3://bucket/2024``),
+    one slide, or a manifest (CSV or Parquet with the columns slide, and if need be case, mpp,
+    priority; paths are taken from the manifest's folder, and may be addresses). ``slides.csv`` in
+    ``out`` gets the ids of those whose names do not tell them.
 
     ``told`` gets a line on files that no reader takes. Raises UsageError, OutputError.
     """
     path = Path(source)
-    if path.is_file() and path.suffix.lower() in _MANIFESTS:
+    if is_url(source) and source.lower().endswith(_MANIFESTS):
+        raise UsageError(f"{shown_url(source)}: copy the manifest to a disk of this machine first")
+    if is_url(source):
+        slides = [ArchiveSlide("", url, size) for url, size in list_store(source)]
+    elif path.is_file() and path.suffix.lower() in _MANIFESTS:
         slides = list(_of_manifest(path))
     else:
         found = find_slides([source], recursive=True, told=told)
@@ -60,12 +66,23 @@ def find_archive(source: str, out: Path, told: Callable[[str], object]) -> list[
 
 
 def _with_ids(slides: Sequence[ArchiveSlide], out: Path) -> list[ArchiveSlide]:
-    paths = [Path(slide.source) for slide in slides]
+    paths = [_path_of(slide.source) for slide in slides]
     ids = keep_ids(paths, out)
+    stored = sizes_of(one.source for one in slides if is_url(one.source) and not one.size)
+
+    def sized(slide: ArchiveSlide, path: Path) -> int:
+        return slide.size or (stored[slide.source] if is_url(slide.source) else size_of(path))
+
     return [
-        replace(slide, slide_id=ids[path], size=slide.size or size_of(path))
+        replace(slide, slide_id=ids[path], size=sized(slide, path))
         for slide, path in zip(slides, paths, strict=True)
     ]
+
+
+def _path_of(source: str) -> Path:
+    """A path that stands for ``source`` in the table of ids: that of a file, or one that no file
+    has."""
+    return Path("/", *source.split("://", 1)) if is_url(source) else Path(source)
 
 
 def size_of(path: Path) -> int:
@@ -98,7 +115,7 @@ def _of_manifest(path: Path) -> Iterator[ArchiveSlide]:
             for name, column in columns.items()
         }
         slide = _slide_of(path, row.line, cells)
-        key = file_key(Path(slide.source))
+        key = file_key(_path_of(slide.source))
         earlier = seen.setdefault(key, row.line)
         if earlier != row.line:
             raise UsageError(
@@ -120,7 +137,8 @@ def _slide_of(path: Path, line: int, cells: dict[str, str | None]) -> ArchiveSli
     priority = _number(path, line, "priority", cells["priority"]) or 0
     if priority != int(priority):
         raise UsageError(f"{path}: line {line} has the priority {priority:g}; give a whole number")
-    return ArchiveSlide("", str(path.parent / entry), 0, cells["case"] or "", mpp, int(priority))
+    place = checked_url(entry) if is_url(entry) else str(path.parent / entry)
+    return ArchiveSlide("", place, 0, cells["case"] or "", mpp, int(priority))
 
 
 def _number(path: Path, line: int, column: str, cell: str | None) -> float | None:

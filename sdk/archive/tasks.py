@@ -21,7 +21,8 @@ Kind = Literal["predict", "extract"]
 class WorkerSpec:
     """What every worker of a run needs: the bundle's path on its machine and what its hash must be,
     the folder ``out``, and options by their names in PredictOptions and EngineOptions. ``nice`` is
-    added to the worker's own niceness.
+    added to the worker's own niceness. Slides of stores are staged in the folder ``stage``, the
+    system's temporary one if empty, of each worker at most ``stage_limit`` bytes.
     """
 
     kind: Kind
@@ -32,6 +33,8 @@ class WorkerSpec:
     engine: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
     nice: int = 0
+    stage: str = ""
+    stage_limit: int = 0
 
 
 @dataclass(frozen=True)

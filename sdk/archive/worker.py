@@ -6,12 +6,15 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.publish import attempt_place, publish, stamp_of
+from pathgene_rt.archive.staging import LocalFile, SlideSource, Staging
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import (
     CaseTask,
     Ended,
@@ -86,18 +89,33 @@ class Worker:
             raise RuntimeError("open the worker first")
         return self._work.do(task, name)
 
+    def prepare(self, task: SlideTask) -> None:
+        """Fetch the slide of the next task, if it lies in a store, while this one is done."""
+        if self._work is not None and is_url(task.source):
+            self._work.staging.begin(task.source)
+
     def close(self) -> None:
         """Free the predictor. Idempotent."""
         if self._work is not None:
-            self._work.predictor.close()
+            self._work.close()
             self._work = None
 
 
-@dataclass(frozen=True)
 class _Work:
-    spec: WorkerSpec
-    predictor: Predictor
-    options: PredictOptions
+    def __init__(self, spec: WorkerSpec, predictor: Predictor, options: PredictOptions) -> None:
+        self.spec = spec
+        self.predictor = predictor
+        self.options = options
+
+    @cached_property
+    def staging(self) -> Staging:
+        """Made for the first slide that lies in a store."""
+        return Staging(self.spec.stage, self.spec.stage_limit)
+
+    def close(self) -> None:
+        self.predictor.close()
+        if "staging" in vars(self):
+            self.staging.close()
 
     @classmethod
     def open(cls, spec: WorkerSpec) -> _Work:
@@ -139,8 +157,8 @@ class _Work:
 
     def _predict(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
         """Tiles of the slide, None where its result is there already."""
-        slide = Path(task.source)
-        options = self._options(task)
+        source, options = self._source(task), self._options(task)
+        found = source.fingerprint()
         final = self.layout.out / task.slide_id
         before = stamp_of(final)
 
@@ -148,15 +166,15 @@ class _Work:
             return earlier_report(
                 final,
                 self.predictor.bundle.sha256,
-                lambda: self._identity(slide, options),
+                lambda: self._identity(task, options, found),
                 features=options.features,
             )
 
         if self._is_done(earlier, note):
             return None
-        found = SlideFingerprint.of(slide, options.io_timeout_s)
-        report = self.predictor.predict(slide, options, out=place / task.slide_id)
-        _require_same(slide, found, options)
+        with source.file() as slide:
+            report = self.predictor.predict(slide, options, out=place / task.slide_id)
+        _require_same(task, found, source)
         if task.case:
             # It was made of the report that goes.
             remove_case(self._places().case_folder(Case(task.case, ())))
@@ -166,20 +184,20 @@ class _Work:
         return report.provenance.tiles
 
     def _extract(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
-        slide = Path(task.source)
-        options = self._options(task)
-        final = self._places({slide: task.slide_id}).features_file(slide)
+        source, options = self._source(task), self._options(task)
+        found = source.fingerprint()
+        final = self.layout.out / f"{task.slide_id}.h5"
         before = stamp_of(final)
 
         def earlier() -> Earlier:
             encoder = self.predictor.bundle.encoder.weights_sha256
-            return earlier_features(final, encoder, lambda: self._identity(slide, options))
+            return earlier_features(final, encoder, lambda: self._identity(task, options, found))
 
         if self._is_done(earlier, note):
             return None
-        found = SlideFingerprint.of(slide, options.io_timeout_s)
-        bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
-        _require_same(slide, found, options)
+        with source.file() as slide:
+            bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
+        _require_same(task, found, source)
         publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
         return len(bag)
 
@@ -195,10 +213,16 @@ class _Work:
         return sum(slide.tiles for slide in batch.predict(case, failed).slides)
 
     def _sample(self, task: SampleTask) -> int:
-        slide, options = Path(task.source), self._options(task)
-        if self.spec.kind == "extract":
-            return len(self.predictor.extract(slide, options)[0])
-        return self.predictor.predict(slide, options).provenance.tiles
+        options = self._options(task)
+        with self._source(task).file() as slide:
+            if self.spec.kind == "extract":
+                return len(self.predictor.extract(slide, options)[0])
+            return self.predictor.predict(slide, options).provenance.tiles
+
+    def _source(self, task: SlideTask | SampleTask) -> SlideSource:
+        if is_url(task.source):
+            return self.staging.source(task.source)
+        return LocalFile(Path(task.source), self.options.io_timeout_s)
 
     def _options(self, task: SlideTask | SampleTask) -> PredictOptions:
         options = replace(self.options, slide_id=task.slide_id)
@@ -209,8 +233,11 @@ class _Work:
             options = replace(options, features=True)
         return options
 
-    def _identity(self, slide: Path, options: PredictOptions) -> ResultIdentity:
-        return ResultIdentity.of(slide, options, self.predictor.precision_asked)
+    def _identity(
+        self, task: SlideTask, options: PredictOptions, found: SlideFingerprint
+    ) -> ResultIdentity:
+        asked = self.predictor.precision_asked
+        return ResultIdentity.of(Path(task.source), options, asked, found)
 
     def _is_done(self, earlier: Callable[[], Earlier], note: Callable[[str], None]) -> bool:
         found = NOTHING if self.spec.overwrite else earlier()
@@ -222,9 +249,9 @@ class _Work:
         return ResultPlaces(self.layout.out, None, ids or {})
 
 
-def _require_same(slide: Path, before: SlideFingerprint, options: PredictOptions) -> None:
-    """Raise SlideReadError if the file is no longer what it was when the work began."""
-    if SlideFingerprint.of(slide, options.io_timeout_s) != before:
+def _require_same(task: SlideTask, before: SlideFingerprint, source: SlideSource) -> None:
+    """Raise SlideReadError if the slide is no longer what it was when the work began."""
+    if source.fingerprint() != before:
         raise SlideReadError(
-            f"{slide.name}: the file changed while it was read; run again when it is whole"
+            f"{task.name}: the file changed while it was read; run again when it is whole"
         )

@@ -69,12 +69,19 @@ class ResultIdentity:
     site_sha256: str | None = None
 
     @classmethod
-    def of(cls, slide: Path | GivenSlide, options: PredictOptions, precision: str) -> Self:
-        """Of a result that is asked for. Raises SlideError of the file, FileAccessError and
+    def of(
+        cls,
+        slide: Path | GivenSlide,
+        options: PredictOptions,
+        precision: str,
+        fingerprint: SlideFingerprint | None = None,
+    ) -> Self:
+        """Of a result that is asked for; ``fingerprint`` is that of the file where it is known, as
+        of one that lies in a store. Raises SlideError of the file, FileAccessError and
         FeatureFileError of the coordinates."""
         if isinstance(slide, GivenSlide):
             fingerprint = slide.fingerprint
-        else:
+        elif fingerprint is None:
             fingerprint = SlideFingerprint.of(slide, options.io_timeout_s)
         coords = None
         if options.coords is not None and isinstance(slide, Path):

@@ -41,6 +41,16 @@ class SlideFingerprint:
 
         return cls(*run_watched(read, watch, path.stem, "its head could not be read"))
 
+    @classmethod
+    def of_bytes(cls, file: BinaryIO, size: int, time_ns: int) -> Self:
+        """Of a slide of one file that lies elsewhere: as of a file of these bytes and that time.
+
+        Raises what ``file`` raises.
+        """
+        content = hashlib.sha256()
+        _add(content, file, size)
+        return cls(content.hexdigest(), _stamp(content.hexdigest(), [time_ns]))
+
 
 def _digests(path: Path) -> tuple[str, str]:
     paths = [path]
@@ -52,13 +62,20 @@ def _digests(path: Path) -> tuple[str, str]:
             with one.open("rb") as file:
                 status = one.stat()
                 times.append(status.st_mtime_ns)
-                content.update(b"%d\n" % status.st_size)
-                for part in _parts(file, status.st_size):
-                    content.update(b"%d\n" % len(part) + part)
+                _add(content, file, status.st_size)
     except OSError as error:
         raise SlideOpenError(f"cannot read {path}: {reason(error)}") from error
-    stamp = f"{content.hexdigest()} {times}".encode()
-    return content.hexdigest(), hashlib.sha256(stamp).hexdigest()
+    return content.hexdigest(), _stamp(content.hexdigest(), times)
+
+
+def _stamp(content: str, times: list[int]) -> str:
+    return hashlib.sha256(f"{content} {times}".encode()).hexdigest()
+
+
+def _add(content: hashlib._Hash, file: BinaryIO, size: int) -> None:
+    content.update(b"%d\n" % size)
+    for part in _parts(file, size):
+        content.update(b"%d\n" % len(part) + part)
 
 
 def _parts(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.pool import Died, Event, Finished, Opened
-from pathgene_rt.archive.tasks import Ended, Hello, Task
+from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task
 
 Do = Callable[[int, Task], Ended | str]
 """What the worker of that number makes of a task, or the reason why it dies."""
@@ -33,6 +33,8 @@ class ScriptedPool:
         self.started = 0
         self.stopped: list[int] = []
         self.given: list[str] = []
+        self.given_to: dict[str, int] = {}
+        self.prepared: list[tuple[int, str]] = []
         self.closed = False
 
     def wanted(self) -> int:
@@ -46,7 +48,12 @@ class ScriptedPool:
     def submit(self, worker: int, task: Task, name: str) -> None:
         assert worker not in self._pending, "one task at a time"
         self.given.append(task.name)
+        self.given_to[task.name] = worker
         self._pending[worker] = task, name
+
+    def prepare(self, worker: int, task: SlideTask) -> None:
+        assert worker in self._pending
+        self.prepared.append((worker, task.name))
 
     def stop(self, worker: int) -> None:
         self._pending.pop(worker, None)

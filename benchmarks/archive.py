@@ -1,0 +1,224 @@
+"""An archive whose workers and driver are killed at random, against a bare loop:
+
+    python -m benchmarks.archive --slides 10000 --kills 200
+
+Tiny slides through a tiny bundle by `archive predict` on a Ray of 8 workers. Each kill ends, by
+SIGKILL, a worker (9 of 10) or the driver, which is started again until all is done. Afterwards
+every slide must have one result, equal to what a quiet loop in this process makes of the same
+pixels, and nothing may be left of attempts. Last, what a slide costs beyond that loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.acceptance.golden_slide import write_golden_slide
+from pathgene_rt.archive.status import read_events, read_status
+from tests.support import tiny_models as tiny
+
+WORKERS = 8
+DISTINCT = 20
+"""Slides of which all others are hard links."""
+
+_ACTOR = "ray::WatchedWorker"
+_PLAIN = ("--no-html", "--no-heatmaps", "--no-geojson", "--engine", "onnxruntime")
+_TELL_S = 30.0
+
+
+@dataclass
+class Tally:
+    """Kills by victim, and how often the driver was started."""
+
+    workers: int = 0
+    drivers: int = 0
+    starts: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return self.workers + self.drivers
+
+
+def write_archive(folder: Path, slides: int) -> None:
+    """``slides`` files in ``folder``/slides, and the bundle."""
+    tiny.tiny_bundle(folder / "tiny.pgrt")
+    (folder / "distinct").mkdir()
+    (folder / "slides").mkdir()
+    for number in range(DISTINCT):
+        noise = np.random.default_rng(number).integers(-15, 15, (1, tiny.TILE_PX, tiny.TILE_PX, 1))
+        pixels = (np.array([205, 130, 175]) + noise).astype(np.uint8)
+        write_golden_slide(folder / "distinct" / f"{number}.svs", pixels, 0.5)
+    for number in range(slides):
+        source = folder / "distinct" / f"{number % DISTINCT}.svs"
+        (folder / "slides" / f"s{number:05}.svs").hardlink_to(source)
+
+
+def bare_loop(folder: Path, count: int) -> tuple[list[Any], float]:
+    """What each distinct slide's predictions are, and seconds a slide in a loop without an archive,
+    over ``count`` of them."""
+    quiet = PredictOptions(html=False, heatmaps=False, geojson=False)
+    engine = EngineOptions(backend="onnxruntime", threads=1)
+    with Predictor.open(folder / "tiny.pgrt", engine) as predictor:
+        distinct = [folder / "distinct" / f"{number}.svs" for number in range(DISTINCT)]
+        found = [predictor.predict(slide, quiet) for slide in distinct]
+        slides = sorted((folder / "slides").iterdir())[:count]
+        began = time.perf_counter()
+        for _ in predictor.predict_many(slides, folder / "loop", quiet):
+            pass
+        seconds = (time.perf_counter() - began) / len(slides)
+    plain = [[one.to_dict() for one in report.predictions] for report in found]
+    return json.loads(json.dumps(plain)), seconds
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """The address of a Ray with so many workers' places, whatever this machine has."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": workers, "object_store_memory": 80 << 20, "include_dashboard": False}
+    started = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        yield started.address
+    finally:
+        started.shutdown()
+
+
+def command(folder: Path, address: str) -> list[str]:
+    given = [str(folder / "slides"), "--bundle", str(folder / "tiny.pgrt"), "--ray", address]
+    given += ["--out", str(folder / "out"), "--threads", "1", *_PLAIN, "--quiet"]
+    return [sys.executable, "-m", "pathgene_rt.cli", "archive", "predict", *given]
+
+
+def run_with_kills(folder: Path, address: str, kills: int, seed: int, between_s: float) -> Tally:
+    """Until the command says that all is done. Raises SystemExit if it fails."""
+    chance, tally = random.Random(seed), Tally()
+    driver: subprocess.Popen[bytes] | None = None
+    log = (folder / "driver.log").open("ab")
+    began = told = time.monotonic()
+    next_kill = began + between_s
+    while True:
+        if driver is None:
+            driver = subprocess.Popen(command(folder, address), stderr=log, stdout=log)
+            tally.starts += 1
+        time.sleep(0.2)
+        now = time.monotonic()
+        code = driver.poll()
+        if code == 0:
+            return tally
+        if code is not None:  # 7: some were set aside, by kills alone; the next run does them
+            if code not in (-signal.SIGKILL, 7):
+                raise SystemExit(f"the driver ended with {code}; see {folder / 'driver.log'}")
+            driver = None
+            continue
+        if now - told > _TELL_S:
+            told = now
+            done = len(os.listdir(folder / "out")) - 1 if (folder / "out").exists() else 0  # noqa: PTH208
+            print(
+                f"{now - began:.0f} s: {done} results, {tally.workers} workers and "
+                f"{tally.drivers} drivers killed",
+                flush=True,
+            )
+        if tally.kills < kills and now > next_kill:
+            next_kill = now + chance.expovariate(1 / between_s)
+            _kill_one(driver, chance, tally)
+
+
+def _kill_one(driver: subprocess.Popen[bytes], chance: random.Random, tally: Tally) -> None:
+    if chance.random() < 0.1:
+        driver.kill()
+        tally.drivers += 1
+        return
+    actors = [
+        one
+        for one in psutil.process_iter(["name"])
+        if one.info["name"] == _ACTOR[:15] or one.info["name"].startswith(_ACTOR)
+    ]
+    if actors:
+        with suppress(psutil.NoSuchProcess):
+            chance.choice(actors).kill()
+            tally.workers += 1
+
+
+def check(folder: Path, slides: int, quiet: list[Any]) -> str:
+    """What the results are, against the quiet run."""
+    out = folder / "out"
+    found = sorted(path for path in out.iterdir() if path.is_dir() and path.name != ".archive")
+    wanted = {f"s{number:05}" for number in range(slides)}
+    names = {path.name for path in found}
+    differing = 0
+    for path in found:
+        report = json.loads((path / "report.json").read_text())
+        number = int(path.name[1:]) % DISTINCT
+        differing += report["predictions"] != quiet[number] or report["slide"] != path.name
+    left = [path for path in (out / ".archive").rglob("*") if path.is_file()]
+    left = [path.name for path in left if path.name != "state.sqlite"]
+    return (
+        f"{len(wanted - names)} lost, {len(names - wanted) + len(found) - len(names)} more than "
+        f"one, {differing} differ from the quiet run, {len(left)} files left of attempts"
+    )
+
+
+def overhead(folder: Path, address: str, alone_s: float, count: int) -> str:
+    """One worker on ``count`` slides, without kills."""
+    few = folder / "few"
+    few.mkdir()
+    for path in sorted((folder / "slides").iterdir())[:count]:
+        (few / path.name).hardlink_to(path)
+    arguments = command(folder, address)
+    arguments[arguments.index(str(folder / "slides"))] = str(few)
+    arguments[arguments.index(str(folder / "out"))] = str(folder / "one")
+    subprocess.run([*arguments, "--workers", "1"], check=True)
+    ends = [at for at, what in read_events(folder / "one") if "opened" in what]
+    status = read_status(folder / "one")
+    assert status.ended is not None
+    each_s = (status.ended - ends[0]) / count
+    return (
+        f"a slide: {1000 * alone_s:.1f} ms in a bare loop, {1000 * each_s:.1f} ms by one worker; "
+        f"{1000 * (each_s - alone_s):+.1f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slides", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--between-s", type=float, default=5.0, help="Kills, on the average.")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="archive-"))
+    write_archive(folder, options.slides)
+    few = min(200, options.slides)
+    quiet, alone_s = bare_loop(folder, few)
+    with cluster(WORKERS) as address:
+        began = time.monotonic()
+        tally = run_with_kills(folder, address, options.kills, options.seed, options.between_s)
+        print(
+            f"{options.slides} slides, {tally.workers} workers and {tally.drivers} drivers killed, "
+            f"{tally.starts} starts, {time.monotonic() - began:.0f} s"
+        )
+        print(check(folder, options.slides, quiet))
+        print(overhead(folder, address, alone_s, few))
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

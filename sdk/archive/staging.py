@@ -1,0 +1,170 @@
+"""Slides of stores on a local disk while they are read: the next one is fetched meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from pathgene_rt.archive.stores import StoredSlide
+from pathgene_rt.errors import EngineError, OutputError, SlideError, SlideReadError
+from pathgene_rt.files import reason
+from pathgene_rt.locks import try_acquire, unlink
+from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.slides.fingerprint import SlideFingerprint
+
+DEFAULT_LIMIT = 200 * 1000**3
+
+_PREFIX = "pgrt-stage-"
+_FRESH_S = 60.0
+
+
+class SlideSource(Protocol):
+    """Where a slide comes from. Methods raise SlideOpenError and SlideReadError."""
+
+    def fingerprint(self) -> SlideFingerprint:
+        """Of what is there now."""
+        ...
+
+    def file(self) -> AbstractContextManager[Path]:
+        """A context in which its file is on this machine."""
+        ...
+
+
+class LocalFile:
+    """A slide that this machine reads as a file."""
+
+    def __init__(self, path: Path, io_timeout_s: float = IO_TIMEOUT_S) -> None:
+        self._path = path
+        self._io_timeout_s = io_timeout_s
+
+    def fingerprint(self) -> SlideFingerprint:
+        return SlideFingerprint.of(self._path, self._io_timeout_s)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        yield self._path
+
+
+class Staging:
+    """One worker's folder below ``folder``, the system's temporary one if empty, of at most
+    ``limit`` bytes. The slide that is read and the next one lie there; what workers that are gone
+    left is removed at the start.
+    """
+
+    def __init__(self, folder: str = "", limit: int = DEFAULT_LIMIT) -> None:
+        self._limit = limit
+        self._free = threading.Condition()
+        self._used = 0
+        self._next: dict[str, Future[Path]] = {}
+        self._threads = ThreadPoolExecutor(1, "stage")
+        root = Path(folder or tempfile.gettempdir())
+        _remove_left(root)
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+            self._lock = try_acquire(self._folder / "lock")
+        except OSError as error:
+            raise OutputError(
+                f"cannot stage slides in {root}: {reason(error)}; choose another with --stage"
+            ) from error
+
+    def begin(self, url: str) -> None:
+        """Fetch the slide ``url`` in the background, for who asks for it next."""
+        if url not in self._next:
+            self._next[url] = self._threads.submit(self._fetch, StoredSlide(url), ahead=True)
+
+    def source(self, source: str) -> StagedSlide:
+        """The slide at the address ``source``."""
+        return StagedSlide(self, StoredSlide(source))
+
+    @contextmanager
+    def staged(self, slide: StoredSlide) -> Iterator[Path]:
+        """The slide's file; it is removed at the end."""
+        begun = self._next.pop(slide.url, None)
+        path = self._fetch(slide) if begun is None else begun.result()
+        try:
+            yield path
+        finally:
+            self._remove(path)
+
+    def close(self) -> None:
+        """Remove everything. Idempotent."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _fetch(self, slide: StoredSlide, *, ahead: bool = False) -> Path:
+        """The slide's file. One that is fetched ahead waits for room."""
+        size = slide.version().size
+        if size > self._limit:
+            raise SlideReadError(
+                f"{slide.name}: {size} bytes are more than may be staged here; raise --stage-limit"
+            )
+        with self._free:
+            if not self._free.wait_for(
+                lambda: self._used + size <= self._limit, None if ahead else 0
+            ):
+                raise SlideReadError(f"{slide.name}: no room to stage it; raise --stage-limit")
+            self._used += size
+        # Readers go by the name's ending.
+        path = Path(tempfile.mkdtemp(dir=self._folder)) / slide.name
+        try:
+            with path.open("wb") as file:
+                os.truncate(file.fileno(), size)
+                version = slide.fetch(file)
+            os.utime(path, ns=(version.time_ns, version.time_ns))
+        except BaseException as error:
+            self._remove(path, size)
+            if isinstance(error, OSError) and not isinstance(error, SlideError):
+                raise EngineError(
+                    f"{slide.name}: cannot be staged in {self._folder}: {reason(error)}; free "
+                    "space there or choose another folder with --stage"
+                ) from error
+            raise
+        return path
+
+    def _remove(self, path: Path, size: int | None = None) -> None:
+        with self._free:
+            if size is None:
+                with suppress(OSError):
+                    size = path.stat().st_size
+            self._used -= size or 0
+            shutil.rmtree(path.parent, ignore_errors=True)
+            self._free.notify_all()
+
+
+class StagedSlide:
+    """A :class:`SlideSource` in a store."""
+
+    def __init__(self, staging: Staging, slide: StoredSlide) -> None:
+        self._staging = staging
+        self._slide = slide
+
+    def fingerprint(self) -> SlideFingerprint:
+        return self._slide.fingerprint()
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        with self._staging.staged(self._slide) as path:
+            yield path
+
+
+def _remove_left(root: Path) -> None:
+    """What workers that were killed on this machine had staged: nobody holds its lock."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < _FRESH_S:
+                continue  # another worker may be about to lock it
+            lock = try_acquire(folder / "lock")
+            if lock is not None:
+                unlink(folder / "lock")
+                lock.release()
+                shutil.rmtree(folder, ignore_errors=True)
