@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.bundle import ENCODER_FILE, Bundle
 from pathgene_rt.errors import BundleError
 from pathgene_rt.files import is_safe_name
@@ -162,3 +165,29 @@ def test_safe_names_stay_inside(name: str) -> None:
     if is_safe_name(name):
         root = Path("/root-of-bundle")
         assert os.path.normpath(root / name).startswith(str(root) + os.sep)
+
+
+def test_what_is_not_said_is_left_out_for_runtimes_that_do_not_know_it(tmp_path: Path) -> None:
+    files = tiny.tiny_bundle_files()
+    document = json.loads(files["bundle.json"])
+    assert not {"adequacy", "domain", "panel"} & document.keys()
+    task = document["heads"][0]["task"]
+    assert not {"zones", "hierarchy"} & task.keys() and task["calibration"] == {"temperature": 1.0}
+    path = tiny.write_files(tmp_path / "t.pgrt", files)
+    with Bundle.open(path) as bundle:
+        said = replace(bundle.manifest, adequacy=Adequacy(min_tiles=5))
+    assert json.loads(said.to_json())["adequacy"]["min_tiles"] == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"domain": {"file": "domain.npz", "policy": "guess"}},
+        {"quality": {"policy": "exclude"}},
+        {"adequacy": {"max_blur": 1}},
+    ],
+)
+def test_policies_that_are_not_known_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    files = tiny.edit_manifest(tiny.tiny_bundle_files(), change)
+    with pytest.raises(BundleError, match=f"does not fit the schema at .*{next(iter(change))}"):
+        Bundle.open(tiny.write_files(tmp_path / "t.pgrt", files))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from pathgene_rt.bundle.site_profile import SiteProfile, read_profile
 from pathgene_rt.cli.main import app
 from pathgene_rt.errors import BundleError, PathGeneError, UsageError
 from pathgene_rt.evaluation.zones_config import ZonesConfig
+from pathgene_rt.features.hdf5 import write_features
 from pathgene_rt.pages.texts import Texts
 from pathgene_rt.site.calibrate import CalibrationChoice, calibrate_site
 from pathgene_rt.site.slides import read_known, read_predicted
 from tests.support import site_reports as made
+from tests.support import tiny_models as tiny
+from tests.support.training_cohort import make_bag
 
 COUNT = 64
 TRUTH = [number % 2 == 0 for number in range(COUNT)]
@@ -314,3 +318,45 @@ def test_reports_of_another_bundle_are_not_taken(
 ) -> None:
     with pytest.raises(UsageError, match="is of the bundle tiny"):
         run("validate", site / "labels.csv", site / "pred", "-b", site_bundle, "-o", tmp_path)
+
+
+def test_a_profile_describes_the_slides_where_their_features_are_there(
+    site: Path, site_slide: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(6)
+    with Bundle.open(site / "tiny.pgrt") as bundle:
+        known = read_known(site / "labels.csv", bundle.heads)
+        slides = read_predicted(site / "pred", bundle, [row["slide_id"] for row in ROWS])
+        encoder = bundle.encoder.weights_sha256
+        described = []
+        for slide in slides:
+            folder = tmp_path / slide.slide_id
+            folder.mkdir()
+            features = random.normal(random.normal(0, 0.1, tiny.DIM), 1, (8, tiny.DIM))
+            bag = make_bag(slide.slide_id, features.astype(np.float32))
+            write_features(folder / "features.h5", replace(bag, encoder_sha256=encoder))
+            described.append(replace(slide, folder=folder))
+        choice = CalibrationChoice(keep_cut_offs=True)
+        found = calibrate_site("here", known, described, bundle, choice)
+        assert not any("no description" in note for note in found.notes)
+        write_features(tmp_path / "s000/features.h5", replace(bag, encoder_sha256="ab" * 32))
+        with pytest.raises(UsageError, match="is of another encoder"):
+            calibrate_site("here", known, described, bundle, choice)
+    profile = found.profile.write(tmp_path / "here.site.json")
+    assert (tmp_path / "here.site.json").stat().st_size < 2e6
+    engines = EngineOptions(backend="onnxruntime")
+    with Predictor.open(site / "tiny.pgrt", engines, site=profile) as predictor:
+        report = predictor.predict(site_slide)
+    # The features of drawn tissue are not those of the site's.
+    assert report.domain is not None and report.domain.outside
+    assert (report.domain.reference, report.domain.cases) == ("site", COUNT - 1)
+    assert any("the site profile may not hold for it" in one for one in report.warnings)
+    assert "Unlike the slides of the site" in report.to_html()
+    document = json.loads((tmp_path / "here.site.json").read_text())
+    for arrays, says in (("!!", "no base64"), ("UEsFBg==", "describes no domain")):
+        document["domain"]["arrays"] = arrays
+        (tmp_path / "damaged.json").write_text(json.dumps(document))
+        with pytest.raises(BundleError, match=says):
+            Predictor.open(
+                site / "tiny.pgrt", engines, site=read_profile(tmp_path / "damaged.json")
+            )
