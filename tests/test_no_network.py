@@ -147,6 +147,25 @@ def test_predicting_and_all_around_it(
     run("simulate-scan", slide, "--bundle", bundle, *use)
 
 
+def test_watching_a_folder(run: Run, bundle: Path, slide: Path, tmp_path: Path) -> None:
+    """With all that a hospital asks for: a signature, a trail; the command for the first result
+    ends the watcher. Nothing is written in the inbox."""
+    out = tmp_path / "out"
+    key = out / "site.key"
+    signed = Path(shutil.copy(bundle, out / "signed.pgrt"))
+    run("keygen", key)
+    run("sign", signed, "--key", key)
+    asked = ("--require-signature", f"{key}.pub", "--audit", out / "audit.jsonl")
+    stop = ("--on-done", "/bin/sh -c 'kill $PPID'")
+    quick = ("--settle", "0", "--poll", "0.1", "--min-free", "0")
+    inbox = slide.parent
+    run("watch", inbox, "--out", out / "watch", "--bundle", signed, *asked, *stop, *quick)
+    assert [path.parent.name for path in out.glob("watch/*/report.json")] == ["slide"]
+    assert list(inbox.iterdir()) == [slide]
+    run("watch", "status", out / "watch")
+    run("audit", "verify", out)
+
+
 def test_a_host_of_the_c_library(
     trace: Run, capi_library: Path, bundle: Path, tmp_path: Path
 ) -> None:
