@@ -32,6 +32,7 @@ from benchmarks.domain_cohorts import (
     like_ihc,
     other_stain,
 )
+from benchmarks.domain_peers import wsidrift_on
 from benchmarks.histories import monitoring
 from benchmarks.site_cohorts import site
 from pathgene_rt.errors import UsageError
@@ -330,7 +331,17 @@ def domain() -> Iterator[Bar]:
     encoder, random = SeededEncoder(), np.random.default_rng(22)
     bags = [encoder.bag(tiles) for tiles in drawn_slides(random, 80)]
     description = describe_domain(labelled(len(bags)), MemoryBags(bags))
-    clean = [description.score(encoder.bag(tiles).features) for tiles in drawn_slides(random, 60)]
+    unchanged = [encoder.bag(tiles) for tiles in drawn_slides(random, 60)]
+    clean = [description.score(bag.features) for bag in unchanged]
+    peer = wsidrift_on(bags)
+    if peer is not None:
+        flagged = sum(peer(bag)[1] for bag in unchanged)
+        yield Bar(
+            "wsidrift, tiles of a slide as a batch: false alarms on unchanged slides",
+            with_interval(flagged, len(unchanged)),
+            "a peer",
+            held=True,
+        )
     shifts = {
         "other stain": (other_stain, 0.5),
         "other scale (1 um/px for 0.5)": (None, 1.0),
@@ -338,10 +349,8 @@ def domain() -> Iterator[Bar]:
         "IHC-like colours": (like_ihc, 0.5),
     }
     for name, (change, mpp) in shifts.items():
-        made = [
-            description.score(encoder.bag(tiles).features)
-            for tiles in drawn_slides(random, 30, change, mpp)
-        ]
+        slides = [encoder.bag(tiles) for tiles in drawn_slides(random, 30, change, mpp)]
+        made = [description.score(bag.features) for bag in slides]
         area, low, high = _auroc(made, clean)
         found = float(np.mean([_is_outside(description, score) for score in made]))
         yield Bar(
@@ -350,6 +359,17 @@ def domain() -> Iterator[Bar]:
             "at least 0.95",
             area >= 0.95,
         )
+        if peer is not None:
+            theirs = [peer(bag) for bag in slides]
+            area, low, high = _auroc(
+                [score for score, _ in theirs], [peer(bag)[0] for bag in unchanged]
+            )
+            yield Bar(
+                f"wsidrift: {name} ({np.mean([flag for _, flag in theirs]):.0%} flagged)",
+                f"AUROC {area:.3f} ({low:.3f} to {high:.3f})",
+                "a peer",
+                held=True,
+            )
     wide = np.random.default_rng(23)
     many = [bag_of(wide.standard_normal((64, 1536), np.float32)) for _ in range(60)]
     description = describe_domain(labelled(len(many)), MemoryBags(many))
