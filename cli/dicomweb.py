@@ -106,7 +106,7 @@ def dicomweb(
         work = SeriesWork(predictor, archive, folder, options, store=store, limit_bytes=limit_bytes)
         while True:
             try:
-                found = list(find(archive, filters, numbers))
+                found = list(dict.fromkeys(find(archive, filters, numbers)))
                 look(work, found, console, told=not poll)
             except PathGeneError as error:
                 if not poll or isinstance(error, UsageError):

@@ -21,6 +21,7 @@ from pathgene_rt.acceptance.golden_slide import write_golden_slide
 from pathgene_rt.engines.registry import backend_names
 from tests.capi.test_capi import SIDE_PX, compiled
 from tests.support import tiny_models as tiny
+from tests.support.dicom_context import write_context
 from tests.support.foreign_encoders import SPEC_TOML, write_vit
 from tests.support.training_cohort import write_cohort
 
@@ -164,6 +165,23 @@ def test_watching_a_folder(run: Run, bundle: Path, slide: Path, tmp_path: Path) 
     assert list(inbox.iterdir()) == [slide]
     run("watch", "status", out / "watch")
     run("audit", "verify", out)
+
+
+def test_writing_results_for_a_hospital(
+    trace: Run, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    """As without the extra dicomweb: pydicom imports requests, if it is there, whose urllib3 looks
+    at the import whether this machine has IPv6, with a socket that it connects to nothing."""
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "requests.py").write_text("raise ImportError\n")
+    context = write_context(tmp_path, image=None)
+    command = ("predict", slide, "--bundle", bundle, "--out", tmp_path / "out", "--no-html")
+    objects = ("--dicom", "--fhir", "--dicom-context", context, "--engine", "onnxruntime")
+    python = ("env", f"PYTHONPATH={hidden}", sys.executable, "-m", "pathgene_rt.cli")
+    trace(*python, *command, *objects)
+    assert (tmp_path / "out" / "slide" / "report.dcm").is_file()
 
 
 def test_a_host_of_the_c_library(

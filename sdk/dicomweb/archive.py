@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ _DICOM = "application/dicom"
 _FRAMES = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 PAGE = 100
 _MOST_SERIES = 100_000
+_UID = re.compile(r"\d+(\.\d+)+")
 
 _SERIES, _STUDY, _MODALITY = "0020000E", "0020000D", "00080060"
 _FAILED, _REASON, _OBJECT, _STORED = "00081198", "00081197", "00081155", "00081199"
@@ -27,6 +29,11 @@ _REASONS = {
     0xC000: "it does not understand the object",
     0xC122: "it takes no such transfer syntax",
 }
+
+
+def is_uid(text: object) -> bool:
+    """Whether ``text`` is a UID (PS3.5, 9), which names files and addresses here."""
+    return isinstance(text, str) and len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, order=True)
@@ -59,7 +66,7 @@ class Archive:
                 "offset": str(len(seen)),
             }
             answer = self.session.get("/series", JSON, parameters)
-            rows = [] if answer.status == 204 else self._json(answer.body)
+            rows = [] if answer.status == 204 else self._objects(answer.body, "series")
             # A server that knows no offset gives the same again.
             new = [key for key in map(self._key, rows) if key not in seen]
             seen.update(new)
@@ -69,16 +76,16 @@ class Archive:
 
     def _key(self, row: Mapping[str, Any]) -> SeriesKey:
         try:
-            return SeriesKey(row[_STUDY]["Value"][0], row[_SERIES]["Value"][0])
+            study, series = row[_STUDY]["Value"][0], row[_SERIES]["Value"][0]
         except (KeyError, IndexError, TypeError) as error:
             raise self._strange("a series that it found has no UID") from error
+        if not (is_uid(study) and is_uid(series)):
+            raise self._strange("what it calls the UID of a series is none")
+        return SeriesKey(study, series)
 
     def metadata(self, key: SeriesKey) -> list[dict[str, Any]]:
         """The attributes of each object of a series, as DICOM JSON."""
-        found: list[dict[str, Any]] = self._json(
-            self.session.get(f"{key.path}/metadata", JSON).body
-        )
-        return found
+        return self._objects(self.session.get(f"{key.path}/metadata", JSON).body, "metadata")
 
     def frames(
         self, key: SeriesKey, instance: str, numbers: Sequence[int], syntax: str = ""
@@ -127,6 +134,12 @@ class Archive:
                 f"{self.session.server.url}: it did not take {len(lacking)} of {len(objects)} "
                 f"results (reason {code:04X}: {why}); they are kept, store them later"
             )
+
+    def _objects(self, body: bytes, what: str) -> list[dict[str, Any]]:
+        found = self._json(body)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._strange(f"its {what} are no list of objects")
+        return found
 
     def _json(self, body: bytes) -> Any:
         try:

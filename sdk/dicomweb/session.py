@@ -143,7 +143,9 @@ class Session:
                 "the address itself"
             )
         what = _MEANINGS.get(got.status_code, "it refuses the request")
-        raise ArchiveError(f"{self.server.url}: {got.status_code} {got.reason} for {path}: {what}")
+        raise ArchiveError(
+            f"{self.server.url}: {got.status_code} {got.reason} for {_shown(path)}: {what}"
+        )
 
     def _session(self) -> requests.Session:
         """Of this thread: those of requests are for one at a time."""
@@ -177,6 +179,12 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _shown(path: str) -> str:
+    """``path`` without the numbers of a thousand frames."""
+    before, frames, _ = path.partition("/frames/")
+    return f"{before}/frames" if frames else path
 
 
 def _inner(error: BaseException) -> str:

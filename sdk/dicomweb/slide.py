@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.dicomweb.archive import Archive, SeriesKey
+from pathgene_rt.dicomweb.archive import Archive, SeriesKey, is_uid
 from pathgene_rt.dicomweb.frames import CACHE_BYTES, SlideFrames
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import sha256
@@ -134,13 +134,20 @@ def _pictures(metadata: list[dict[str, Any]]) -> Iterator[Any]:
 
     for document in metadata:
         try:
-            data = Dataset.from_json({tag: document[tag] for tag in document if tag not in _PIXELS})
+            kept = {tag: document[tag] for tag in document if tag not in _PIXELS}
+            data = Dataset.from_json(kept, _not_fetched)
             wanted = data.SOPClassUID == WHOLE_SLIDE and "VOLUME" in list(data.ImageType)
+            if wanted and not is_uid(str(data.SOPInstanceUID)):
+                raise ValueError("an object without a UID")
         except Exception as error:
             # A parser of anything that a server says: what it raises is not a contract.
             raise SlideOpenError(f"the archive's metadata cannot be read: {error}") from error
         if wanted:
             yield data
+
+
+def _not_fetched(address: str) -> None:
+    """What is too large for the metadata, such as colour profiles, is not needed."""
 
 
 def _touched(levels: tuple[TiledLevel, ...], grid: TileGrid, rows: Int64Array) -> list[int]:

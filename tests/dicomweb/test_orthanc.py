@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,6 +303,29 @@ def test_the_command_does_a_worklist_and_skips_it_the_next_time(
     assert [row["stored"] for row in printed["slides"]] == [4, 4]
     error, printed = run(*arguments, "--filter", "PatientID=MRN-2", "--engine", "onnxruntime")
     assert [row["status"] for row in printed["slides"]] == ["skipped, already done"]
+
+
+def test_polling_takes_what_is_new_until_it_is_stopped(
+    slides: dict[int, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
+    rounds: list[int] = []
+    with Orthanc(tmp_path / "orthanc") as server:
+        server.store(*slides[1])
+
+        def between(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+            if seconds != 7:  # somebody else waits
+                return sleep(seconds)
+            rounds.append(len(list((tmp_path / "out").rglob("stored.json"))))
+            if len(rounds) == 3:
+                raise KeyboardInterrupt
+            server.store(*slides[len(rounds) + 1])
+
+        monkeypatch.setattr("pathgene_rt.cli.dicomweb.time.sleep", between)
+        arguments = (server.url, "--bundle", bundle, "--out", tmp_path / "out", "--poll", 7)
+        command = ["dicomweb", *map(str, arguments), "--engine", "onnxruntime", "--quiet"]
+        CliRunner().invoke(app, command)
+    assert rounds == [1, 2, 3]
 
 
 def made_certificate(folder: Path, name: str) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
+from tests.report.test_fhir import reports as fhir_reports
 from tests.support.dicom_reports import WHOLE_OUTPUT, source_in, written_objects
 from tests.support.tools import require_package, require_program
 
@@ -75,3 +76,13 @@ def test_the_pdf_is_the_one_of_the_report(tmp_path: Path) -> None:
     assert data.EncapsulatedDocument[: data.EncapsulatedDocumentLength] == pdf
     assert data.DocumentTitle == "Research use only. Not a diagnosis."
     assert data.PatientID == "MRN-1"
+
+
+@pytest.mark.parametrize("name", [name for name in fhir_reports() if name != "no heads"])
+def test_reports_of_every_kind_of_answer_are_valid(tmp_path: Path, name: str) -> None:
+    from pathgene_rt.report.dicom.structured_report import structured_report
+
+    path = tmp_path / "report.dcm"
+    made = structured_report(fhir_reports()[name], source_in(tmp_path))
+    made.save_as(path, enforce_file_format=True)
+    require_valid(path)
