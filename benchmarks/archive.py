@@ -41,6 +41,8 @@ DISTINCT = 20
 _ACTOR = "ray::WatchedWorker"
 _PLAIN = ("--no-html", "--no-heatmaps", "--no-geojson", "--engine", "onnxruntime")
 _TELL_S = 30.0
+_GONE_S = 20.0
+"""For workers whose driver is gone to end."""
 
 
 @dataclass
@@ -108,8 +110,10 @@ def command(folder: Path, address: str) -> list[str]:
     return [sys.executable, "-m", "pathgene_rt.cli", "archive", "predict", *given]
 
 
-def run_with_kills(folder: Path, address: str, kills: int, seed: int, between_s: float) -> Tally:
-    """Until the command says that all is done. Raises SystemExit if it fails."""
+def run_with_kills(
+    folder: Path, address: str, kills: int, seed: int, between_s: float, limit_s: float
+) -> Tally:
+    """Until the command says that all is done, or the time is up. Raises SystemExit if it fails."""
     chance, tally = random.Random(seed), Tally()
     driver: subprocess.Popen[bytes] | None = None
     log = (folder / "driver.log").open("ab")
@@ -121,6 +125,11 @@ def run_with_kills(folder: Path, address: str, kills: int, seed: int, between_s:
             tally.starts += 1
         time.sleep(0.2)
         now = time.monotonic()
+        if now - began > limit_s:
+            driver.kill()
+            driver.wait()
+            time.sleep(_GONE_S)
+            return tally
         code = driver.poll()
         if code == 0:
             return tally
@@ -164,6 +173,7 @@ def check(folder: Path, slides: int, quiet: list[Any]) -> str:
     found = sorted(path for path in out.iterdir() if path.is_dir() and path.name != ".archive")
     wanted = {f"s{number:05}" for number in range(slides)}
     names = {path.name for path in found}
+    begun = read_status(out).slides
     differing = 0
     for path in found:
         report = json.loads((path / "report.json").read_text())
@@ -171,8 +181,9 @@ def check(folder: Path, slides: int, quiet: list[Any]) -> str:
         differing += report["predictions"] != quiet[number] or report["slide"] != path.name
     left = [path for path in (out / ".archive").rglob("*") if path.is_file()]
     left = [path.name for path in left if path.name != "state.sqlite"]
+    more = len(names - wanted) + len(found) - len(names)
     return (
-        f"{len(wanted - names)} lost, {len(names - wanted) + len(found) - len(names)} more than "
+        f"{len(found)} results, state {begun}: {len(wanted - names)} not there, {more} more than "
         f"one, {differing} differ from the quiet run, {len(left)} files left of attempts"
     )
 
@@ -202,15 +213,18 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--between-s", type=float, default=5.0, help="Kills, on the average.")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="End it, done or not.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="archive-"))
     write_archive(folder, options.slides)
-    few = min(200, options.slides)
+    few = min(50, options.slides)
     quiet, alone_s = bare_loop(folder, few)
     with cluster(WORKERS) as address:
         began = time.monotonic()
-        tally = run_with_kills(folder, address, options.kills, options.seed, options.between_s)
+        tally = run_with_kills(
+            folder, address, options.kills, options.seed, options.between_s, options.limit_s
+        )
         print(
             f"{options.slides} slides, {tally.workers} workers and {tally.drivers} drivers killed, "
             f"{tally.starts} starts, {time.monotonic() - began:.0f} s"
