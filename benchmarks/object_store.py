@@ -89,13 +89,21 @@ class FaultyProxy(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def worker_on(folder: Path, out: Path) -> Worker:
+def worker_on(folder: Path, out: Path, *, ranges: bool = False) -> Worker:
     bundle = folder / "tiny.pgrt"
     with Bundle.open(bundle) as opened:
         digest = opened.sha256
     out.mkdir()
     engine = {"backend": "onnxruntime", "threads": 1}
-    spec = WorkerSpec("extract", str(bundle), digest, str(out), engine=engine, stage_limit=10**10)
+    spec = WorkerSpec(
+        "extract",
+        str(bundle),
+        digest,
+        str(out),
+        engine=engine,
+        stage_limit=10**10,
+        ranges=ranges,
+    )
     worker = Worker(package_sha256(), asdict(spec))
     assert worker.open().refusal == ""
     return worker
@@ -164,21 +172,25 @@ def main() -> None:
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.server_port}"
     size = sum(path.stat().st_size for path in local)
     urls = [url for url, _ in list_store("s3://slides")]
-    here, there = worker_on(folder, folder / "here"), worker_on(folder, folder / "there")
+    here, there = worker_on(folder, folder / "here"), worker_on(folder, folder / "staged")
+    ranged = worker_on(folder, folder / "by ranges", ranges=True)
     local_s = timed(here, [str(path) for path in local])
-    FaultyProxy.sent = 0
-    stored_s = timed(there, urls)
-    fetched = FaultyProxy.sent
-    for path in local:
-        pair = [read_features(folder / one / f"{path.stem}.h5") for one in ("here", "there")]
-        assert np.array_equal(pair[0].features, pair[1].features)
-    print(
-        f"{len(local)} slides, {size / 1e6:.0f} MB: {local_s:.1f} s from files, {stored_s:.1f} s "
-        f"staged ({stored_s / local_s:.2f} x); {fetched / size:.3f} bytes fetched for each stored"
-    )
+    print(f"{len(local)} slides, {size / 1e6:.0f} MB: {local_s:.1f} s from files")
+    for what, worker in (("staged", there), ("by ranges", ranged)):
+        FaultyProxy.sent = 0
+        stored_s = timed(worker, urls)
+        out = folder / what
+        for path in local:
+            pair = [read_features(one / f"{path.stem}.h5") for one in (folder / "here", out)]
+            assert np.array_equal(pair[0].features, pair[1].features)
+        print(
+            f"{stored_s:.1f} s {what} ({stored_s / local_s:.2f} x), "
+            f"{FaultyProxy.sent / size:.3f} bytes fetched for each stored"
+        )
     with_faults(folder, dict(zip(urls, local, strict=True)), options.faults)
     here.close()
     there.close()
+    ranged.close()
     proxy.shutdown()
     server.stop()
 

@@ -73,6 +73,10 @@ StageOption = Annotated[
         show_default=False,
     ),
 ]
+RangesOption = Annotated[
+    bool,
+    typer.Option("--ranges", help="Fetch only what is read of slides in stores, where it can be."),
+]
 StageLimitOption = Annotated[str, typer.Option(help="What each worker may stage at a time.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say how much it is and, by a sample, how long.")
@@ -106,6 +110,7 @@ def predict(
     nice: NiceOption = 0,
     stage: StageOption = "",
     stage_limit: StageLimitOption = "200GB",
+    ranges: RangesOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -145,6 +150,7 @@ def predict(
             nice=nice,
             stage=stage,
             stage_limit=stage_limit,
+            ranges=ranges,
             overwrite=overwrite,
             dry_run=dry_run,
         ),
@@ -173,6 +179,7 @@ def extract(
     nice: NiceOption = 0,
     stage: StageOption = "",
     stage_limit: StageLimitOption = "200GB",
+    ranges: RangesOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -207,6 +214,7 @@ def extract(
             nice=nice,
             stage=stage,
             stage_limit=stage_limit,
+            ranges=ranges,
             overwrite=overwrite,
             dry_run=dry_run,
         ),

@@ -40,6 +40,7 @@ class Asked:
     nice: int
     stage: str
     stage_limit: str
+    ranges: bool
     overwrite: bool
     dry_run: bool
 
@@ -71,6 +72,7 @@ def run(asked: Asked, console: Console) -> None:
             nice=asked.nice,
             stage=asked.stage,
             stage_limit=parse_bytes(asked.stage_limit),
+            ranges=asked.ranges,
         )
 
         def open_pool(spec: WorkerSpec) -> RayPool:

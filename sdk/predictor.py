@@ -249,7 +249,7 @@ class Predictor:
 
     def extract(
         self,
-        slide: Path,
+        slide: Path | GivenSlide,
         options: PredictOptions | None = None,
         *,
         out: Path | None = None,

@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from pathgene_rt.archive.ranges import by_ranges
 from pathgene_rt.archive.stores import StoredSlide
-from pathgene_rt.errors import EngineError, OutputError, SlideError, SlideReadError
+from pathgene_rt.errors import EngineError, OutputError, SlideError, SlideOpenError, SlideReadError
 from pathgene_rt.files import reason
 from pathgene_rt.locks import try_acquire, unlink
-from pathgene_rt.options import IO_TIMEOUT_S
+from pathgene_rt.options import IO_TIMEOUT_S, PredictOptions
 from pathgene_rt.slides.fingerprint import SlideFingerprint
+from pathgene_rt.slides.given_slide import GivenSlide
 
 DEFAULT_LIMIT = 200 * 1000**3
 
@@ -33,8 +35,8 @@ class SlideSource(Protocol):
         """Of what is there now."""
         ...
 
-    def file(self) -> AbstractContextManager[Path]:
-        """A context in which its file is on this machine."""
+    def opened(self, options: PredictOptions) -> AbstractContextManager[Path | GivenSlide]:
+        """A context in which it can be read, as ``options`` say."""
         ...
 
 
@@ -49,7 +51,7 @@ class LocalFile:
         return SlideFingerprint.of(self._path, self._io_timeout_s)
 
     @contextmanager
-    def file(self) -> Iterator[Path]:
+    def opened(self, options: PredictOptions) -> Iterator[Path]:  # noqa: ARG002
         yield self._path
 
 
@@ -68,8 +70,8 @@ class Staging:
         root = Path(folder or tempfile.gettempdir())
         _remove_left(root)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-            self._lock = try_acquire(self._folder / "lock")
+            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+            self._lock = try_acquire(self.folder / "lock")
         except OSError as error:
             raise OutputError(
                 f"cannot stage slides in {root}: {reason(error)}; choose another with --stage"
@@ -80,9 +82,10 @@ class Staging:
         if url not in self._next:
             self._next[url] = self._threads.submit(self._fetch, StoredSlide(url), ahead=True)
 
-    def source(self, source: str) -> StagedSlide:
-        """The slide at the address ``source``."""
-        return StagedSlide(self, StoredSlide(source))
+    def source(self, source: str, *, ranges: bool = False) -> StagedSlide:
+        """The slide at the address ``source``, of which with ``ranges`` only what is read is
+        fetched, if it can be."""
+        return StagedSlide(self, StoredSlide(source), ranges=ranges)
 
     @contextmanager
     def staged(self, slide: StoredSlide) -> Iterator[Path]:
@@ -97,7 +100,7 @@ class Staging:
     def close(self) -> None:
         """Remove everything. Idempotent."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
 
@@ -115,7 +118,7 @@ class Staging:
                 raise SlideReadError(f"{slide.name}: no room to stage it; raise --stage-limit")
             self._used += size
         # Readers go by the name's ending.
-        path = Path(tempfile.mkdtemp(dir=self._folder)) / slide.name
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / slide.name
         try:
             with path.open("wb") as file:
                 os.truncate(file.fileno(), size)
@@ -125,7 +128,7 @@ class Staging:
             self._remove(path, size)
             if isinstance(error, OSError) and not isinstance(error, SlideError):
                 raise EngineError(
-                    f"{slide.name}: cannot be staged in {self._folder}: {reason(error)}; free "
+                    f"{slide.name}: cannot be staged in {self.folder}: {reason(error)}; free "
                     "space there or choose another folder with --stage"
                 ) from error
             raise
@@ -144,17 +147,28 @@ class Staging:
 class StagedSlide:
     """A :class:`SlideSource` in a store."""
 
-    def __init__(self, staging: Staging, slide: StoredSlide) -> None:
+    def __init__(self, staging: Staging, slide: StoredSlide, *, ranges: bool) -> None:
         self._staging = staging
         self._slide = slide
+        self._ranges = ranges
+        self._found: SlideFingerprint | None = None
 
     def fingerprint(self) -> SlideFingerprint:
-        return self._slide.fingerprint()
+        self._found = self._slide.fingerprint()
+        return self._found
 
     @contextmanager
-    def file(self) -> Iterator[Path]:
-        with self._staging.staged(self._slide) as path:
-            yield path
+    def opened(self, options: PredictOptions) -> Iterator[Path | GivenSlide]:
+        with ExitStack() as stack:
+            slide: Path | GivenSlide | None = None
+            if self._ranges and options.mpp_override is None:
+                with suppress(SlideOpenError):  # then whole; what it truly lacks is said there
+                    found = self._found or self.fingerprint()
+                    ranged = by_ranges(self._slide, found, self._staging.folder, options.mpp)
+                    slide, _ = stack.enter_context(ranged)
+            if slide is None:
+                slide = stack.enter_context(self._staging.staged(self._slide))
+            yield slide
 
 
 def _remove_left(root: Path) -> None:

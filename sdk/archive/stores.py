@@ -28,7 +28,7 @@ WAIT_S = 0.5
 BLOCK_BYTES = 16 << 20
 """Of one request: what is fetched again where one fails."""
 
-_AHEAD_BYTES = 256 << 10
+_AHEAD_BYTES = 64 << 10
 """Of a read in a head: directories and their values lie close together."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")

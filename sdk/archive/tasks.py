@@ -22,7 +22,8 @@ class WorkerSpec:
     """What every worker of a run needs: the bundle's path on its machine and what its hash must be,
     the folder ``out``, and options by their names in PredictOptions and EngineOptions. ``nice`` is
     added to the worker's own niceness. Slides of stores are staged in the folder ``stage``, the
-    system's temporary one if empty, of each worker at most ``stage_limit`` bytes.
+    system's temporary one if empty, of each worker at most ``stage_limit`` bytes; with ``ranges``
+    only what is read of them is fetched, where that can be.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class WorkerSpec:
     nice: int = 0
     stage: str = ""
     stage_limit: int = 0
+    ranges: bool = False
 
 
 @dataclass(frozen=True)

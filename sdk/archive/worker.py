@@ -13,6 +13,7 @@ from typing import Any
 
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.publish import attempt_place, publish, stamp_of
+from pathgene_rt.archive.ranges import READERS
 from pathgene_rt.archive.staging import LocalFile, SlideSource, Staging
 from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import (
@@ -37,6 +38,7 @@ from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report.stored import earlier_report
 from pathgene_rt.slides.fingerprint import SlideFingerprint
+from pathgene_rt.slides.given_slide import GivenSlide
 
 
 class Worker:
@@ -91,7 +93,7 @@ class Worker:
 
     def prepare(self, task: SlideTask) -> None:
         """Fetch the slide of the next task, if it lies in a store, while this one is done."""
-        if self._work is not None and is_url(task.source):
+        if self._work is not None and is_url(task.source) and not self._work.spec.ranges:
             self._work.staging.begin(task.source)
 
     def close(self) -> None:
@@ -172,8 +174,9 @@ class _Work:
 
         if self._is_done(earlier, note):
             return None
-        with source.file() as slide:
-            report = self.predictor.predict(slide, options, out=place / task.slide_id)
+        with source.opened(options) as slide:
+            asked = _for_reading(slide, options)
+            report = self.predictor.predict(slide, asked, out=place / task.slide_id)
         _require_same(task, found, source)
         if task.case:
             # It was made of the report that goes.
@@ -195,8 +198,9 @@ class _Work:
 
         if self._is_done(earlier, note):
             return None
-        with source.file() as slide:
-            bag, _ = self.predictor.extract(slide, options, out=place / final.name, warn=note)
+        with source.opened(options) as slide:
+            asked = _for_reading(slide, options)
+            bag, _ = self.predictor.extract(slide, asked, out=place / final.name, warn=note)
         _require_same(task, found, source)
         publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
         return len(bag)
@@ -214,14 +218,14 @@ class _Work:
 
     def _sample(self, task: SampleTask) -> int:
         options = self._options(task)
-        with self._source(task).file() as slide:
+        with self._source(task).opened(options) as slide:
             if self.spec.kind == "extract":
                 return len(self.predictor.extract(slide, options)[0])
             return self.predictor.predict(slide, options).provenance.tiles
 
     def _source(self, task: SlideTask | SampleTask) -> SlideSource:
         if is_url(task.source):
-            return self.staging.source(task.source)
+            return self.staging.source(task.source, ranges=self.spec.ranges)
         return LocalFile(Path(task.source), self.options.io_timeout_s)
 
     def _options(self, task: SlideTask | SampleTask) -> PredictOptions:
@@ -247,6 +251,12 @@ class _Work:
 
     def _places(self, ids: dict[Path, str] | None = None) -> ResultPlaces:
         return ResultPlaces(self.layout.out, None, ids or {})
+
+
+def _for_reading(slide: Path | GivenSlide, options: PredictOptions) -> PredictOptions:
+    """More threads where each waits for a store."""
+    ranged = isinstance(slide, GivenSlide) and not options.readers
+    return replace(options, readers=READERS) if ranged else options
 
 
 def _require_same(task: SlideTask, before: SlideFingerprint, source: SlideSource) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pathgene_rt.archive import staging, stores
+from pathgene_rt.archive.ranges import by_ranges
 from pathgene_rt.archive.run import MAX_DEATHS
 from pathgene_rt.archive.source import ArchiveSlide, find_archive
 from pathgene_rt.archive.staging import Staging
@@ -26,6 +28,7 @@ from pathgene_rt.errors import (
     UsageError,
 )
 from pathgene_rt.features.hdf5 import read_features
+from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.archive.test_run import DONE, run
@@ -215,7 +218,7 @@ def test_what_killed_workers_staged_is_removed(
     assert not left.exists()
 
 
-def test_a_worker_does_a_stored_slide_as_a_file(slide: Path, tmp_path: Path) -> None:
+def worker_of(tmp_path: Path, *, ranges: bool = False) -> Worker:
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     with Bundle.open(bundle) as opened:
         digest = opened.sha256
@@ -227,10 +230,16 @@ def test_a_worker_does_a_stored_slide_as_a_file(slide: Path, tmp_path: Path) -> 
         engine={"backend": "onnxruntime", "threads": 1},
         stage=str(tmp_path),
         stage_limit=10**9,
+        ranges=ranges,
     )
     (tmp_path / "out").mkdir()
     worker = Worker(package_sha256(), asdict(spec))
     assert worker.open().refusal == ""
+    return worker
+
+
+def test_a_worker_does_a_stored_slide_as_a_file(slide: Path, tmp_path: Path) -> None:
+    worker = worker_of(tmp_path)
     stored, local = SlideTask("a", SLIDE), SlideTask("here", str(slide))
     worker.prepare(stored)
     assert worker.do(stored, "1").outcome == "done"
@@ -244,6 +253,79 @@ def test_a_worker_does_a_stored_slide_as_a_file(slide: Path, tmp_path: Path) -> 
     assert (again.outcome, again.note) == ("skipped", "")
     worker.close()
     assert not list(tmp_path.glob("pgrt-stage-*"))
+
+
+@pytest.fixture
+def sparse(store: FaultyStore, tmp_path: Path) -> Path:
+    """A slide of which most is glass, in the store, too."""
+    path = tmp_path / "b.svs"
+    write_slide(path, (3072, 3072), seed=3)
+    store.pipe_file("/bucket/b.svs", path.read_bytes())
+    return path
+
+
+def test_by_ranges_only_what_is_read_is_fetched(sparse: Path, tmp_path: Path) -> None:
+    stored = StoredSlide("faulty://bucket/b.svs")
+    FaultyStore.bytes_sent = 0
+    with by_ranges(stored, stored.fingerprint(), tmp_path, None) as (given, file):
+        begun = file.fetched
+        with given.open() as ours, open_slide(sparse) as theirs:
+            assert (ours.info.size_px, ours.info.mpp) == (theirs.info.size_px, theirs.info.mpp)
+            for corner in ((0, 0), (1000, 2000)):
+                region = corner, 0, (256, 256)
+                assert np.array_equal(ours.read(*region), theirs.read(*region))
+            once = file.fetched
+        with given.open() as ours:
+            ours.read((1000, 2000), 0, (256, 256))
+        assert begun < once < file.size / 2 and file.fetched == once
+    assert FaultyStore.bytes_sent < file.size
+
+
+def test_a_worker_reads_by_ranges_what_it_reads_of_a_file(sparse: Path, tmp_path: Path) -> None:
+    worker = worker_of(tmp_path, ranges=True)
+    FaultyStore.share = 0.1
+    remote = worker.do(SlideTask("b", "faulty://bucket/b.svs"), "1")
+    assert remote.outcome == "done", remote.message
+    assert sum(FaultyStore.faults.values()) > 5
+    assert FaultyStore.bytes_sent < 0.8 * sparse.stat().st_size
+    assert worker.do(SlideTask("here", str(sparse)), "2").outcome == "done"
+    bags = [read_features(tmp_path / "out" / f"{name}.h5") for name in ("b", "here")]
+    assert np.array_equal(bags[0].features, bags[1].features)
+    FaultyStore.share = 0.0
+    assert worker.do(SlideTask("b", "faulty://bucket/b.svs"), "3").outcome == "skipped"
+    worker.close()
+
+
+def test_an_object_that_changes_while_ranges_are_read_gives_no_result(
+    store: FaultyStore, sparse: Path, tmp_path: Path
+) -> None:
+    worker = worker_of(tmp_path, ranges=True)
+    reads: list[str] = []
+
+    def change(path: str) -> None:
+        reads.append(path)
+        if len(reads) == 40:
+            store.pipe_file("/bucket/b.svs", sparse.read_bytes() + b"more")
+
+    FaultyStore.before_read = staticmethod(change)
+    ended = worker.do(SlideTask("b", "faulty://bucket/b.svs"), "1")
+    assert ended.kind == "SlideReadError" and "changed while it was read" in ended.message
+    assert not (tmp_path / "out" / "b.h5").exists()
+    worker.close()
+
+
+def test_what_cannot_be_read_by_ranges_is_fetched_whole(store: FaultyStore, tmp_path: Path) -> None:
+    store.pipe_file("/bucket/c.svs", b"no TIFF at all")
+    stored = StoredSlide("faulty://bucket/c.svs")
+    with (
+        pytest.raises(SlideOpenError, match="cannot be read by ranges"),
+        by_ranges(stored, SlideFingerprint("", ""), tmp_path, None),
+    ):
+        pass
+    worker = worker_of(tmp_path, ranges=True)
+    ended = worker.do(SlideTask("c", "faulty://bucket/c.svs"), "1")
+    assert ended.kind == "SlideOpenError" and "not a slide of any known format" in ended.message
+    worker.close()
 
 
 def test_the_next_slide_is_prepared_while_one_is_done(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathgene_rt.slides.openslide_reader import (
     open_with_openslide,
 )
 from pathgene_rt.slides.scale import settled_scale
+from pathgene_rt.slides.tiff.encoded_tiles import ByteSource
 from pathgene_rt.slides.tiff.layout import (
     MppPair,
     TiffDirectory,
@@ -40,8 +41,11 @@ def is_tiff(head: bytes) -> bool:
     return head.startswith(TIFF_STARTS)
 
 
-def open_tiff(path: Path, mpp: float | None) -> TiledSlide | OpenSlideReader | None:
-    """The slide in the TIFF ``path``, or None if it is one that OpenSlide does not know.
+def open_tiff(
+    path: Path, mpp: float | None, source: ByteSource | None = None
+) -> TiledSlide | OpenSlideReader | None:
+    """The slide in the TIFF ``path``, or None if it is one that OpenSlide does not know. ``source``
+    is what tiles are read from that are decoded here, if not the file; it is closed with the slide.
 
     Raises SlideOpenError, also for sizes that no slide has, before they are allocated.
     """
@@ -50,13 +54,13 @@ def open_tiff(path: Path, mpp: float | None) -> TiledSlide | OpenSlideReader | N
     except ValueError:
         pictures, description = [], ""
     if pictures and is_ome(description):
-        return _open_ome(path, pictures, description, mpp)
+        return _open_ome(path, pictures, description, mpp, source)
     directories = [one for one in pictures if not one.striped]
     vendor = detected_vendor(path)
     main = behind_another(directories)
     if main is not None and vendor in FIRST_IS_SLIDE:
-        return _open_alone(path, main, directories, mpp)
-    return _open_with_openslide(path, vendor or "", directories, description, mpp)
+        return _open_alone(path, main, directories, mpp, source)
+    return _open_with_openslide(path, vendor or "", directories, description, mpp, source)
 
 
 def open_plain_tiff(path: Path, mpp: float | None) -> TiledSlide | None:
@@ -73,7 +77,12 @@ def open_plain_tiff(path: Path, mpp: float | None) -> TiledSlide | None:
 
 
 def _open_with_openslide(
-    path: Path, vendor: str, directories: list[TiffDirectory], description: str, mpp: float | None
+    path: Path,
+    vendor: str,
+    directories: list[TiffDirectory],
+    description: str,
+    mpp: float | None,
+    source: ByteSource | None,
 ) -> TiledSlide | OpenSlideReader | None:
     """The slide whose levels are OpenSlide's."""
     left_out = frozenset(number for number, one in enumerate(directories) if one.associated)
@@ -83,7 +92,7 @@ def _open_with_openslide(
         if vendor not in FIRST_IS_SLIDE or not directories:
             raise
         try:
-            return _open_alone(path, directories[0], directories, mpp)
+            return _open_alone(path, directories[0], directories, mpp, source)
         except SlideOpenError as ours:
             refused, why = str(error).partition("; ")[0], str(ours).removeprefix(f"{path}: ")
             raise SlideOpenError(f"{refused}; {why}") from error
@@ -99,14 +108,18 @@ def _open_with_openslide(
             reasons = dict.fromkeys(level for level in levels if isinstance(level, str))
             slide.reader = f"{slide.reader} ({'; '.join(reasons)})"
             return slide
-        return TiledSlide([path], levels, slide.info, slide.background, slide)
+        return TiledSlide(source or [path], levels, slide.info, slide.background, slide)
     except BaseException:
         slide.close()
         raise
 
 
 def _open_alone(
-    path: Path, main: TiffDirectory, directories: Sequence[TiffDirectory], mpp: float | None
+    path: Path,
+    main: TiffDirectory,
+    directories: Sequence[TiffDirectory],
+    mpp: float | None,
+    source: ByteSource | None = None,
 ) -> TiledSlide:
     """The slide of which ``main`` is level 0, which OpenSlide does not see. Raises SlideOpenError
     where it is not stored in a way that is decoded here.
@@ -126,14 +139,18 @@ def _open_alone(
         ) from error
     told = more_slides(main, directories)
     levels = [level for _, level in pyramid]
-    return _slide(path, levels, "generic-tiff", main.declared_mpp, mpp, told)
+    return _slide(path, levels, "generic-tiff", main.declared_mpp, mpp, told, source)
 
 
 _WAY_OUT = "export it as a tiled TIFF of 8-bit RGB in JPEG, as QuPath and libvips do"
 
 
 def _open_ome(
-    path: Path, directories: Sequence[TiffDirectory], description: str, mpp: float | None
+    path: Path,
+    directories: Sequence[TiffDirectory],
+    description: str,
+    mpp: float | None,
+    source: ByteSource | None,
 ) -> TiledSlide:
     """The largest brightfield picture of an OME-TIFF, with the levels in its SubIFDs or behind it.
 
@@ -145,7 +162,7 @@ def _open_ome(
     except ValueError as error:
         raise SlideOpenError(f"{path}: an OME-TIFF, but {error}; {_WAY_OUT}") from error
     stated = [chosen.image.mpp] if chosen.image.mpp != (None, None) else chosen.main.declared_mpp
-    return _slide(path, chosen.levels, "ome-tiff", stated, mpp, chosen.warnings)
+    return _slide(path, chosen.levels, "ome-tiff", stated, mpp, chosen.warnings, source)
 
 
 def _slide(
@@ -155,7 +172,8 @@ def _slide(
     stated: Sequence[MppPair],
     given: float | None,
     warnings: Sequence[str],
+    source: ByteSource | None,
 ) -> TiledSlide:
     """The slide whose scale is ``stated`` by the file, or ``given`` by the user."""
     scale = settled_scale(None, None, given, stated)
-    return slide_of_levels(path, [path], levels, scale, vendor, warnings)
+    return slide_of_levels(path, source or [path], levels, scale, vendor, warnings)

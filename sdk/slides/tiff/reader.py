@@ -119,6 +119,11 @@ class TiledSlide:
     def _direct(self) -> list[EncodedTiles]:
         return [level for level in self._levels if isinstance(level, EncodedTiles)]
 
+    @property
+    def wholly_direct(self) -> bool:
+        """Whether every level is read from the source, none by OpenSlide."""
+        return len(self._direct) == len(self._levels)
+
     def encoding_signature(self, level: int) -> str:
         """See :meth:`Slide.encoding_signature`."""
         stored = self._levels[level]
