@@ -8,7 +8,19 @@ from pathgene_rt.cli.choices import BundleArgument
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pathgene_rt.bundle.spec import HeadSpec, ModelSpec
+
+_TOLD_ELSEWHERE = (
+    "centre ",
+    "leakage",
+    "calibration_stated",
+    "calibration_found",
+    "calibration_low",
+    "calibration_high",
+)
+"""Figures of training that are too long for a table; the model card and --json have them."""
 
 _COLUMNS = (
     "head",
@@ -29,7 +41,6 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
     import json as jsonlib
 
     from pathgene_rt.bundle.bundle import Bundle
-    from pathgene_rt.bundle.zones import cut_offs
 
     console = Console(json=json, quiet=quiet)
     with Bundle.open(bundle) as opened:
@@ -69,15 +80,19 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
                 _threshold(head),
                 ", ".join(tensor.name for tensor in head.model.inputs),
                 _attention(head),
-                ", ".join(f"{name} {_short(value)}" for name, value in head.task.metrics.items()),
+                ", ".join(
+                    f"{name} {_short(value)}"
+                    for name, value in head.task.metrics.items()
+                    if not name.startswith(_TOLD_ELSEWHERE)
+                ),
             ]
             for head in opened.heads
         ]
         if rows:
             console.table(f"panel of {len(rows)} heads", _COLUMNS, rows)
             for head in opened.heads:
-                for name, cut_off in cut_offs(head.task.zones):
-                    console.say(f"{head.name}: {name} {cut_off.value:.4g}: {cut_off.describe()}")
+                for words in _beside(head):
+                    console.say(f"{head.name}: {words}")
         else:
             console.say("no heads: this bundle extracts features only")
         models = [("encoder", encoder), *((head.name, head.model) for head in opened.heads)]
@@ -110,6 +125,18 @@ def _cards(model: ModelSpec) -> tuple[str, str]:
     found = (model.compiled, model.float16.compiled if model.float16 else None)
     whole, half = (", ".join(compiled.builds) or "none" if compiled else "-" for compiled in found)
     return whole, half
+
+
+def _beside(head: HeadSpec) -> Iterator[str]:
+    """What the table has no room for."""
+    from pathgene_rt.bundle.zones import cut_offs
+
+    if head.task.hierarchy is not None:
+        yield head.task.hierarchy.describe()
+    if "leakage" in head.task.metrics:
+        yield f"leakage {head.task.metrics['leakage']}"
+    for name, cut_off in cut_offs(head.task.zones):
+        yield f"{name} {cut_off.value:.4g}: {cut_off.describe()}"
 
 
 def _threshold(head: HeadSpec) -> str:

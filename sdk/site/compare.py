@@ -42,13 +42,14 @@ class ClassComparison:
 class Disagreement:
     """A case that the bundles call differently. ``slides`` are (id, link to the first bundle's
     heatmap, or to its page where the head has none, and to the second's), relative to the page and
-    empty where there is none; ``probabilities`` those of the last class."""
+    empty where there is none; ``probabilities`` those of the
+    last class, None where no answer is given."""
 
     case_id: str
     truth: str
     first: str
     second: str
-    probabilities: tuple[float, float] | None
+    probabilities: tuple[float | None, float | None]
     slides: tuple[tuple[str, str, str], ...]
 
 
@@ -184,15 +185,17 @@ def _classes(head: HeadSpec, both: Sequence[tuple[SiteCase, SiteCase]]) -> list[
     return found
 
 
+def _shown(head: HeadSpec, case: SiteCase) -> float | None:
+    """The probability of the last class; None where no answer is given."""
+    if case.failed or case.reasons.get(head.name):
+        return None
+    return case.predictions[head.name].probabilities[-1]
+
+
 def _disagreement(
     head: HeadSpec, one: SiteCase, two: SiteCase, heatmaps: tuple[str, str]
 ) -> Disagreement:
-    probabilities = None
-    if not one.failed and not two.failed:
-        probabilities = (
-            one.predictions[head.name].probabilities[-1],
-            two.predictions[head.name].probabilities[-1],
-        )
+    probabilities = (_shown(head, one), _shown(head, two))
     first, second = ({slide.slide_id: slide for slide in case.slides} for case in (one, two))
     slides = []
     for slide_id in first.keys() | second.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,21 +98,24 @@ def predict_again(
     count: int,
     options: PredictOptions,
 ) -> list[Pair]:
-    """The first ``count`` labelled slides predicted once more, beside what ``folder`` has of them.
-    Slides that fail are left out: they are told of already."""
+    """The first ``count`` labelled slides predicted once more, in a folder that goes again, beside
+    what ``folder`` has of them. Slides that fail are left out: they are told of already."""
     ids = known_ids(slides, folder)
     labelled = {row.slide_id for row in known.rows}
     chosen = [slide for slide in slides if ids[slide] in labelled][:count]
     again = folder / f".{REPEAT_FOLDER}"
-    predict_missing(predictor, chosen, again, options, overwrite=True)
-    names = known_ids(chosen, again)
-    pairs = []
-    for slide in chosen:
-        first = read_predicted(folder, predictor.bundle, [ids[slide]])
-        second = read_predicted(again, predictor.bundle, [names[slide]])
-        if first and second:
-            pairs.append((first[0], second[0]))
-    return pairs
+    try:
+        predict_missing(predictor, chosen, again, options, overwrite=True)
+        names = known_ids(chosen, again)
+        pairs = []
+        for slide in chosen:
+            first = read_predicted(folder, predictor.bundle, [ids[slide]])
+            second = read_predicted(again, predictor.bundle, [names[slide]])
+            if first and second:
+                pairs.append((first[0], second[0]))
+        return pairs
+    finally:
+        shutil.rmtree(again, ignore_errors=True)
 
 
 def validate(

@@ -146,6 +146,7 @@ def test_missing_slides_are_predicted_and_repeated(
     assert document["heads"][0]["calls"]["wild type"] == {"failed": 1}
     same = [one for one in document["repeats"] if one["kind"] == "same_slide"]
     assert [one["largest"] for one in same] == [0.0, 0.0]
+    assert not (tmp_path / "out/predictions/.again").exists()
     written = (tmp_path / "out/predictions/s-1/report.json").stat().st_mtime_ns
     with pytest.raises(PathGeneError, match="1 of 2"):
         run(*command, "--engine", "onnxruntime", "--quiet", "--again", "0")
@@ -235,6 +236,8 @@ def test_two_bundles_are_compared_case_by_case(
     assert head["cases"] == COUNT - 1 and head["left_out"] == 1
     assert head["calls"]["pairs"] - head["calls"]["agreeing"] == len(head["disagreements"]) - 1
     one = next(item for item in head["disagreements"] if item["first"] != "withheld")
+    withheld = next(item for item in head["disagreements"] if item["first"] == "withheld")
+    assert withheld["probabilities"][0] is None and None not in one["probabilities"]
     page = (tmp_path / "out/comparison.html").read_text()
     assert one["case_id"] in page and "McNemar" in page
     with pytest.raises(UsageError, match="the same bundle"):
