@@ -337,6 +337,24 @@ def test_a_dicom_slide_says_itself_whose_it_is(tmp_path: Path) -> None:
     assert "PixelData" not in data
 
 
+def test_names_in_any_language_are_kept_whatever_the_slides_character_set(tmp_path: Path) -> None:
+    path, info = dicom_slide(tmp_path)
+    for one in tmp_path.glob("*.dcm"):
+        data = pydicom.dcmread(one)
+        data.SpecimenDescriptionSequence[0].SpecimenShortDescription = "Läsion"
+        data.save_as(one)
+    source = find_source(path, info, PredictOptions(dicom=True))
+    report = make_report("egfr", predictions=(predicted("egfr", ("野生型", "突变")),))
+    written_objects(tmp_path, report, source=replace(source, size_px=INFO.size_px))
+    (group,) = groups(tmp_path / "report.dcm")
+    assert evaluations(group)["Call of the model"] == "突变"
+    for name in ("report.dcm", "top_tiles.dcm", "attention_egfr.dcm"):
+        made = pydicom.dcmread(tmp_path / name)
+        assert str(made.PatientName) == "Muster^Änne"
+    (specimen,) = made.SpecimenDescriptionSequence
+    assert specimen.SpecimenShortDescription == "Läsion"
+
+
 def test_what_a_dicom_slide_lacks_is_named(tmp_path: Path) -> None:
     lacking = {"FrameOfReferenceUID": None, "SpecimenDescriptionSequence": None}
     path, info = dicom_slide(tmp_path, **lacking)

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
 from tests.report.test_fhir import reports as fhir_reports
+from tests.report.test_report import make_report, predicted
 from tests.support.dicom_reports import WHOLE_OUTPUT, source_in, written_objects
 from tests.support.tools import require_package, require_program
 
@@ -76,6 +77,18 @@ def test_the_pdf_is_the_one_of_the_report(tmp_path: Path) -> None:
     assert data.EncapsulatedDocument[: data.EncapsulatedDocumentLength] == pdf
     assert data.DocumentTitle == "Research use only. Not a diagnosis."
     assert data.PatientID == "MRN-1"
+
+
+def test_names_that_a_line_of_dicom_does_not_hold(tmp_path: Path) -> None:
+    head = "egfr\\" + "x" * 100
+    odd = replace(predicted("egfr", ("a\\b", "c" * 200)), head=head, gene="NEW\\GENE" + "y" * 20)
+    report = make_report(head, predictions=(odd,), intended_use="Use\n" + "only \\ " * 40)
+    bundle = replace(report.provenance.bundle, name="n\\" * 60, version="1\\2" * 30)
+    report = replace(report, provenance=replace(report.provenance, bundle=bundle))
+    written = written_objects(tmp_path, report)
+    for what, name in written.files.items():
+        if what.startswith("dicom"):
+            require_valid(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", [name for name in fhir_reports() if name != "no heads"])

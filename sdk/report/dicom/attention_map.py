@@ -72,7 +72,7 @@ def attention_map(
         real_world_value_mappings=[
             RealWorldValueMapping(
                 lut_label="ATTENTION_RANK",
-                lut_explanation=f"Percentile rank of attention, head {head}"[:64],
+                lut_explanation=ours.one_line(f"Percentile rank of attention, head {head}"),
                 unit=codes.UCUM.Percent,
                 value_range=(0.0, 100.0),
                 slope=1.0,
@@ -82,7 +82,7 @@ def attention_map(
         ],
         voi_lut_transformations=[VOILUTTransformation(window_center=50.0, window_width=100.0)],
         content_label="ATTENTION",
-        content_description=f"Attention of head {head}"[:64],
+        content_description=ours.one_line(f"Attention of head {head}"),
         pixel_measures=PixelMeasuresSequence(
             pixel_spacing=(rows_mm * bag.span_px, columns_mm * bag.span_px),
             slice_thickness=thickness,

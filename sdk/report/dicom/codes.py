@@ -71,11 +71,18 @@ CALLS = {
 """SNOMED CT's qualifiers (CIDs 250 and 4220 of PS3.16)."""
 
 
+def one_line(text: str, most: int = 64) -> str:
+    """``text`` as one value of a DICOM line: without what divides values, no longer than ``most``
+    characters (LO)."""
+    line = " ".join(text.replace("\\", "/").split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def private(code: tuple[str, str]) -> CodedConcept:
     """A concept of our own scheme, of ``code`` and meaning."""
     from highdicom.sr import CodedConcept
 
-    return CodedConcept(code[0], PRIVATE, code[1][:64])
+    return CodedConcept(one_line(code[0], 16), PRIVATE, one_line(code[1]))
 
 
 def gene_concept(symbol: str) -> CodedConcept:
@@ -84,7 +91,7 @@ def gene_concept(symbol: str) -> CodedConcept:
 
     number = HGNC_IDS.get(symbol)
     if number is None:
-        return private((f"GENE_{symbol}"[:16], f"Gene {symbol}"))
+        return private((f"GENE_{symbol}", f"Gene {symbol}"))
     return CodedConcept(f"HGNC:{number}", HGNC, symbol)
 
 
@@ -100,7 +107,7 @@ def call_concept(call: str) -> CodedConcept:
 
 def class_concept(place: int, name: str) -> CodedConcept:
     """The head's class ``name``, by its ``place``: bundles name their classes as they like."""
-    return private((f"CLASS_{place}", name or f"class {place}"))
+    return private((f"CLASS_{place}", name.strip() or f"class {place}"))
 
 
 def gene_studied() -> CodedConcept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pathgene_rt.report.dicom.codes import declare_schemes
+from pathgene_rt.report.dicom.codes import declare_schemes, one_line
 from pathgene_rt.report.report import Report
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 MAKER = "pathgene-rt"
 SERIES = {"report": 9001, "map": 9002, "annotations": 9003, "document": 9004}
 """Numbers of the series, one for each kind of object."""
-
-_LONG_TEXT = 64
 
 Made = TypeVar("Made", bound="Dataset")
 
@@ -33,8 +31,7 @@ def device_uid(report: Report) -> str:
 
 def use_line(report: Report) -> str:
     """The intended use, as far as a line of an object holds it."""
-    use = " ".join(report.intended_use.replace("\\", "/").split())
-    return use if len(use) <= _LONG_TEXT else f"{use[: _LONG_TEXT - 3]}..."
+    return one_line(report.intended_use)
 
 
 def object_identity(report: Report, kind: str, number: int = 1) -> dict[str, Any]:
@@ -45,7 +42,7 @@ def object_identity(report: Report, kind: str, number: int = 1) -> dict[str, Any
         "sop_instance_uid": new_uid(),
         "instance_number": number,
         "manufacturer": MAKER,
-        "manufacturer_model_name": report.provenance.bundle.name[:_LONG_TEXT],
+        "manufacturer_model_name": one_line(report.provenance.bundle.name),
         "software_versions": report.provenance.versions["pathgene-rt"],
         "device_serial_number": report.provenance.bundle.sha256,
         "series_description": use_line(report),
@@ -80,9 +77,8 @@ def algorithm(report: Report, head: str) -> AlgorithmIdentification:
 
 
 def finished(dataset: Made) -> Made:
-    """``dataset`` with what all objects need beside what highdicom writes."""
+    """``dataset`` with what all objects need beside what highdicom writes. In UTF-8: a bundle names
+    its classes in any language, whatever the slide's character set is."""
     declare_schemes(dataset)
-    # Of letters of our own there are none beyond UTF-8's, whatever the slide's character set is.
-    if "SpecificCharacterSet" not in dataset:
-        dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SpecificCharacterSet = "ISO_IR 192"
     return dataset

@@ -124,6 +124,7 @@ def source_of_series(datasets: list[Any], info: SlideInfo) -> DicomSource:
             f"{info.slide_id}: the DICOM slide lacks {', '.join(missing)}, which its results need; "
             "correct it at its source, or give --dicom-context FILE.json"
         )
+    dataset.decode()  # by its own character set, for objects are written in another
     for name in MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, None)

@@ -69,16 +69,16 @@ def _group(
     return AnnotationGroup(
         number=number,
         uid=new_uid(),
-        label=f"{head}: most attended tiles"[:64],
+        label=ours.one_line(f"{head}: most attended tiles"),
         annotated_property_category=codes.SCT.SpatialAndRelationalConcept,
         annotated_property_type=codes.DCM.SelectedRegion,
         graphic_type="RECTANGLE",
         graphic_data=_rectangles(bag, rows, source),
         algorithm_type="AUTOMATIC",
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=f"{report.provenance.bundle.name}: {head}"[:64],
+            name=ours.one_line(f"{report.provenance.bundle.name}: {head}"),
             family=codes.DCM.ArtificialIntelligence,
-            version=report.provenance.bundle.version[:64],
+            version=ours.one_line(report.provenance.bundle.version),
             parameters={
                 name: value
                 for name, _, value in (
