@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pathgene_rt.cli.audit import AuditOption
 from pathgene_rt.cli.choices import (
     BatchOption,
     BundleOption,
@@ -18,6 +19,7 @@ from pathgene_rt.cli.choices import (
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.sign import SignatureOption
 from pathgene_rt.errors import PathGeneError, UsageError
 
 if TYPE_CHECKING:
@@ -56,10 +58,16 @@ def dicomweb(
     connections: Annotated[int, typer.Option(help="At once, for frames.")] = 4,
     cache: Annotated[str, typer.Option(help="Memory for frames of a slide.")] = "512MB",
     pdf: Annotated[bool, typer.Option("--pdf", help="Also the PDF (needs the extra pdf).")] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
+    ] = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
     batch: BatchOption = 0,
+    audit: AuditOption = None,
+    require_signature: SignatureOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -67,6 +75,8 @@ def dicomweb(
 
     Connects to URL and nowhere else. A series that fails does not stop the others (exit code 7).
     """
+    from pathgene_rt.audit.trail import AuditTrail
+    from pathgene_rt.bundle.site_profile import read_profile
     from pathgene_rt.dicomweb.archive import Archive
     from pathgene_rt.dicomweb.server import Server
     from pathgene_rt.dicomweb.session import Session, require_dicomweb
@@ -75,9 +85,13 @@ def dicomweb(
     from pathgene_rt.options import EngineOptions, PredictOptions, parse_bytes
     from pathgene_rt.predictor import Predictor
     from pathgene_rt.report.dicom.requirements import require_dicom
+    from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
 
     console = Console(json=json, quiet=quiet)
     require_dicomweb()
+    profile = None if site is None else read_profile(site)
+    if site is not None and profile is not None:
+        require_signed_profile(site, profile.sha256, keyrings_of_site(require_signature))
     server = Server.of(
         url,
         token_file=token_file,
@@ -100,7 +114,14 @@ def dicomweb(
     folder = writable_folder(out)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     with console.steps() as step:
-        opened = Predictor.open(find_bundle(bundle), engines, progress=step)
+        opened = Predictor.open(
+            find_bundle(bundle),
+            engines,
+            site=profile,
+            progress=step,
+            audit=None if audit is None else AuditTrail(audit),
+            keyring=require_signature,
+        )
     with opened as predictor, Session(server) as session:
         archive = Archive(session)
         work = SeriesWork(predictor, archive, folder, options, store=store, limit_bytes=limit_bytes)

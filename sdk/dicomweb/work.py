@@ -13,16 +13,22 @@ from pathgene_rt.dicomweb.archive import Archive, SeriesKey
 from pathgene_rt.dicomweb.frames import CACHE_BYTES
 from pathgene_rt.dicomweb.slide import SeriesSlide
 from pathgene_rt.errors import OutputError, PathGeneError
+from pathgene_rt.extraction.earlier import Earlier
 from pathgene_rt.extraction.extract import TileProgress
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.files import reason, sha256, write_json
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report.report import Report
-from pathgene_rt.report.stored import REPORT_FILE, earlier_report, is_complete_report
+from pathgene_rt.report.stored import REPORT_FILE, StoredReport, earlier_report
+from pathgene_rt.slides.fingerprint import SlideFingerprint
+from pathgene_rt.slides.given_slide import GivenSlide
+from pathgene_rt.slides.slide import Slide
 
 STORED_FILE = "stored.json"
 """Says that the archive has the results in its folder, and which these were."""
+
+_OF_THE_SLIDE = ("slide_sha256", "slide_time_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,16 @@ class SeriesWork:
     def is_done(self, key: SeriesKey) -> bool:
         """Whether nothing is left to do, as far as can be said without asking the server."""
         folder = self._out / key.series
-        whole = is_complete_report(folder, self._predictor.bundle.sha256)
+        try:
+            made_from = StoredReport.read(folder).made_from or {}
+        except OutputError:
+            return False
+        # An object of DICOM never changes: the pixels are those of then.
+        found = SlideFingerprint(*(str(made_from.get(name)) for name in _OF_THE_SLIDE))
+        slide = GivenSlide(
+            name=key.series, fingerprint=found, open=_no_slide, expect=lambda *_: None
+        )
+        whole = self._earlier(folder, key, slide).serves
         return whole and (not self._store or self._is_stored(folder))
 
     def run(self, key: SeriesKey, progress: TileProgress | None = None) -> SeriesResult:
@@ -95,13 +110,7 @@ class SeriesWork:
     ) -> int:
         slide = SeriesSlide(self._archive, key, limit_bytes=self._limit).given()
         options = replace(self._options, slide_id=key.series)
-        precision = self._predictor.precision_asked
-        earlier = earlier_report(
-            folder,
-            self._predictor.bundle.sha256,
-            lambda: ResultIdentity.of(slide, options, precision),
-        )
-        if not earlier.serves:
+        if not self._earlier(folder, key, slide).serves:
             predicted.append(
                 self._predictor.predict(
                     slide, options, out=folder, token=self._token.child(), progress=progress
@@ -119,6 +128,17 @@ class SeriesWork:
         write_json(folder / STORED_FILE, made)
         return len(objects)
 
+    def _earlier(self, folder: Path, key: SeriesKey, slide: GivenSlide) -> Earlier:
+        """Whether the report in ``folder`` is of this bundle, options and site profile."""
+        bundle = self._predictor.bundle
+        options = replace(self._options, slide_id=key.series)
+
+        def wanted() -> ResultIdentity:
+            identity = ResultIdentity.of(slide, options, self._predictor.precision_asked)
+            return replace(identity, site_sha256=bundle.site.sha256) if bundle.site else identity
+
+        return earlier_report(folder, bundle.sha256, wanted)
+
     def _is_stored(self, folder: Path) -> bool:
         """Whether this server took just the results that lie in ``folder``."""
         try:
@@ -128,6 +148,10 @@ class SeriesWork:
             return False
         same_server = server == self._archive.session.server.url
         return bool(same_server and digest == sha256(_read(folder / REPORT_FILE)))
+
+
+def _no_slide() -> Slide:
+    raise AssertionError("a slide that is only compared is not opened")
 
 
 def objects_in(folder: Path) -> dict[str, bytes]:

@@ -149,6 +149,22 @@ def test_what_is_done_is_done_once(
         assert proxy.seen["store"] == seen["store"] == 1
 
 
+def test_other_options_are_not_done_before(
+    predictor: Predictor, server: Orthanc, tmp_path: Path
+) -> None:
+    first = work_on(server.url, predictor, tmp_path)
+    with Session(replace(PLAIN, url=server.url)) as session:
+        archive = Archive(session)
+        (key,) = archive.find_series({"PatientID": "MRN-1"})
+        same = SeriesWork(predictor, archive, tmp_path, OPTIONS)
+        other = SeriesWork(predictor, archive, tmp_path, replace(OPTIONS, geojson=True))
+        assert same.is_done(key)
+        assert not other.is_done(key)
+        again = other.run(key)
+    assert (again.outcome, again.stored) == ("done", 4)
+    assert probabilities(again.report) == probabilities(first.report)
+
+
 def test_each_frame_that_the_grid_touches_comes_once(predictor: Predictor, server: Orthanc) -> None:
     with Session(replace(PLAIN, url=server.url)) as session:
         archive = Archive(session)
