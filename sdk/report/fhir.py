@@ -205,14 +205,15 @@ def _quantity(value: float) -> Resource:
 
 
 def _device(report: Report) -> Resource:
-    bundle = report.provenance.bundle
+    bundle, site = report.provenance.bundle, report.provenance.site
+    by_site = "" if site is None else f"; calibrated by the site profile {site.name} {site.sha256}"
     return {
         "resourceType": "Device",
         "manufacturer": "pathgene-rt",
         "serialNumber": bundle.sha256,
         "deviceName": [{"name": bundle.name, "type": "model-name"}],
         "version": [{"value": bundle.version}],
-        "note": [{"text": f"bundle sha256 {bundle.sha256}; {report.intended_use}"}],
+        "note": [{"text": f"bundle sha256 {bundle.sha256}; {report.intended_use}{by_site}"}],
     }
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pathgene_rt.bundle.site_profile import SiteIdentity
 from pathgene_rt.bundle.zones import CutOff, DecisionZones
 from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Partial
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import Pseudonyms
+from pathgene_rt.report.dicom.identity import algorithm_parameters
 from pathgene_rt.report.fhir import fhir_bundle
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.subject import NOBODY, Subject, subject_of
@@ -159,3 +161,13 @@ def test_the_subject_is_the_contexts_and_nobody_under_pseudonyms(tmp_path: Path)
     assert subject_of(slide, INFO, PredictOptions(fhir=True)) == NOBODY
     hidden = PredictOptions(fhir=True, pseudonyms=Pseudonyms.random())
     assert subject_of(slide, INFO, hidden) == NOBODY
+
+
+def test_the_site_profile_is_named() -> None:
+    profile = SiteIdentity(name="ward 3", sha256="cd" * 32, created="2026", slides=30, cases=30)
+    report = make_report()
+    report = replace(report, provenance=replace(report.provenance, site=profile))
+    (device,) = resources(fhir_bundle(report), "Device")
+    assert f"calibrated by the site profile ward 3 {'cd' * 32}" in device["note"][0]["text"]
+    assert f"site profile sha256: {'cd' * 32}" in algorithm_parameters(report, "egfr")
+    assert "site" not in json.dumps(resources(fhir_bundle(make_report()), "Device"))

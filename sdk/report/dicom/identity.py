@@ -57,6 +57,7 @@ def algorithm_parameters(report: Report, head: str) -> list[str]:
         f"head: {head}",
         f"bundle sha256: {provenance.bundle.sha256}",
         f"encoder sha256: {provenance.bundle.encoder_sha256}",
+        *([] if provenance.site is None else [f"site profile sha256: {provenance.site.sha256}"]),
         f"engine: {engine.backend} {engine.version} {engine.precision}",
         f"tiles: {provenance.tiles} of {provenance.tile_px} px at {provenance.mpp:g} um/px",
     ]
