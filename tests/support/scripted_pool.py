@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ class ScriptedPool:
         self._out = out
         self._do = do
         self._count = count
-        self._hello = hello or (lambda number: Hello(f"node{number % 2}", number, 0.0, "numpy"))
+        self._hello = hello or (
+            lambda number: Hello(f"node{number % 2}", number, time.time(), "numpy")
+        )
         self._pending: dict[int, tuple[Task, str] | None] = {}
         self.started = 0
         self.stopped: list[int] = []
