@@ -111,20 +111,21 @@ def command(folder: Path, address: str) -> list[str]:
 
 
 def run_with_kills(
-    folder: Path, address: str, kills: int, seed: int, between_s: float, limit_s: float
+    folder: Path, address: str, kills: int, seed: int, between: float, limit_s: float
 ) -> Tally:
     """Until the command says that all is done, or the time is up. Raises SystemExit if it fails."""
     chance, tally = random.Random(seed), Tally()
     driver: subprocess.Popen[bytes] | None = None
     log = (folder / "driver.log").open("ab")
     began = told = time.monotonic()
-    next_kill = began + between_s
+    next_kill = chance.expovariate(1 / between)
     while True:
         if driver is None:
             driver = subprocess.Popen(command(folder, address), stderr=log, stdout=log)
             tally.starts += 1
         time.sleep(0.2)
         now = time.monotonic()
+        done = sum(1 for _ in (folder / "out").glob("s*"))
         if now - began > limit_s:
             driver.kill()
             driver.wait()
@@ -140,14 +141,13 @@ def run_with_kills(
             continue
         if now - told > _TELL_S:
             told = now
-            done = len(os.listdir(folder / "out")) - 1 if (folder / "out").exists() else 0  # noqa: PTH208
             print(
                 f"{now - began:.0f} s: {done} results, {tally.workers} workers and "
                 f"{tally.drivers} drivers killed",
                 flush=True,
             )
-        if tally.kills < kills and now > next_kill:
-            next_kill = now + chance.expovariate(1 / between_s)
+        if tally.kills < kills and done >= next_kill:
+            next_kill = done + chance.expovariate(1 / between)
             _kill_one(driver, chance, tally)
 
 
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--between-s", type=float, default=5.0, help="Kills, on the average.")
+    parser.add_argument("--between", type=float, default=50.0, help="Results between two kills.")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="End it, done or not.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -223,7 +223,7 @@ def main() -> None:
     with cluster(WORKERS) as address:
         began = time.monotonic()
         tally = run_with_kills(
-            folder, address, options.kills, options.seed, options.between_s, options.limit_s
+            folder, address, options.kills, options.seed, options.between, options.limit_s
         )
         print(
             f"{options.slides} slides, {tally.workers} workers and {tally.drivers} drivers killed, "

@@ -268,6 +268,8 @@ class Predictor:
             if out is not None:
                 stack.enter_context(sole_writer(out))
             prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
+            if isinstance(slide, GivenSlide):
+                slide.expect(prepared.grid, locality_order(prepared.grid))
             encoded = self._encoder.encode(
                 prepared, options, features_path=out, token=token, progress=progress
             )

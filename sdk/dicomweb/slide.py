@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pathgene_rt.dicomweb.archive import Archive, SeriesKey, is_uid
 from pathgene_rt.dicomweb.frames import CACHE_BYTES, SlideFrames
 from pathgene_rt.errors import SlideOpenError
@@ -23,7 +21,7 @@ from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.slides.given_slide import GivenSlide
 from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.slide import Slide
-from pathgene_rt.slides.tiff.layout import TiledLevel
+from pathgene_rt.slides.tiff.layout import TiledLevel, tiles_under
 from pathgene_rt.slides.tiff.reader import slide_of_levels
 
 _PIXELS = frozenset({"7FE00008", "7FE00009", "7FE00010"})
@@ -152,18 +150,5 @@ def _not_fetched(address: str) -> None:
 
 def _touched(levels: tuple[TiledLevel, ...], grid: TileGrid, rows: Int64Array) -> list[int]:
     """The places of the encoded tiles under the tiles ``rows``, each once, in that order."""
-    level = levels[grid.level]
-    downsample = (
-        sum(full / own for full, own in zip(levels[0].size_px, level.size_px, strict=True)) / 2
-    )
-    corners = np.floor(grid.xy[rows] / downsample + 0.5).astype(np.int64)
-    (wide, high), down = level.tile_px, -(-level.size_px[1] // level.tile_px[1])
-    found: dict[int, None] = {}
-    for x, y in corners.tolist():
-        last = (x + grid.read_px - 1) // wide, (y + grid.read_px - 1) // high
-        for row in range(max(0, y // high), min(down - 1, last[1]) + 1):
-            for column in range(max(0, x // wide), min(level.across - 1, last[0]) + 1):
-                number = row * level.across + column
-                if level.byte_counts[number]:
-                    found[int(level.offsets[number])] = None
-    return list(found)
+    offsets = levels[grid.level].offsets
+    return [int(offsets[number]) for number in tiles_under(levels, grid, rows)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt.errors import SlideOpenError
-from pathgene_rt.geometry import Int64Array
+from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.scale import mpp_in
 from pathgene_rt.slides.tiff.claims import require_bounded
@@ -70,6 +70,26 @@ class TiledLevel:
     @property
     def across(self) -> int:
         return -(-self.size_px[0] // self.tile_px[0])
+
+
+def tiles_under(levels: Sequence[TiledLevel], grid: TileGrid, rows: Int64Array) -> list[int]:
+    """The encoded tiles of the grid's level, those that are not missing, under the tiles ``rows``
+    of ``grid``, each once, in that order."""
+    level = levels[grid.level]
+    downsample = (
+        sum(full / own for full, own in zip(levels[0].size_px, level.size_px, strict=True)) / 2
+    )
+    corners = np.floor(grid.xy[rows] / downsample + 0.5).astype(np.int64)
+    (wide, high), down = level.tile_px, -(-level.size_px[1] // level.tile_px[1])
+    found: dict[int, None] = {}
+    for x, y in corners.tolist():
+        last = (x + grid.read_px - 1) // wide, (y + grid.read_px - 1) // high
+        for row in range(max(0, y // high), min(down - 1, last[1]) + 1):
+            for column in range(max(0, x // wide), min(level.across - 1, last[0]) + 1):
+                number = row * level.across + column
+                if level.byte_counts[number]:
+                    found[number] = None
+    return list(found)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ class TiledSlide:
         return [level for level in self._levels if isinstance(level, EncodedTiles)]
 
     @property
+    def direct_levels(self) -> tuple[TiledLevel, ...]:
+        """Where the encoded tiles lie, of the levels that are read from the source."""
+        return tuple(level.layout for level in self._direct)
+
+    @property
     def wholly_direct(self) -> bool:
         """Whether every level is read from the source, none by OpenSlide."""
         return len(self._direct) == len(self._levels)
