@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pathgene_rt.archive.estimate import Estimate, estimate
+from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.ray_pool import RayPool
 from pathgene_rt.archive.requirements import require_ray
 from pathgene_rt.archive.run import RunResult
 from pathgene_rt.archive.source import ArchiveSlide, find_archive
-from pathgene_rt.archive.start import Listeners, bundle_sha256, run_archive, sole_run
+from pathgene_rt.archive.start import Listeners, OpenPool, bundle_sha256, run_archive, sole_run
 from pathgene_rt.archive.tasks import Ended, Task, WorkerSpec
 from pathgene_rt.cli.archive_status import size_text, time_text
 from pathgene_rt.cli.choices import find_bundle
@@ -46,40 +47,37 @@ class Asked:
 
 
 def run(asked: Asked, console: Console) -> None:
-    """Do it. Raises BatchError if some failed, a single slide's own error, and what
-    :func:`~pathgene_rt.archive.start.run_archive` raises."""
+    """Do it. Raises as :func:`do`, UsageError."""
     require_ray()
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(asked.out)):
         raise UsageError(f"--out {asked.out} must be a folder; copy results to a store afterwards")
-    max_rate = parse_bytes(asked.max_rate) if asked.max_rate else 0
     options = PredictOptions(**asked.predict)
     EngineOptions(**asked.engine, threads=asked.threads)
     if not 0 <= asked.workers <= 100_000:
         raise UsageError(f"--workers {asked.workers} is out of range; choose 0 (automatic) or more")
+    max_rate = parse_bytes(asked.max_rate) if asked.max_rate else 0
     bundle = find_bundle(asked.bundle).absolute()
+    spec = WorkerSpec(
+        kind=asked.kind,
+        bundle=str(bundle),
+        bundle_sha256=bundle_sha256(bundle),
+        out=str(asked.out.absolute()),
+        predict=asked.predict,
+        engine=asked.engine,
+        overwrite=asked.overwrite,
+        nice=asked.nice,
+        stage=asked.stage,
+        stage_limit=parse_bytes(asked.stage_limit),
+        ranges=asked.ranges,
+    )
+
+    def open_pool(spec: WorkerSpec) -> RayPool:
+        return RayPool(spec, address=asked.address, workers=asked.workers, threads=asked.threads)
+
     with sole_run(asked.out) as layout:
         slides = find_archive(asked.source, layout.out, console.note)
         if options.mpp_override is not None and any(one.mpp is not None for one in slides):
             raise UsageError("--mpp-override and a manifest's column mpp exclude each other")
-        spec = WorkerSpec(
-            kind=asked.kind,
-            bundle=str(bundle),
-            bundle_sha256=bundle_sha256(bundle),
-            out=str(layout.out),
-            predict=asked.predict,
-            engine=asked.engine,
-            overwrite=asked.overwrite,
-            nice=asked.nice,
-            stage=asked.stage,
-            stage_limit=parse_bytes(asked.stage_limit),
-            ranges=asked.ranges,
-        )
-
-        def open_pool(spec: WorkerSpec) -> RayPool:
-            return RayPool(
-                spec, address=asked.address, workers=asked.workers, threads=asked.threads
-            )
-
         if asked.dry_run:
             pool = open_pool(spec)
             try:
@@ -88,17 +86,29 @@ def run(asked: Asked, console: Console) -> None:
                 pool.close()
             _print_estimate(found, console)
             return
-        # Ray prints there what it sees of workers that die, which is told by its events.
-        with console.items(len(slides)) as bar, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        result = do(layout, slides, spec, open_pool, console, max_rate)
+    finish(result, slides, console)
 
-            def ended(task: Task, what: Ended) -> None:
-                _tell(task, what, console)
-                bar.ended(task.name, what.outcome)
 
-            heard = Listeners(ended, console.note)
-            with redirect_stdout(nowhere):
-                result = run_archive(layout, slides, spec, open_pool, heard, max_rate=max_rate)
-    _print(result, slides, console)
+def do(
+    layout: ArchiveLayout,
+    slides: list[ArchiveSlide],
+    spec: WorkerSpec,
+    open_pool: OpenPool,
+    console: Console,
+    max_rate: int = 0,
+) -> RunResult:
+    """:func:`~pathgene_rt.archive.start.run_archive`, with a bar, and each failure told."""
+    # Ray prints to stdout what it sees of workers that die, which is told by their events.
+    with console.items(len(slides)) as bar, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+
+        def ended(task: Task, what: Ended) -> None:
+            _tell(task, what, console)
+            bar.ended(task.name, what.outcome)
+
+        heard = Listeners(ended, console.note)
+        with redirect_stdout(nowhere):
+            return run_archive(layout, slides, spec, open_pool, heard, max_rate=max_rate)
 
 
 def _tell(task: Task, ended: Ended, console: Console) -> None:
@@ -125,7 +135,8 @@ def _print_estimate(found: Estimate, console: Console) -> None:
     )
 
 
-def _print(result: RunResult, slides: list[ArchiveSlide], console: Console) -> None:
+def finish(result: RunResult, slides: list[ArchiveSlide], console: Console) -> None:
+    """Print what became of all. Raises BatchError if some failed, a single slide's own error."""
     failures = {
         name: {"reason": str(error), "exit_code": error.exit_code}
         for name, error in sorted(result.failures.items())

@@ -99,6 +99,13 @@ def predict(
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     isolate: IsolateOption = "auto",
     exact: ExactOption = False,
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="Share the slides among GPUs, by number (0,1,2) or all (extra ray).",
+            show_default=False,
+        ),
+    ] = "",
     overwrite: OverwriteOption = False,
     audit: AuditOption = None,
     require_signature: SignatureOption = None,
@@ -165,6 +172,24 @@ def predict(
     require_dicom(options, found)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
+    if devices:
+        if site is not None or audit is not None:
+            raise UsageError("--site and --audit do not go with --devices; leave one of them out")
+        from pathgene_rt.cli.predict_devices import predict_on_devices
+
+        chosen = find_bundle(bundle)
+        predict_on_devices(
+            devices,
+            found,
+            table.cases,
+            folder,
+            chosen,
+            options,
+            engines,
+            console,
+            overwrite=overwrite,
+        )
+        return
     trail = None if audit is None else AuditTrail(audit)
     with console.steps() as step:
         opened = Predictor.open(

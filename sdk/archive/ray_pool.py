@@ -58,13 +58,20 @@ class RayPool:
 
     ``address`` is that of a cluster ("host:6379", "auto"); empty: a Ray of this process's own, on
     the loopback interface's address, that ends with it. ``workers`` 0 are as many as there is place
-    for, ``threads`` 0 suits the machines.
+    for, ``threads`` 0 suits the machines. ``devices`` are the GPUs of this machine that are used,
+    by their numbers, one worker each; empty: all there are, at least one; None: those there are.
 
     Raises EngineUnavailableError if the cluster cannot be reached or is of another version of Ray.
     """
 
     def __init__(
-        self, spec: WorkerSpec, *, address: str = "", workers: int = 0, threads: int = 0
+        self,
+        spec: WorkerSpec,
+        *,
+        address: str = "",
+        workers: int = 0,
+        threads: int = 0,
+        devices: Sequence[str] | None = None,
     ) -> None:
         # Before the import, which reads them.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -81,12 +88,16 @@ class RayPool:
         self._ray = ray
         self._workers = workers
         self._backend = str(spec.engine.get("backend", "auto"))
+        self._devices = devices
         self._actors: dict[int, Any] = {}
         self._asked: dict[Any, int] = {}
         """The worker whose answer an object reference is."""
         self._started = 0
         self._connect(address)
         self._share = self._share_of(threads)
+        if devices is not None and not self._share.gpus:
+            self.close()
+            raise EngineUnavailableError("there is no GPU on this machine; leave out --devices")
         document = {**vars(spec), "engine": {**spec.engine, "threads": self._share.threads}}
         self._arguments = package_sha256(), document
 
@@ -167,6 +178,10 @@ class RayPool:
             "include_dashboard": False,
         }
         if not address:
+            if self._devices:
+                # Ray hands these on, one to each worker.
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self._devices)
+                common["num_gpus"] = len(self._devices)
             common |= {
                 "address": "local",
                 "num_cpus": usable_cpus(),

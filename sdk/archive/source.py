@@ -11,7 +11,7 @@ from typing import Any
 from pathgene_rt.archive.requirements import require_parquet
 from pathgene_rt.archive.stores import checked_url, is_url, list_store, shown_url, sizes_of
 from pathgene_rt.batch import keep_ids
-from pathgene_rt.cases.table import check_case_ids
+from pathgene_rt.cases.table import Case, check_case_ids
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import checked_mpp
 from pathgene_rt.slide_ids import file_key
@@ -62,6 +62,13 @@ def find_archive(source: str, out: Path, told: Callable[[str], object]) -> list[
     else:
         found = find_slides([source], recursive=True, told=told)
         slides = [ArchiveSlide("", str(one)) for one in found]
+    return _with_ids(slides, out)
+
+
+def given_slides(paths: Sequence[Path], cases: Sequence[Case], out: Path) -> list[ArchiveSlide]:
+    """The slides ``paths``, of which some are of ``cases``. Raises UsageError, OutputError."""
+    case_of = {path: case.case_id for case in cases for path in case.slides}
+    slides = [ArchiveSlide("", str(path), case=case_of.get(path, "")) for path in paths]
     return _with_ids(slides, out)
 
 

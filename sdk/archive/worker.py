@@ -170,6 +170,7 @@ class _Work:
                 self.predictor.bundle.sha256,
                 lambda: self._identity(task, options, found),
                 features=options.features,
+                partial=options.budget.limited,
             )
 
         if self._is_done(earlier, note):

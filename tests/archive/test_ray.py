@@ -19,6 +19,7 @@ from pathgene_rt.archive.source import find_archive
 from pathgene_rt.archive.start import Listeners, bundle_sha256, run_archive, sole_run
 from pathgene_rt.archive.status import read_events, read_status
 from pathgene_rt.archive.tasks import Ended, Task, WorkerSpec
+from pathgene_rt.engines.machine import usable_cpus
 from pathgene_rt.errors import EngineUnavailableError, UsageError
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
@@ -121,6 +122,26 @@ def test_ctrl_c_and_the_same_command_again(inputs: Path, tmp_path: Path) -> None
     assert again.returncode == 0, again.stderr
     assert "skipped" in again.stdout
     assert len(list((tmp_path / "out").glob("*/report.json"))) == 8
+
+
+@pytest.mark.world
+def test_each_worker_has_a_gpu_of_its_own(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is told that there are two; what it gives to workers needs no card."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = WorkerSpec("predict", str(inputs / "tiny.pgrt"), "", str(tmp_path))
+    pool = RayPool(spec, devices=("3", "5"), threads=1)
+    try:
+        assert (pool.wanted(), pool.share.gpus) == (min(2, usable_cpus()), 1)
+        actors = [pool._actors[pool.start()] for _ in range(pool.wanted())]
+        asked = [
+            one.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for one in actors
+        ]
+        assert sorted(pool._ray.get(asked)) == ["3", "5"][: pool.wanted()]
+    finally:
+        pool.close()
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
