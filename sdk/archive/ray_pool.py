@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -79,7 +80,13 @@ class RayPool:
         if address:
             _require_answer(address)
         else:
-            # Ray's servers listen on every interface; whoever lacks the token is refused.
+            # Ray's servers listen on every interface; whoever lacks the token is refused. That is
+            # read when Ray is imported.
+            if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+                raise EngineUnavailableError(
+                    "Ray was imported before, without a token, and would take orders from other "
+                    "machines; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before that"
+                )
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             self._folder = tempfile.mkdtemp(prefix="pgrt-", dir=_short_folder())

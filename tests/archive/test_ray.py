@@ -124,24 +124,36 @@ def test_ctrl_c_and_the_same_command_again(inputs: Path, tmp_path: Path) -> None
     assert len(list((tmp_path / "out").glob("*/report.json"))) == 8
 
 
-@pytest.mark.world
-def test_each_worker_has_a_gpu_of_its_own(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+_TWO_GPUS = """
+import os, sys
+from pathgene_rt.archive.ray_pool import RayPool
+from pathgene_rt.archive.tasks import WorkerSpec
+pool = RayPool(WorkerSpec("predict", sys.argv[1], "", sys.argv[2]), devices=("3", "5"), threads=1)
+actors = [pool._actors[pool.start()] for _ in range(pool.wanted())]
+asked = [one.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for one in actors]
+print(pool.share.gpus, sorted(pool._ray.get(asked)))
+pool.close()
+"""
+
+
+@pytest.mark.slow
+def test_each_worker_has_a_gpu_of_its_own(inputs: Path, tmp_path: Path) -> None:
     """Ray is told that there are two; what it gives to workers needs no card."""
     pytest.importorskip("ray", reason="needs the extra ray")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    spec = WorkerSpec("predict", str(inputs / "tiny.pgrt"), "", str(tmp_path))
-    pool = RayPool(spec, devices=("3", "5"), threads=1)
-    try:
-        assert (pool.wanted(), pool.share.gpus) == (min(2, usable_cpus()), 1)
-        actors = [pool._actors[pool.start()] for _ in range(pool.wanted())]
-        asked = [
-            one.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for one in actors
-        ]
-        assert sorted(pool._ray.get(asked)) == ["3", "5"][: pool.wanted()]
-    finally:
-        pool.close()
+    command = [sys.executable, "-c", _TWO_GPUS, str(inputs / "tiny.pgrt"), str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    both = ["3", "5"][: min(2, usable_cpus())]
+    assert told.stdout.strip() == f"1 {both}", told.stderr
+
+
+def test_a_ray_that_would_be_open_to_others_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its token counts only if it is there before Ray is imported."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(EngineUnavailableError, match="set RAY_AUTH_MODE=token"):
+        RayPool(WorkerSpec("predict", "", "", str(tmp_path)))
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
