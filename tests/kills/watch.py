@@ -1,10 +1,11 @@
 """Kills watchers at random moments: ``python -m tests.kills.watch 1000 --slides 200 --watchers 3``.
 
 Several watchers share one inbox and one folder of results. Each is killed by SIGKILL at a random
-moment and started again, most often while a slide is under way. When every slide is done a new
-round begins with an empty folder. At the end of a round each slide has one report, equal to
-that of a watcher that nobody disturbed, the ledger says "done" of each, and the audit trail is
-whole and knows every report by its hash.
+moment and started again, most often while a slide is under way. When every slide is done, or has
+failed (some generated ones have no tissue), a new round begins with an empty folder. At the end of
+a round each slide has one report, or one reason, equal to that of a watcher that nobody disturbed,
+the ledger says so of each, and the audit trail is whole and knows every report by its hash.
+``--work DIR`` keeps the slides and the undisturbed run for another time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from typing import Any
 
 from pathgene_rt.audit.verify import verify_trail
 from pathgene_rt.training.synthetic.slides import write_slide
+from pathgene_rt.watch.ledger import LEDGER_FILE
 from pathgene_rt.watch.watcher import watch_status
 from tests.support import tiny_models as tiny
 
@@ -80,16 +83,28 @@ class Running:
         (self.process.kill if kill else self.process.terminate)()
         self.process.wait(60)
         self._thread.join()
-        if not kill and self.process.returncode != 0:
+        began = any(event["event"] == "started" for event in self.events)
+        # Before our code runs, SIGTERM is the system's.
+        if not kill and self.process.returncode not in (0, *(() if began else (-signal.SIGTERM,))):
             raise WatchKillError(f"SIGTERM gave exit code {self.process.returncode}")
 
 
+def ended(out: Path) -> int:
+    """How many slides are done, or have failed."""
+    if not (out / LEDGER_FILE).is_file():
+        return 0
+    counts = watch_status(out)["counts"]
+    return int(counts.get("done", 0) + counts.get("failed", 0))
+
+
 def results(out: Path) -> dict[str, Any]:
-    """What each report says of its slide, by the slide's folder."""
+    """What each report says of its slide, by the slide's folder, and why others have none."""
     found = {}
     for path in sorted(out.glob("*/report.json")):
         report = json.loads(path.read_text())
         found[path.parent.name] = report["predictions"], report["quality"]
+    for path in sorted(out.glob("failed/*.json")):
+        found[f"failed/{path.stem}"] = json.loads(path.read_text())["reason"]
     return found
 
 
@@ -98,7 +113,9 @@ def check(folder: Path, expected: dict[str, Any]) -> int:
     getting their names. Raises WatchKillError."""
     out = folder / "out"
     status = watch_status(out)
-    if status["counts"] != {"done": len(expected)} or status["watchers"]:
+    failed = [name for name in expected if name.startswith("failed/")]
+    counts = {"done": len(expected) - len(failed), "failed": len(failed)}
+    if status["counts"] != {state: count for state, count in counts.items() if count}:
         raise WatchKillError(f"the ledger says {status}")
     if results(out) != expected:
         raise WatchKillError("other results than undisturbed")
@@ -108,23 +125,23 @@ def check(folder: Path, expected: dict[str, Any]) -> int:
     verify_trail(folder / "audit.jsonl")
     lines = [json.loads(line) for line in (folder / "audit.jsonl").read_bytes().splitlines()]
     told = [(one["slide"]["id"], one["result"]["sha256"]) for one in lines if "slide" in one]
-    for name in expected:
+    for name in expected.keys() - set(failed):
         digest = hashlib.sha256((out / name / "report.json").read_bytes()).hexdigest()
         if told.count((name, digest)) != 1:
             raise WatchKillError(f"the audit trail has {told.count((name, digest))} of {name}")
-    return len(told) - len(expected)
+    return len(told) - counts["done"]
 
 
 def quiet_run(work: Path, bundle: Path, inbox: Path, slides: int) -> dict[str, Any]:
     folder = work / "quiet"
-    folder.mkdir()
-    running = Running(folder, bundle, inbox)
-    while len(results(folder / "out")) < slides:
-        time.sleep(0.2)
-        if running.process.poll() is not None:
-            running.end(kill=False)
-    time.sleep(1)
-    running.end(kill=False)
+    folder.mkdir(exist_ok=True)
+    if ended(folder / "out") < slides:
+        running = Running(folder, bundle, inbox)
+        while ended(folder / "out") < slides:
+            time.sleep(0.5)
+            if running.process.poll() is not None:
+                running.end(kill=False)
+        running.end(kill=False)
     expected = results(folder / "out")
     check(folder, expected)
     return expected
@@ -135,17 +152,20 @@ def run(kills: int, slides: int, watchers: int, seed: int, work: Path) -> str:
 
     Raises WatchKillError."""
     chance = random.Random(seed)
-    inbox, bundle = work / "inbox", tiny.tiny_bundle(work / "tiny.pgrt")
-    inbox.mkdir()
-    for number in range(slides):
-        write_slide(inbox / f"s{number:03d}.svs", (512, 512), seed=number)
+    inbox, bundle = work / "inbox", work / "tiny.pgrt"
+    if not inbox.is_dir():
+        tiny.tiny_bundle(bundle)
+        inbox.mkdir()
+        for number in range(slides):
+            write_slide(inbox / f"s{number:03d}.svs", (512, 512), seed=number)
     expected = quiet_run(work, bundle, inbox, slides)
     killed = at_work = rounds = doubled = 0
     while killed < kills:
         folder = work / f"round{rounds}"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         running = [Running(folder, bundle, inbox) for _ in range(watchers)]
-        while len(results(folder / "out")) < slides and killed < kills:
+        while ended(folder / "out") < slides and killed < kills:
             victim = chance.randrange(watchers)
             if chance.random() < 0.8:
                 running[victim].begun.wait(60)
@@ -157,9 +177,9 @@ def run(kills: int, slides: int, watchers: int, seed: int, work: Path) -> str:
             killed += 1
             running[victim] = Running(folder, bundle, inbox)
             if killed % 20 == 0:
-                done = len(results(folder / "out"))
+                done = ended(folder / "out")
                 print(f"{killed} kills, round {rounds}: {done} done", flush=True)  # noqa: T201
-        while watch_status(folder / "out")["counts"] != {"done": slides}:
+        while ended(folder / "out") < slides:
             time.sleep(0.5)
         for one in running:
             one.end(kill=False)
@@ -179,11 +199,13 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=200)
     parser.add_argument("--watchers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="Folder to keep; else a temporary one.")
     options = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="watch-kills-"))
+    work = options.work or Path(tempfile.mkdtemp(prefix="watch-kills-"))
     said = run(options.kills, options.slides, options.watchers, options.seed, work)
     print(said, flush=True)  # noqa: T201
-    shutil.rmtree(work)
+    if options.work is None:
+        shutil.rmtree(work)
 
 
 if __name__ == "__main__":
