@@ -97,7 +97,8 @@ def rate(folder: Path, side: int, turns: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {
         name: [] for name in ("wado", "files", "wado_all", "files_all")
     }
-    with Orthanc(folder / "orthanc") as server:
+    # Which holds the slide in memory; by default it takes objects up to 128 MB.
+    with Orthanc(folder / "orthanc", MaximumStorageCacheSize=1024) as server:
         server.store(*paths)
         with (
             Predictor.open(folder / "small.pgrt", ENGINES) as predictor,

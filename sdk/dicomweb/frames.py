@@ -20,8 +20,8 @@ from pathgene_rt.errors import PathGeneError
 Fetch = Callable[[int, list[int]], list[bytes]]
 """The frames, by their numbers from 0 on, of the picture of that number. Raises ArchiveError."""
 
-MOST_FRAMES = 1000
-"""Of one request: more numbers than that do not fit the line that asks for them."""
+LINE_CHARACTERS = 7500
+"""Of the numbers in the line that asks for frames: servers take lines of 8 KB."""
 
 FEWEST_FRAMES = 32
 READ_AHEAD = 256
@@ -138,7 +138,7 @@ class SlideFrames:
     def _next_planned(self, first: int | None = None) -> list[int]:
         """From the plan, those of one picture from ``first`` on, or from its beginning."""
         frames: list[int] = []
-        most = MOST_FRAMES
+        most = 1
         for one in self._planned:
             if first is not None and not frames and one != first:
                 continue
@@ -156,7 +156,9 @@ class SlideFrames:
         requests under way take a quarter of the memory at most."""
         frames = self._begin_s[picture] * (1 / SHARE_OF_BEGINNING - 1) / self._frame_s
         fitting = self._limit // (4 * self._connections * self._frame_bytes)
-        return max(1, min(MOST_FRAMES, max(FEWEST_FRAMES, int(frames)), fitting))
+        digits = len(str(self._starts[picture + 1] - self._starts[picture]))
+        on_line = LINE_CHARACTERS // (digits + 1)
+        return max(1, min(on_line, max(FEWEST_FRAMES, int(frames)), fitting))
 
     def _mark(self, frames: Iterable[int]) -> None:
         for one in frames:

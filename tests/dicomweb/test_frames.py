@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pathgene_rt.dicomweb.frames import MOST_FRAMES, READ_AHEAD, SlideFrames
+from pathgene_rt.dicomweb.frames import FEWEST_FRAMES, LINE_CHARACTERS, READ_AHEAD, SlideFrames
 from pathgene_rt.dicomweb.server import ArchiveError
 
 COUNTS = (50, 2000)
@@ -59,7 +59,9 @@ def test_requests_are_no_longer_than_their_line() -> None:
     frames.expect(wanted)
     for one in wanted:
         frames.read(one, 1)
-    assert max(len(numbers) for _, numbers in pictures.requests) <= MOST_FRAMES
+    lines = [",".join(str(one + 1) for one in numbers) for _, numbers in pictures.requests]
+    assert max(map(len, lines)) <= LINE_CHARACTERS
+    assert len(lines) == 2
     frames.close()
 
 
@@ -96,7 +98,7 @@ def test_memory_is_bounded_and_what_was_read_goes_first() -> None:
         with frames._changed:
             most = max(most, frames._ahead + sum(map(len, frames._read.values())))
     # One request of the first size may be under way beyond the half that is fetched ahead.
-    assert most <= limit + MOST_FRAMES * 100
+    assert most <= limit + FEWEST_FRAMES * 100
     assert set(frames.fetched.values()) == {1}
     assert text(frames.read(50, 1)) == "1/0"
     assert frames.fetched[50] == 2
