@@ -100,7 +100,6 @@ class Watcher:
                     self._service.status("waiting for slides")
                     _wait(token, self._settings.poll_s)
         finally:
-            self._tell_seen("ended")
             with self._bearing("out"):
                 self.ledger.left()
             self._log("stopped")
