@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,14 @@ import psutil
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.acceptance.golden_slide import write_golden_slide
+from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.pool import Event, Finished, Opened
+from pathgene_rt.archive.queue import TaskQueue, in_order
+from pathgene_rt.archive.run import ArchiveRun
+from pathgene_rt.archive.source import ArchiveSlide
+from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.status import read_events, read_status
+from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task
 from tests.support import tiny_models as tiny
 
 WORKERS = 8
@@ -208,6 +216,71 @@ def overhead(folder: Path, address: str, alone_s: float, count: int) -> str:
     )
 
 
+class InstantPool:
+    """64 workers that end each task at once: what is left is the driver."""
+
+    def __init__(self) -> None:
+        self._started = 0
+        self._events: list[Event] = []
+
+    def wanted(self) -> int:
+        return 64
+
+    def start(self) -> int:
+        self._started += 1
+        hello = Hello(f"node{self._started % 8}", self._started, time.time(), "none")
+        self._events.append(Opened(self._started, hello))
+        return self._started
+
+    def submit(self, worker: int, task: Task, name: str) -> None:  # noqa: ARG002
+        self._events.append(Finished(worker, Ended("done", seconds=60.0, tiles=10_000)))
+
+    def prepare(self, worker: int, task: SlideTask) -> None:
+        """Nothing."""
+
+    def stop(self, worker: int) -> None:
+        """Nothing."""
+
+    def wait(self, timeout_s: float) -> list[Event]:  # noqa: ARG002
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def plan(count: int) -> str:
+    """What a run over ``count`` slides in cases of three costs the driver."""
+    with tempfile.TemporaryDirectory() as place:
+        layout = ArchiveLayout(Path(place))
+        slides = [
+            ArchiveSlide(
+                f"TCGA-{number:07}-01Z-00-DX1",
+                f"/archive/2024/{number // 1000:05}/TCGA-{number:07}-01Z-00-DX1.svs",
+                10**9 + number * 7919 % 10**9,
+                case=f"TCGA-{number // 3:07}",
+            )
+            for number in range(count)
+        ]
+        began = time.perf_counter()
+        with ArchiveState(layout.state) as state:
+            facts = {"bundle": "b", "bundle_sha256": ""}
+            before = state.begin("predict", slides, "here", 1, facts)
+            queue = TaskQueue(in_order(slides, before), with_cases=True)
+            result = ArchiveRun(layout, queue, InstantPool(), state).run()
+        seconds = time.perf_counter() - began
+        assert result.slides["done"] == count
+        looked = time.perf_counter()
+        read_status(layout.out)
+        looked = time.perf_counter() - looked
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return (
+            f"{count} slides: driver {peak / 1e9:.2f} GB at most, "
+            f"{1000 * seconds / count:.3f} ms a slide; state "
+            f"{layout.state.stat().st_size / 1e6:.0f} MB, status in {looked:.1f} s"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=10_000)
@@ -215,7 +288,11 @@ def main() -> None:
     parser.add_argument("--between", type=float, default=50.0, help="Results between two kills.")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="End it, done or not.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plan", type=int, default=0, help="Only what so many cost the driver.")
     options = parser.parse_args()
+    if options.plan:
+        print(plan(options.plan))
+        return
     folder = Path(tempfile.mkdtemp(prefix="archive-"))
     write_archive(folder, options.slides)
     few = min(50, options.slides)
