@@ -184,13 +184,12 @@ def _eta_s(
 def _nodes(db: sqlite3.Connection, run: int) -> Iterator[NodeStatus]:
     rows = db.execute(
         "SELECT node, SUM(ended IS NULL) AS workers, SUM(ended IS NOT NULL) AS died, "
-        "SUM(slides) AS slides, SUM(tiles) AS tiles, SUM(seconds) AS seconds FROM ("
-        "SELECT worker.node, worker.ended, COUNT(slide.slide) AS slides, "
-        "COALESCE(SUM(slide.tiles), 0) AS tiles, COALESCE(SUM(slide.seconds), 0) AS seconds "
-        "FROM worker LEFT JOIN slide ON slide.run = worker.run AND slide.worker = worker.worker "
-        "AND slide.state IN ('done', 'failed') WHERE worker.run = ? GROUP BY worker.worker) "
-        "GROUP BY node ORDER BY node",
-        (run,),
+        "COALESCE(SUM(slides), 0) AS slides, COALESCE(SUM(tiles), 0) AS tiles, "
+        "COALESCE(SUM(seconds), 0) AS seconds FROM worker LEFT JOIN ("
+        "SELECT worker AS own, COUNT(*) AS slides, SUM(tiles) AS tiles, SUM(seconds) AS seconds "
+        "FROM slide WHERE run = ? AND state IN ('done', 'failed') GROUP BY worker"
+        ") ON own = worker.worker WHERE run = ? GROUP BY node ORDER BY node",
+        (run, run),
     )
     for row in rows:
         yield NodeStatus(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - of sqlite3
