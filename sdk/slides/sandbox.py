@@ -28,6 +28,10 @@ _REFER, _TRUNCATE = 1 << 13, 1 << 14
 
 _SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """The kernel's number of an architecture, and of its call socket()."""
+_IO_URING_SETUP = 425
+"""On every architecture. What a ring does, sockets among it, passes by filters of calls."""
+_X32_CALLS = 0x40000000
+"""From here on x86_64 numbers the calls of another convention, socket() again among them."""
 _AF_UNIX, _EPERM = 1, 1
 
 
@@ -75,14 +79,16 @@ class _Kernel:
         if known is None:
             return False
         architecture, socket = known
-        load, equal, answer = 0x20, 0x15, 0x06
+        load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
         allow, deny = 0x7FFF0000, 0x00050000 | _EPERM
         program = b"".join(
             struct.pack("HBBI", *one)
             for one in (
                 (load, 0, 0, 4),  # the architecture
-                (equal, 0, 4, architecture),
+                (equal, 0, 6, architecture),
                 (load, 0, 0, 0),  # the number of the call
+                (at_least, 4, 0, _X32_CALLS),
+                (equal, 3, 0, _IO_URING_SETUP),
                 (equal, 0, 3, socket),
                 (load, 0, 0, 16),  # its first argument
                 (equal, 1, 0, _AF_UNIX),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import subprocess
 import sys
@@ -219,6 +221,30 @@ def test_a_reader_can_neither_write_nor_connect(install: Install, tmp_path: Path
             with pytest.raises(SlideReadError, match=r"Permission denied|not permitted"):
                 slide.read((0, 0), 0, (8, 8))
     assert not target.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's calls")
+@pytest.mark.parametrize(
+    ("call", "number"), [("io_uring_setup", 425), ("socket of x32", 0x40000000 + 41)]
+)
+def test_ways_around_the_forbidden_network_are_shut(
+    install: Install, call: str, number: int
+) -> None:
+    """With arguments that are none, so that the kernel refuses them in words of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(number, 1, None)
+    if ctypes.get_errno() == errno.EPERM:
+        pytest.skip(f"this machine forbids {call} to everybody")
+    path = install(
+        f"ctypes.CDLL(None, use_errno=True).syscall({number}, 1, None); "
+        "raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))"
+    )
+    path.write_text("now")
+    with open_slide(path, 0.5) as slide:
+        if "network" in slide.reader:
+            pytest.skip("this kernel cannot forbid the network")
+        with pytest.raises(SlideReadError, match="not permitted"):
+            slide.read((0, 0), 0, (8, 8))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of memory there")
