@@ -252,7 +252,7 @@ def _measures(slide: CheckedSlide) -> dict[str, Callable[[UInt8Array], float]]:
     bubble, burnt = BubbleTiles(slide), BurntTiles(slide)
     return {
         "out_of_focus": lambda rgb: -(focus.sharpness(rgb) or 1.0),
-        "pen": pen.share,
+        "pen": lambda rgb: pen.share(CheckedTile(0, (0, 0), rgb)),
         "bubble": lambda rgb: bubble.share(CheckedTile(0, (0, 0), rgb)),
         "burnt": lambda rgb: burnt.share(CheckedTile(0, (0, 0), rgb)),
     }

@@ -20,12 +20,14 @@ _LEFT_OUT = 2
 class Squares:
     """Of each square, float32 [rows, columns]: ``light`` is the mean of its samples' lightest
     channels, ``chroma`` that of their largest less their smallest, ``spread`` how far apart the
-    lightest channels of its samples are; all of 255. Empty for a tile smaller than a square.
+    lightest channels of its samples are; all of 255. ``means`` uint8 [rows, columns, 3] are the
+    colours of squares. Empty for a tile smaller than a square.
     """
 
     light: Float32Array
     chroma: Float32Array
     spread: Float32Array
+    means: UInt8Array
 
     @classmethod
     def of(cls, rgb: UInt8Array, mpp: float) -> Squares:
@@ -33,17 +35,23 @@ class Squares:
         factor = max(1, round(SAMPLE_UM / mpp))
         if min(rgb.shape[:2]) < factor * SAMPLES:
             none = np.empty((0, 0), dtype=np.float32)
-            return cls(none, none, none)
+            return cls(none, none, none, np.empty((0, 0, 3), dtype=np.uint8))
         step = max(1, factor // 2)  # two rows of pixels stand for a sample's
         rows = Image.fromarray(rgb[: len(rgb) // step * step : step])
-        samples = np.asarray(rows.reduce((factor, factor // step)))
+        reduced = rows.reduce((factor, factor // step))
+        whole = (0, 0, *(side // SAMPLES * SAMPLES for side in reduced.size))
+        means = np.asarray(reduced.reduce(SAMPLES, box=whole))
+        samples = np.asarray(reduced)
         red, green, blue = (samples[..., channel] for channel in range(3))
         lightest = np.maximum(np.maximum(red, green), blue)
         light = np.sort(_by_square(lightest), axis=-1)
         chroma = _by_square(lightest - np.minimum(np.minimum(red, green), blue))
         spread = light[..., -1 - _LEFT_OUT].astype(np.float32) - light[..., _LEFT_OUT]
         return cls(
-            light.mean(axis=-1, dtype=np.float32), chroma.mean(axis=-1, dtype=np.float32), spread
+            light.mean(axis=-1, dtype=np.float32),
+            chroma.mean(axis=-1, dtype=np.float32),
+            spread,
+            means,
         )
 
 

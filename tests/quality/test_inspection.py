@@ -118,13 +118,13 @@ def test_rows_of_a_slide_that_is_pushed_are_not_known_beforehand() -> None:
 def test_ink_over_a_tenth_of_a_tile_is_told(colour: tuple[int, int, int]) -> None:
     (rgb,) = tissue_tiles(1)
     check = PenTiles(SLIDE)
-    assert check.share(rgb) == 0
+    assert check.share(CheckedTile(0, (0, 0), rgb)) == 0
     marked = rgb.copy()
     marked[:, :16] = colour
-    assert check.share(marked) == 1 / 16 < PEN_SHARE
+    assert check.share(CheckedTile(0, (0, 0), marked)) == 1 / 16 < PEN_SHARE
     assert not check.flags(CheckedTile(0, (0, 0), marked))
     marked[:, :48] = colour
-    assert check.share(marked) == 3 / 16
+    assert check.share(CheckedTile(0, (0, 0), marked)) == 3 / 16
     assert check.flags(CheckedTile(0, (0, 0), marked))
 
 
@@ -133,8 +133,8 @@ def test_ink_over_a_tenth_of_a_tile_is_told(colour: tuple[int, int, int]) -> Non
 def test_stained_tissue_and_white_tiles_are_no_ink(pattern: Pattern, mpp: float) -> None:
     check = PenTiles(CheckedSlide("slide", mpp, 8))
     for rgb in tissue_tiles(8, pattern=pattern, mpp=mpp):
-        assert check.share(rgb) < 0.01
-    assert check.share(np.full((256, 256, 3), 255, np.uint8)) == 0
+        assert check.share(CheckedTile(0, (0, 0), rgb)) < 0.01
+    assert check.share(CheckedTile(0, (0, 0), np.full((256, 256, 3), 255, np.uint8))) == 0
 
 
 class Looked:
