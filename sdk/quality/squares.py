@@ -39,8 +39,8 @@ class Squares:
         step = max(1, factor // 2)  # two rows of pixels stand for a sample's
         rows = Image.fromarray(rgb[: len(rgb) // step * step : step])
         reduced = rows.reduce((factor, factor // step))
-        whole = (0, 0, *(side // SAMPLES * SAMPLES for side in reduced.size))
-        means = np.asarray(reduced.reduce(SAMPLES, box=whole))
+        wide, high = (side // SAMPLES * SAMPLES for side in reduced.size)
+        means = np.asarray(reduced.reduce(SAMPLES, box=(0, 0, wide, high)))
         samples = np.asarray(reduced)
         red, green, blue = (samples[..., channel] for channel in range(3))
         lightest = np.maximum(np.maximum(red, green), blue)
