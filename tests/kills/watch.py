@@ -13,22 +13,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.audit.verify import verify_trail
+from pathgene_rt.cancellation import CancellationToken
+from pathgene_rt.errors import CancelledError
+from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.predictor import Predictor
 from pathgene_rt.training.synthetic.slides import write_slide
 from pathgene_rt.watch.ledger import LEDGER_FILE
-from pathgene_rt.watch.watcher import watch_status
+from pathgene_rt.watch.settings import WatchSettings
+from pathgene_rt.watch.watcher import Watcher, watch_status
 from tests.support import tiny_models as tiny
 
 
@@ -36,57 +40,55 @@ class WatchKillError(AssertionError):
     """A kill that cost a result, or made one twice."""
 
 
+_CONTEXT = multiprocessing.get_context("forkserver")
+"""Watchers start in a few milliseconds: what they import is imported once."""
+
+_IMPORTED = ["pathgene_rt.predictor", "pathgene_rt.watch.watcher", "onnxruntime", "openslide"]
+
+
+def watch_here(folder: Path, bundle: Path, inbox: Path) -> None:
+    """What ``pathgene-rt watch`` does, until SIGTERM."""
+    token = CancellationToken()
+    signal.signal(signal.SIGTERM, lambda *_: token.cancel(CancelledError("stopped")))
+    options = PredictOptions(heatmaps=False, geojson=False, html=False)
+    settings = WatchSettings(settle_s=0.1, poll_s=0.1, min_free_bytes=0)
+    engine = EngineOptions(backend="onnxruntime", cache_dir=None, threads=1)
+
+    def log(event: str, **_: Any) -> None:
+        if event in ("started", "begun"):
+            (folder / f"{event}-{os.getpid()}").touch()
+
+    trail = AuditTrail(folder / "audit.jsonl")
+    with Predictor.open(bundle, engine, audit=trail) as predictor:
+        Watcher(predictor, inbox, folder / "out", options, settings, log=log).run(token)
+
+
 class Running:
-    """A watcher's process, whose log is followed."""
+    """A watcher's process."""
 
     def __init__(self, folder: Path, bundle: Path, inbox: Path) -> None:
-        command = [sys.executable, "-m", "pathgene_rt.cli", "watch", inbox, "--out", folder / "out"]
-        command += [
-            "--bundle",
-            bundle,
-            "--engine",
-            "onnxruntime",
-            "--settle",
-            "0.1",
-            "--poll",
-            "0.1",
-        ]
-        command += ["--no-html", "--no-heatmaps", "--no-geojson", "--min-free", "0"]
-        command += ["--audit", folder / "audit.jsonl"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment["PATHGENE_RT_CACHE"] = str(folder / "cache")
-        self.process = subprocess.Popen(
-            [*map(str, command)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self.begun = threading.Event()
-        self.events: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
+        self._folder = folder
+        self.process = _CONTEXT.Process(target=watch_here, args=(folder, bundle, inbox))
+        self.process.start()
 
-    def _follow(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.endswith("}\n"):
-                event = json.loads(line)
-                self.events.append(event)
-                if event["event"] == "begun":
-                    self.begun.set()
+    def has(self, event: str) -> bool:
+        return (self._folder / f"{event}-{self.process.pid}").exists()
+
+    def wait_for(self, event: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.has(event) and time.monotonic() < end and self.process.is_alive():
+            time.sleep(0.003)
 
     def end(self, *, kill: bool) -> None:
-        if self.process.poll() is not None:
-            said = self.process.stderr.read() if self.process.stderr else ""
-            raise WatchKillError(f"a watcher ended by itself, {self.process.returncode}: {said}")
+        if not self.process.is_alive():
+            raise WatchKillError(f"a watcher ended by itself, {self.process.exitcode}")
+        began = self.has("started")
         (self.process.kill if kill else self.process.terminate)()
-        self.process.wait(60)
-        self._thread.join()
-        began = any(event["event"] == "started" for event in self.events)
+        self.process.join(120)
         # Before our code runs, SIGTERM is the system's.
-        if not kill and self.process.returncode not in (0, *(() if began else (-signal.SIGTERM,))):
-            raise WatchKillError(f"SIGTERM gave exit code {self.process.returncode}")
+        fine = (0,) if began else (0, -signal.SIGTERM)
+        if not kill and self.process.exitcode not in fine:
+            raise WatchKillError(f"SIGTERM gave exit code {self.process.exitcode}")
 
 
 def ended(out: Path) -> int:
@@ -139,7 +141,7 @@ def quiet_run(work: Path, bundle: Path, inbox: Path, slides: int) -> dict[str, A
         running = Running(folder, bundle, inbox)
         while ended(folder / "out") < slides:
             time.sleep(0.5)
-            if running.process.poll() is not None:
+            if not running.process.is_alive():
                 running.end(kill=False)
         running.end(kill=False)
     expected = results(folder / "out")
@@ -147,11 +149,20 @@ def quiet_run(work: Path, bundle: Path, inbox: Path, slides: int) -> dict[str, A
     return expected
 
 
-def run(kills: int, slides: int, watchers: int, seed: int, work: Path) -> str:
-    """Kill until there were ``kills``, and let the last round end; what there is to say.
+def run(
+    kills: int,
+    slides: int,
+    watchers: int,
+    seed: int,
+    work: Path,
+    seconds: float = float("inf"),
+) -> str:
+    """Kill until there were ``kills`` or ``seconds`` are over, and let the last round end; what
+    there is to say.
 
     Raises WatchKillError."""
     chance = random.Random(seed)
+    _CONTEXT.set_forkserver_preload(_IMPORTED)
     inbox, bundle = work / "inbox", work / "tiny.pgrt"
     if not inbox.is_dir():
         tiny.tiny_bundle(bundle)
@@ -160,19 +171,20 @@ def run(kills: int, slides: int, watchers: int, seed: int, work: Path) -> str:
             write_slide(inbox / f"s{number:03d}.svs", (512, 512), seed=number)
     expected = quiet_run(work, bundle, inbox, slides)
     killed = at_work = rounds = doubled = 0
-    while killed < kills:
+    until = time.monotonic() + seconds
+    while killed < kills and time.monotonic() < until:
         folder = work / f"round{rounds}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         running = [Running(folder, bundle, inbox) for _ in range(watchers)]
-        while ended(folder / "out") < slides and killed < kills:
+        while ended(folder / "out") < slides and killed < kills and time.monotonic() < until:
             victim = chance.randrange(watchers)
             if chance.random() < 0.8:
-                running[victim].begun.wait(60)
-                time.sleep(chance.uniform(0, 0.25))
+                running[victim].wait_for("begun", 60)
+                time.sleep(chance.uniform(0, 0.4))
             else:
-                time.sleep(chance.uniform(0, 2))
-            at_work += running[victim].begun.is_set()
+                time.sleep(chance.uniform(0, 1))
+            at_work += running[victim].has("begun")
             running[victim].end(kill=True)
             killed += 1
             running[victim] = Running(folder, bundle, inbox)
@@ -199,10 +211,18 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=200)
     parser.add_argument("--watchers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="Kill no longer.")
     parser.add_argument("--work", type=Path, help="Folder to keep; else a temporary one.")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="watch-kills-"))
-    said = run(options.kills, options.slides, options.watchers, options.seed, work)
+    said = run(
+        options.kills,
+        options.slides,
+        options.watchers,
+        options.seed,
+        work,
+        options.seconds,
+    )
     print(said, flush=True)  # noqa: T201
     if options.work is None:
         shutil.rmtree(work)
