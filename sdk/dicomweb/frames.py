@@ -153,9 +153,9 @@ class SlideFrames:
 
     def _request(self, picture: int) -> int:
         """How many frames to ask for at once: so many that to begin is a small part of it, and
-        requests under way take a quarter of the memory at most."""
+        requests under way take half of the memory at most."""
         frames = self._begin_s[picture] * (1 / SHARE_OF_BEGINNING - 1) / self._frame_s
-        fitting = self._limit // (4 * self._connections * self._frame_bytes)
+        fitting = self._limit // (2 * self._connections * self._frame_bytes)
         digits = len(str(self._starts[picture + 1] - self._starts[picture]))
         on_line = LINE_CHARACTERS // (digits + 1)
         return max(1, min(on_line, max(FEWEST_FRAMES, int(frames)), fitting))
