@@ -89,6 +89,7 @@ def test_a_verdict_in_json(description: DomainDescription) -> None:
         "percentile": verdict.percentile,
         "verdict": "inside",
         "cases": 120,
+        "reference": "training",
     }
     far = description.judge(make_bag("x", bag + 100), 0.05)
     assert far.to_dict()["verdict"] == "outside"
