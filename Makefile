@@ -76,7 +76,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt setuptools wheel
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation \
-	  --config-settings editable_mode=strict -e ".[cpu,export,train,capi,int8,tensorrt-rtx,view,pdf,dicom,dicomweb,jpeg2000,ray,sign,sbom,dev]"
+	  --config-settings editable_mode=strict -e ".[cpu,export,train,capi,int8,tensorrt-rtx,view,pdf,dicom,dicomweb,jpeg2000,czi,ray,sign,sbom,dev]"
 	touch $@
 
 wheel: link

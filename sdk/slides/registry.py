@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from pathgene_rt.slides.czi import START as CZI_START
+from pathgene_rt.slides.czi import open_czi
 from pathgene_rt.slides.dicom.header import begins_as_dicom
 from pathgene_rt.slides.dicom.opening import open_dicom
 from pathgene_rt.slides.isolated_slide import warn_once
@@ -67,8 +69,14 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
         open_kfb,
     ),
     SlideReader(
+        "czi",
+        frozenset({".czi"}),
+        lambda _, head: head.startswith(CZI_START),
+        open_czi,
+    ),
+    SlideReader(
         "openslide",
-        frozenset({".ndpi", ".vms", ".vmu", ".mrxs", ".czi"}),
+        frozenset({".ndpi", ".vms", ".vmu", ".mrxs"}),
         # The library knows its formats best.
         lambda *_: True,
         open_with_openslide,

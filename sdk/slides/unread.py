@@ -78,7 +78,7 @@ _OTHERS: tuple[UnreadFormat, ...] = (
     UnreadFormat("a compound file, as of Motic, Zeiss ZVI or an office program", _QUPATH, (OLE,)),
     UnreadFormat(
         "a Zeiss CZI slide that OpenSlide does not know",
-        f"{_QUPATH}, or save it uncompressed or in JPEG XR with ZEN",
+        f"install the extra czi, or {_QUPATH}",
         (b"ZISRAWFILE",),
     ),
     UnreadFormat("a PNG picture", "name the slide's own file", (b"\x89PNG\r\n\x1a\n",)),
