@@ -1,6 +1,6 @@
 """Reading tiles: encoded tiles decoded directly, beside OpenSlide's read_region.
 
-    PYTHONPATH=. python benchmarks/decode.py [--passes 5]
+    PYTHONPATH=. python benchmarks/decode.py [--passes 5] [--peers /tmp/peers/bin/python]
 
 One thread each, in turn, over the same tiles, a fresh handle (cold caches) for every pass. The best
 pass counts, in CPU time of its thread, so that other work on the machine tells less. OpenSlide's
@@ -8,6 +8,10 @@ side is what pipelines do: read_region, PIL's RGB, PIL's box reduction where a 4
 20x, a numpy array. Slides are generated: tissue as JPEG of quality 70, and, as in the Aperio file
 that ../shared holds, RGB of quality 30 in tiles of 240 px; that file is read too, if it is there.
 Prints a JSON line a case, and a table.
+
+``--peers`` is a Python that has other readers (`decode_peers.py` says which packages): they then
+read the same tiles, each in a process of its own, with one thread and with two, pass by pass in
+turn with ours; CPU milliseconds a megapixel, in a table of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
+import decode_peers
 import numpy as np
 import openslide
 import tifffile
@@ -58,20 +63,33 @@ class Case:
 
 
 def main(
-    passes: int = 5, seed: int = 1, json_out: Annotated[Path | None, typer.Option()] = None
+    passes: int = 5,
+    seed: int = 1,
+    json_out: Annotated[Path | None, typer.Option()] = None,
+    peers: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Measure all cases."""
+    beside: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         cases = list(made_cases(Path(folder), seed))
         if REAL.is_file():
             cases.append(Case("240 px RGB tiles, real slide", REAL, 256, 5.0))
         results = [measure(case, passes) for case in cases]
         codecs = decoders(cases[0].path, passes)
+        if peers is not None:
+            beside = {
+                case.name: decode_peers.compare(case.path, case.read_px, passes, peers)
+                for case in cases
+                if case.read_px == TILE_PX
+            }
     lines = [json.dumps(result) for result in [*results, *codecs]]
+    lines += [json.dumps({"case": case, "peers": found}) for case, found in beside.items()]
     print("\n".join(lines))
     if json_out is not None:
         json_out.write_text("\n".join(lines) + "\n")
     print(table(results))
+    if beside:
+        print(decode_peers.table(beside))
     for codec in codecs:
         print(f"{codec['decoder']}: {codec['tiles_per_s']:.0f} encoded tiles/s {codec['note']}")
 
