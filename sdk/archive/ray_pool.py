@@ -100,11 +100,14 @@ class RayPool:
         self._asked: dict[Any, int] = {}
         """The worker whose answer an object reference is."""
         self._started = 0
-        self._connect(address)
-        self._share = self._share_of(threads)
-        if devices is not None and not self._share.gpus:
+        try:
+            self._connect(address)
+            self._share = self._share_of(threads)
+            if devices is not None and not self._share.gpus:
+                raise EngineUnavailableError("there is no GPU on this machine; leave out --devices")
+        except BaseException:
             self.close()
-            raise EngineUnavailableError("there is no GPU on this machine; leave out --devices")
+            raise
         document = {**vars(spec), "engine": {**spec.engine, "threads": self._share.threads}}
         self._arguments = package_sha256(), document
 
