@@ -95,6 +95,8 @@ class Watcher:
         where it was when a watcher runs again. Raises UsageError, BundleError."""
         self._log("started", inbox=str(self._inbox), bundle=self._model.bundle.sha256)
         try:
+            with self._bearing("out"):
+                self._tidy_claims()
             while not token.cancelled:
                 if not self.turn(token):
                     self._service.status("waiting for slides")
@@ -192,6 +194,12 @@ class Watcher:
                 return False  # it is still being written, after all
             self._predict(arrived, self.ledger.begin(file), places, token)
         return True
+
+    def _tidy_claims(self) -> None:
+        """Remove the empty files of locks that killed watchers held."""
+        for path in self._claims.glob(".*.lock"):
+            with self._claim(path.name[1 : -len(".lock")]):
+                pass
 
     @contextmanager
     def _claim(self, shown: str) -> Iterator[bool]:

@@ -259,6 +259,16 @@ def test_what_another_watcher_has_is_left_to_it(site: Site) -> None:
     assert site.reports() == ["a", "b"]
 
 
+def test_what_killed_watchers_left_of_their_claims_is_removed(site: Site) -> None:
+    left = site.out / ".claims" / ".a.lock"
+    watcher = site.watcher()
+    left.touch()
+    token = CancellationToken()
+    token.cancel()
+    watcher.run(token)
+    assert not left.exists()
+
+
 def test_three_watchers_do_each_slide_once(site: Site) -> None:
     names = [f"s{number}" for number in range(9)]
     for name in names:
