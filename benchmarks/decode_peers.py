@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,9 @@ from typing import Any
 
 import numpy as np
 
+PASS_S = 60
+"""A reader that hangs in a pass is ended after so many seconds (Linux, macOS)."""
+
 Read = Callable[[int, int], Any]
 """The tile whose level-0 corner is (x, y), decoded."""
 Opened = tuple[Read, Callable[[], Any], tuple[int, int]]
@@ -30,12 +35,17 @@ Opened = tuple[Read, Callable[[], Any], tuple[int, int]]
 
 
 def ours(path: Path, side: int) -> Opened:
+    """Into memory that is given, as our pipeline reads; the others have no such call."""
     from pathgene_rt.slides import open_slide
 
     slide = open_slide(path)
+    of_thread = threading.local()
 
     def read(x: int, y: int) -> Any:
-        return slide.read((x, y), 0, (side, side))
+        out = getattr(of_thread, "out", None)
+        if out is None:
+            out = of_thread.out = np.empty((side, side, 3), np.uint8)
+        return slide.read((x, y), 0, (side, side), out)
 
     return read, slide.close, slide.info.size_px
 
@@ -105,7 +115,7 @@ def opentile(path: Path, side: int) -> Opened:
     def read(x: int, y: int) -> Any:
         return np.asarray(level.get_decoded_tile((x // side, y // side)))
 
-    return read, tiler.close, (level.size.width, level.size.height)
+    return read, tiler.close, (level.image_size.width, level.image_size.height)
 
 
 def slideio(path: Path, side: int) -> Opened:
@@ -173,6 +183,7 @@ def serve(name: str, path: Path, side: int) -> None:
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:
+        signal.alarm(PASS_S)
         sys.stdout.write(json.dumps(one_pass(opener, path, side, int(line))) + "\n")
         sys.stdout.flush()
 
@@ -196,6 +207,7 @@ def one_pass(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(strip, [rows[first::threads] for first in range(threads)]))
+    signal.alarm(0)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     close()
     return {"cpu": cpu, "wall": wall, "megapixels": len(rows) * len(columns) * side**2 / 1e6}
@@ -228,10 +240,15 @@ def compare(
             if "refused" not in found[name]:
                 children[name] = child
         for number in [*threads] * passes:
-            for name, child in children.items():
+            for name, child in list(children.items()):
                 child.stdin.write(f"{number}\n")
                 child.stdin.flush()
-                result = json.loads(child.stdout.readline())
+                answer = child.stdout.readline()
+                if not answer:
+                    found[name] = {"refused": f"ended with {child.wait()} in a pass"}
+                    del children[name]
+                    continue
+                result = json.loads(answer)
                 for kind in ("cpu", "wall"):
                     key = f"{kind}_ms_{number}"
                     spent = 1000 * result[kind] / result["megapixels"]
