@@ -1,7 +1,8 @@
 """Zeiss CZI slides that OpenSlide refuses, such as those with focal planes or in zstd, through
 pylibCZIrw (Zeiss's libCZI).
 
-What OpenSlide reads is left to it: it is the one that more slides were tried with.
+What OpenSlide reads is left to it: it is the one that more slides were tried with. Both are native
+code that damaged files can crash, so this runs in a process of its own (``registry``).
 """
 
 from __future__ import annotations

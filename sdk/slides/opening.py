@@ -42,8 +42,8 @@ def open_slide(
     when it is read.
 
     ``isolate``: whether the slide is read in a process of its own, which can crash without harm
-    and can change no file. "auto": with readers of other packages. Its encoded tiles are then not
-    given undecoded.
+    and can change no file. "auto": with readers of other packages, and of CZI. Its
+    encoded tiles are then not given undecoded.
 
     Raises SlideOpenError; UsageError for an ``mpp`` that is no microscope's. Where nobody says a
     scale that is one, it is missed by whoever needs it (:func:`slide_mpp`).
@@ -86,7 +86,7 @@ def _opened(path: Path, mpp: float | None, isolate: Isolate) -> Slide:
     troubles: list[str] = []
     if isolate == "never":
         slide, troubles = open_here(path, mpp)
-    elif isolate == "always":
+    elif isolate == "always" or _is_isolated(path, head):
         slide, troubles = _isolated(path, mpp, only_plug_ins=False)
     else:
         slide = _first_to_open(BUILT_IN_READERS, path, head, mpp)
@@ -97,6 +97,11 @@ def _opened(path: Path, mpp: float | None, isolate: Isolate) -> Slide:
     if slide is None:
         raise SlideOpenError("; ".join([refusal(path, head), *troubles]))
     return slide
+
+
+def _is_isolated(path: Path, head: bytes) -> bool:
+    """Whether one of our own readers of ``path`` is to run in a process of its own."""
+    return any(one.isolated and one.matches(path, head) for one in BUILT_IN_READERS)
 
 
 def _isolated(

@@ -23,6 +23,7 @@ from pathgene_rt.errors import EngineError, PathGeneError
 from tests.fuzz.mutate import WORDS, bytes_changed, document_changed, text_changed
 from tests.fuzz.tiff import stream_changed, tiff_changed
 from tests.support import tiny_models as tiny
+from tests.support.czi_slides import write_czi
 from tests.support.slide_corpus import pyramid, samples
 
 DOCUMENTED = frozenset({0, 2, 3, 4, 5, 6, 7, 130})
@@ -193,6 +194,28 @@ class Dicom(Kind):
         if rng.random() < 0.3:
             data = stream_changed(rng, data)
         return _write(self.folder / "case.dcm", bytes_changed(rng, data, near=2048))
+
+    def read(self, path: Path, rng: random.Random) -> None:
+        read_slide(path)
+
+
+class Czi(Kind):
+    """CZI slides that Zeiss's library reads here: with focal planes, in zstd, uncompressed."""
+
+    name = "czi"
+
+    def prepare(self) -> None:
+        super().prepare()
+        pixels = pyramid()[0][:200, :300]
+        self._bases = [
+            write_czi(self.folder / "base.czi", planes, compression).read_bytes()
+            for planes in ([pixels], [pixels] * 3)
+            for compression in ("uncompressed:", "zstd0:", "zstd1:ExplicitLevel=2")
+        ]
+
+    def make(self, rng: random.Random) -> Path:
+        data = rng.choice(self._bases)
+        return _write(self.folder / "case.czi", bytes_changed(rng, data, near=4096))
 
     def read(self, path: Path, rng: random.Random) -> None:
         read_slide(path)
@@ -477,5 +500,5 @@ class Commands(Kind):
 
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Slides, Tiffs, Dicom, Bundles, Graphs, Hdf5, Tables, Commands)
+    kind.name: kind for kind in (Slides, Tiffs, Dicom, Czi, Bundles, Graphs, Hdf5, Tables, Commands)
 }
