@@ -92,7 +92,7 @@ IoTimeoutOption = Annotated[
 IsolateOption = Annotated[
     Isolate,
     typer.Option(
-        help="Read each slide in a process of its own, which may crash; auto: plug-in readers and CZI."
+        help="Read each slide in a process of its own, which may crash; auto: plug-ins, CZI."
     ),
 ]
 ExactOption = Annotated[
