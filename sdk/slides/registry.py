@@ -77,7 +77,7 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
         frozenset({".czi"}),
         lambda _, head: head.startswith(CZI_START),
         open_czi,
-        # libCZI 6.1 ends with SIGBUS on one damaged file in some thousand.
+        # One damaged file in some thousand ends the process that reads it with SIGBUS.
         isolated=True,
     ),
     SlideReader(
