@@ -20,7 +20,8 @@ test: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not world"
 
-# What meets NVIDIA's compiler, a browser, a tracer of system calls, and fuzzed input.
+# What meets the originals' outputs, the whole CTransPath, NVIDIA's compiler, a browser, an archive, a
+# tracer of system calls, and fuzzed input.
 test-world: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "world and not slow"
 

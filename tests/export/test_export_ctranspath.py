@@ -18,6 +18,8 @@ from pathgene_rt.export.check import ENCODER_LIMIT, open_graph
 from tests.support.exported_models import ctranspath_bundle
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.world
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:

@@ -247,6 +247,7 @@ def compared(file: str) -> Iterator[Compared]:
                 yield Compared(document["head"], name, ours, case["outputs"][name], tolerance)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("file", FILES)
 def test_equals_the_original(file: str) -> None:
     names = set()
