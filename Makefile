@@ -23,7 +23,8 @@ test: link
 # What meets the originals' outputs, the whole CTransPath, NVIDIA's compiler, a browser, an archive, a
 # tracer of system calls, and fuzzed input.
 test-world: link
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "world and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  -m "world and not slow"
 
 # The runtime, installed from its wheel with the lowest versions that pyproject.toml allows: one file
 # or more of each room, without torch.
