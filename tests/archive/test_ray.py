@@ -101,7 +101,7 @@ def test_two_nodes_and_workers_that_are_killed(cluster: str, inputs: Path, tmp_p
     assert not any((tmp_path / "out" / ".archive" / "attempts").iterdir())
 
 
-@pytest.mark.world
+@pytest.mark.slow  # Ray starts twice
 def test_ctrl_c_and_the_same_command_again(inputs: Path, tmp_path: Path) -> None:
     """By the command line, with a Ray of its own, which ends with it."""
     plain = ("--no-html", "--no-heatmaps", "--no-geojson", "--engine", "onnxruntime")
