@@ -12,6 +12,9 @@ from pathgene_rt.cli.choices import (
     BundleOption,
     EngineOption,
     ExactOption,
+    GeojsonOption,
+    HeatmapsOption,
+    HtmlOption,
     IoTimeoutOption,
     IsolateOption,
     MppOption,
@@ -96,9 +99,9 @@ def predict(
     features: Annotated[
         bool, typer.Option("--features", help="Also keep the features; slides of cases do.")
     ] = False,
-    heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
-    geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
-    html: Annotated[bool, typer.Option(help="Write report.html, to read and print.")] = True,
+    heatmaps: HeatmapsOption = True,
+    geojson: GeojsonOption = True,
+    html: HtmlOption = True,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     batch: BatchOption = 0,

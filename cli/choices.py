@@ -110,6 +110,21 @@ PseudonymKeyOption = Annotated[
         show_default=False,
     ),
 ]
+HeatmapsOption = Annotated[bool, typer.Option(help="Draw a heatmap per head.")]
+GeojsonOption = Annotated[bool, typer.Option(help="Write the tiles for QuPath.")]
+HtmlOption = Annotated[bool, typer.Option(help="Write report.html, to read and print.")]
+PdfOption = Annotated[
+    bool, typer.Option("--pdf", help="Also write report.pdf (needs the extra pdf).")
+]
+DicomOption = Annotated[
+    bool,
+    typer.Option("--dicom", help="Also write DICOM objects for the archive (extra dicom)."),
+]
+FhirOption = Annotated[bool, typer.Option("--fhir", help="Also write report.fhir.json (FHIR R4).")]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

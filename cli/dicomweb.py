@@ -15,6 +15,7 @@ from pathgene_rt.cli.choices import (
     BundleOption,
     EngineOption,
     PrecisionOption,
+    SiteOption,
     ThreadsOption,
     find_bundle,
 )
@@ -58,10 +59,7 @@ def dicomweb(
     connections: Annotated[int, typer.Option(help="At once, for frames.")] = 4,
     cache: Annotated[str, typer.Option(help="Memory for frames of a slide.")] = "512MB",
     pdf: Annotated[bool, typer.Option("--pdf", help="Also the PDF (needs the extra pdf).")] = False,
-    site: Annotated[
-        Path | None,
-        typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
-    ] = None,
+    site: SiteOption = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,

@@ -18,16 +18,23 @@ from pathgene_rt.cli.choices import (
     BatchOption,
     BundleOption,
     CoordsOption,
+    DicomOption,
     EngineOption,
+    FhirOption,
+    GeojsonOption,
+    HeatmapsOption,
+    HtmlOption,
     IoTimeoutOption,
     IsolateOption,
     MppOption,
     MppOverrideOption,
+    PdfOption,
     PrecisionOption,
     PseudonymizeOption,
     PseudonymKeyOption,
     ReadersOption,
     RecursiveOption,
+    SiteOption,
     ThreadsOption,
     find_bundle,
 )
@@ -90,20 +97,13 @@ def run(
     mpp_override: MppOverrideOption = None,
     coords: CoordsOption = None,
     features: Annotated[bool, typer.Option("--features", help="Also keep the features.")] = False,
-    heatmaps: Annotated[bool, typer.Option(help="Draw a heatmap per head.")] = True,
-    geojson: Annotated[bool, typer.Option(help="Write the tiles for QuPath.")] = True,
-    html: Annotated[bool, typer.Option(help="Write report.html, to read and print.")] = True,
-    pdf: Annotated[
-        bool, typer.Option("--pdf", help="Also write report.pdf (needs the extra pdf).")
-    ] = False,
+    heatmaps: HeatmapsOption = True,
+    geojson: GeojsonOption = True,
+    html: HtmlOption = True,
+    pdf: PdfOption = False,
     language: Annotated[str, typer.Option(help="In which report.html opens: en or zh.")] = "en",
-    dicom: Annotated[
-        bool,
-        typer.Option("--dicom", help="Also write DICOM objects for the archive (extra dicom)."),
-    ] = False,
-    fhir: Annotated[
-        bool, typer.Option("--fhir", help="Also write report.fhir.json (FHIR R4).")
-    ] = False,
+    dicom: DicomOption = False,
+    fhir: FhirOption = False,
     dicom_context: Annotated[
         Path | None,
         typer.Option(
@@ -111,10 +111,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    site: Annotated[
-        Path | None,
-        typer.Option(help="Site profile (`site calibrate`) to calibrate and call by."),
-    ] = None,
+    site: SiteOption = None,
     pseudonymize: PseudonymizeOption = False,
     pseudonym_key: PseudonymKeyOption = None,
     engine: EngineOption = "auto",
