@@ -36,9 +36,9 @@ class CheckedTile:
     _squares: dict[float, Squares] = field(default_factory=dict, init=False, repr=False)
 
     def squares(self, mpp: float) -> Squares:
-        """The tile, at ``mpp`` um/px, as squares: found once for all checks."""
+        """The tile, at ``mpp`` um/px, as squares: the same for all checks, computed once."""
         if mpp not in self._squares:
-            self._squares[mpp] = Squares.of(self.rgb, mpp)
+            self._squares[mpp] = Squares(self.rgb, mpp)
         return self._squares[mpp]
 
 

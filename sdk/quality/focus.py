@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
@@ -15,11 +15,14 @@ LEAST_SHARPNESS = 0.07
 has 0.10 (generated) to 0.41."""
 
 NEAR_UM, FAR_UM = 1.0, 6.0
+STRIPS_UM = 8.0
+"""From one row, or column, of micrometres that is looked at to the next. All of them gave the same
+ratio within 11 % on sharp tissue, 3 % on blurred."""
 
 COARSEST_MPP = 1.5
 """Coarser tiles do not show what is lost first, and are not judged."""
 
-_LEAST_STRUCTURE = 20.0
+_LEAST_STRUCTURE = 10.0
 """Of squared differences at FAR_UM: glass and noise are neither sharp nor blurred."""
 
 
@@ -43,26 +46,39 @@ class OutOfFocusTiles:
         return sharpness is not None and sharpness < LEAST_SHARPNESS
 
     def sharpness(self, rgb: UInt8Array) -> float | None:
-        """Of ``rgb`` uint8 [h, w, 3], on its green channel, which shows both stains; None for what
+        """Of ``rgb`` uint8 [p, p, 3], on its green channel, which shows both stains; None for what
         cannot be judged: coarse or small tiles, and such without structure."""
         if self._mpp > COARSEST_MPP:
             return None
         factor = max(1, round(NEAR_UM / self._mpp))
         step_um = factor * self._mpp
         near, far = max(1, round(NEAR_UM / step_um)), round(FAR_UM / step_um)
-        green = Image.fromarray(np.ascontiguousarray(rgb[..., 1])).reduce(factor)
-        pixels = np.asarray(green).astype(np.float32)
-        if min(pixels.shape) <= 2 * far:
+        if min(rgb.shape[:2]) <= 2 * far * factor:
             return None
-        structure = _squared_difference(pixels, far)
+        green = rgb[..., 1]
+        apart = round(STRIPS_UM / step_um)
+        # Tiles are square, so rows and columns fit one array.
+        strips = np.concatenate([_strips(pixels, factor, apart) for pixels in (green, green.T)])
+        structure = _squared_difference(strips, far)
         if structure < _LEAST_STRUCTURE:
             return None
-        return _squared_difference(pixels, near) / structure
+        return _squared_difference(strips, near) / structure
 
 
-def _squared_difference(pixels: Float32Array, lag: int) -> float:
-    """The mean over ``pixels`` float32 [h, w] that lie ``lag`` apart, down and across."""
-    total = 0.0
-    for apart in (pixels[:, lag:] - pixels[:, :-lag], pixels[lag:] - pixels[:-lag]):
-        total += float(np.vdot(apart, apart)) / apart.size
-    return total
+def _strips(pixels: UInt8Array, factor: int, apart: int) -> Float32Array:
+    """Every ``apart``-th row of ``pixels`` uint8 [h, w] reduced by ``factor``: their means, float32
+    [h / factor / apart, w / factor]."""
+    count, width = len(pixels) // (factor * apart), pixels.shape[1] // factor * factor
+    rows = pixels[: count * factor * apart, :width].reshape(count, factor * apart, width)
+    # Pixel by pixel: summed along an axis of two or four, numpy is slow.
+    sums = rows[:, 0].astype(np.uint16)
+    for row in range(1, factor):
+        sums += rows[:, row]
+    sums = functools.reduce(np.add, (sums[:, column::factor] for column in range(factor)))
+    return sums.astype(np.float32) / np.float32(factor * factor)
+
+
+def _squared_difference(strips: Float32Array, lag: int) -> float:
+    """The mean over pixels of ``strips`` float32 [n, w] that lie ``lag`` apart along them."""
+    apart = strips[:, lag:] - strips[:, :-lag]
+    return float(np.vdot(apart, apart)) / apart.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
-from pathgene_rt.quality.squares import SAMPLE_UM, SAMPLES
+from pathgene_rt.quality.squares import share
 from pathgene_rt.tiles.tissue_colour import Colours, may_be_ink
 
 PEN_SHARE = 0.1
@@ -17,8 +17,7 @@ PEN_SHARE = 0.1
 squares (8 um, as in the overview on which tissue is found) are looked at."""
 
 SUSPECT_SHARE = PEN_SHARE / 2
-"""Of single pixels, one in each square: where fewer may be ink, no means are taken. That is nearly
-every tile, and costs a twentieth of decoding one."""
+"""Of single pixels: where fewer may be ink, no means are taken. That is nearly every tile."""
 
 
 class PenTiles:
@@ -33,7 +32,6 @@ class PenTiles:
 
     def __init__(self, slide: CheckedSlide) -> None:
         self._mpp = slide.mpp
-        self._apart = SAMPLES * max(1, round(SAMPLE_UM / slide.mpp))
 
     def flags(self, tile: CheckedTile) -> bool:
         """Whether at least PEN_SHARE of ``tile`` has the colours of ink."""
@@ -43,7 +41,7 @@ class PenTiles:
         """The share 0..1 of ``tile`` that has the colours of ink; 0 where it is too small to be
         told from single pixels.
         """
-        if may_be_ink(tile.rgb[:: self._apart, :: self._apart]).mean() < SUSPECT_SHARE:
+        squares = tile.squares(self._mpp)
+        if share(may_be_ink(squares.pixels.rgb)) < SUSPECT_SHARE:
             return 0.0
-        means = tile.squares(self._mpp).means
-        return float(Colours.of(means).ink.mean()) if means.size else 0.0
+        return share(Colours.of(squares.means).ink) if squares.means.size else 0.0
