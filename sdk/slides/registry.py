@@ -102,6 +102,12 @@ LAST_READERS: tuple[SlideReader, ...] = (
 """Asked after those of other packages, for what has no mark of its own."""
 
 
+@functools.cache
+def _entries() -> tuple[EntryPoint, ...]:
+    """By name. To find them takes milliseconds, and what is installed stays so in a process."""
+    return tuple(sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name))
+
+
 @dataclass(frozen=True)
 class PlugIns:
     """Readers of other packages, by name. ``troubles`` has a line for each that has none."""
@@ -112,7 +118,7 @@ class PlugIns:
 
 def any_plug_in() -> bool:
     """Whether an installed package or a library names a reader; none is imported."""
-    return bool(entry_points(group=ENTRY_POINT_GROUP)) or bool(reader_libraries())
+    return bool(_entries()) or bool(reader_libraries())
 
 
 def native_reader(library: Path) -> SlideReader:
@@ -145,7 +151,7 @@ def plug_ins() -> PlugIns:
     searched. One that cannot be is left out, and told once on the logger ``pathgene_rt.slides``.
     """
     readers, troubles = [], []
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+    for entry in _entries():
         try:
             readers.append(_loaded(entry))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - others' code raises what it likes

@@ -18,9 +18,10 @@ import pytest
 from pathgene_rt import PredictOptions
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, UsageError
 from pathgene_rt.slides import isolated_slide, open_slide
-from pathgene_rt.slides.registry import ENTRY_POINT_GROUP, plug_ins
+from pathgene_rt.slides.registry import ENTRY_POINT_GROUP
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
+from tests.support.plug_ins import forget_plug_ins
 
 PLUG_IN = """
 import ctypes, os, socket, sys, time
@@ -79,9 +80,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         path.write_text("later")
         return path
 
-    plug_ins.cache_clear()
+    forget_plug_ins()
     yield install
-    plug_ins.cache_clear()
+    forget_plug_ins()
     sys.modules.pop("odd_slides", None)
 
 

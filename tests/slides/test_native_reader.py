@@ -28,10 +28,10 @@ from pathgene_rt.slides import (
     open_slide,
     reader_libraries,
 )
-from pathgene_rt.slides.registry import plug_ins
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 from tests.support.native_readers import ACME, EXAMPLE, compiled, write_acme
+from tests.support.plug_ins import forget_plug_ins
 
 SIDE_PX = 320
 
@@ -48,9 +48,9 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiles(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The reader of tiles is one of the environment's."""
     monkeypatch.setenv(reader_libraries.VARIABLE, str(libraries / "tiles.so"))
-    plug_ins.cache_clear()
+    forget_plug_ins()
     yield
-    plug_ins.cache_clear()
+    forget_plug_ins()
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +158,12 @@ def test_libraries_that_are_no_reader(
             native_reader(tmp_path / name)
     named = os.pathsep.join(str(tmp_path / name) for name in (*bad, "gone.so"))
     monkeypatch.setenv(reader_libraries.VARIABLE, named)
-    plug_ins.cache_clear()
+    forget_plug_ins()
     try:
         with pytest.raises(SlideOpenError) as caught:
             open_slide(tmp_path / "slide.acme", isolate="never")
     finally:
-        plug_ins.cache_clear()
+        forget_plug_ins()
     for name in (*bad, "gone.so"):
         assert f"the library of a slide reader {tmp_path / name} cannot be loaded" in str(
             caught.value

@@ -19,10 +19,10 @@ from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     ENTRY_POINT_GROUP,
     known_suffixes,
-    plug_ins,
 )
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support.paths import ROOT
+from tests.support.plug_ins import forget_plug_ins
 
 Install = Callable[[str, str], None]
 """A package (its name, and its one module's source) whose entry point is that module's READER."""
@@ -42,11 +42,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\n{name} = {name}:READER\n")
-        plug_ins.cache_clear()
+        forget_plug_ins()
         warn_once.cache_clear()
 
     yield install
-    plug_ins.cache_clear()
+    forget_plug_ins()
     for name in installed:
         sys.modules.pop(name, None)
 
