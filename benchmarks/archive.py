@@ -1,11 +1,13 @@
 """An archive whose workers and driver are killed at random, against a bare loop:
 
-    python -m benchmarks.archive --slides 10000 --kills 200
+    python -m benchmarks.archive --slides 10000 --kills 200 --work /tmp/drill
 
 Tiny slides through a tiny bundle by `archive predict` on a Ray of 8 workers. Each kill ends, by
-SIGKILL, a worker (9 of 10) or the driver, which is started again until all is done. Afterwards
-every slide must have one result, equal to what a quiet loop in this process makes of the same
-pixels, and nothing may be left of attempts. Last, what a slide costs beyond that loop.
+SIGKILL, a worker (19 of 20) or the driver, which is started again until all is done. Afterwards
+every slide must have one result, which was put there once and never replaced, equal to what a quiet
+loop in this process makes of the same pixels, and nothing may be left of attempts. Last, what a
+slide costs beyond that loop. ``--work DIR`` is kept: the same command goes on where a drill was
+stopped, and DIR/timeline.txt tells all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.pool import Event, Finished, Opened
 from pathgene_rt.archive.queue import TaskQueue, in_order
 from pathgene_rt.archive.run import ArchiveRun
-from pathgene_rt.archive.source import ArchiveSlide
+from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.status import read_events, read_status
 from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task
@@ -48,23 +50,57 @@ DISTINCT = 20
 
 _ACTOR = "ray::WatchedWorker"
 _PLAIN = ("--no-html", "--no-heatmaps", "--no-geojson", "--engine", "onnxruntime")
-_TELL_S = 30.0
+_DRIVER_SHARE = 0.05
+"""Of kills: each costs all workers, who must open the bundle anew."""
+
+_TELL_S = 60.0
 _GONE_S = 20.0
 """For workers whose driver is gone to end."""
 
 
 @dataclass
 class Tally:
-    """Kills by victim, and how often the driver was started."""
+    """Kills by victim, how often the driver was started, and seconds so far; of each result that
+    was seen its inode, and those that were replaced later."""
 
     workers: int = 0
     drivers: int = 0
     starts: int = 0
-    lines: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    inodes: dict[str, int] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def kills(self) -> int:
         return self.workers + self.drivers
+
+    def see(self, out: Path) -> int:
+        """Look at the results in ``out``; how many there are."""
+        with os.scandir(out) as items:
+            found = {one.name: one.inode() for one in items if one.name[0] == "s"}
+        for name, inode in found.items():
+            if self.inodes.setdefault(name, inode) != inode:
+                self.replaced.append(name)
+        return len(found)
+
+
+class Drill:
+    """What a drill keeps in its folder, so that it can be stopped and gone on with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kept = folder / "tally.json"
+        self.tally = Tally(**json.loads(self._kept.read_text())) if self._kept.exists() else Tally()
+        self._began = time.monotonic() - self.tally.seconds
+
+    def tell(self, what: str) -> None:
+        """A line of the timeline."""
+        self.tally.seconds = time.monotonic() - self._began
+        line = f"{self.tally.seconds:7.0f} s  {what}"
+        print(line, flush=True)
+        with (self.folder / "timeline.txt").open("a") as file:
+            file.write(line + "\n")
+        self._kept.write_text(json.dumps(asdict(self.tally)))
 
 
 def write_archive(folder: Path, slides: int) -> None:
@@ -102,6 +138,8 @@ def bare_loop(folder: Path, count: int) -> tuple[list[Any], float]:
 def cluster(workers: int) -> Iterator[str]:
     """The address of a Ray with so many workers' places, whatever this machine has."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # On a machine that others keep busy its servers may be slow to answer.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": workers, "object_store_memory": 80 << 20, "include_dashboard": False}
@@ -119,65 +157,83 @@ def command(folder: Path, address: str) -> list[str]:
 
 
 def run_with_kills(
-    folder: Path, address: str, kills: int, seed: int, between: float, limit_s: float
-) -> Tally:
+    drill: Drill, address: str, kills: int, seed: int, between: float, limit_s: float
+) -> None:
     """Until the command says that all is done, or the time is up. Raises SystemExit if it fails."""
-    chance, tally = random.Random(seed), Tally()
+    folder, tally = drill.folder, drill.tally
+    chance = random.Random(seed + tally.kills)
     driver: subprocess.Popen[bytes] | None = None
     log = (folder / "driver.log").open("ab")
+    (folder / "out").mkdir(exist_ok=True)
     began = told = time.monotonic()
-    next_kill = chance.expovariate(1 / between)
+    done = tally.see(folder / "out")
+    next_kill = done + chance.expovariate(1 / between)
     while True:
         if driver is None:
             driver = subprocess.Popen(command(folder, address), stderr=log, stdout=log)
             tally.starts += 1
+            drill.tell(f"{done} results; driver {driver.pid} started")
         time.sleep(0.2)
         now = time.monotonic()
-        done = sum(1 for _ in (folder / "out").glob("s*"))
+        done = tally.see(folder / "out")
         if now - began > limit_s:
             driver.kill()
             driver.wait()
+            drill.tell(f"{done} results; stopped, the time is up")
             time.sleep(_GONE_S)
-            return tally
+            return
         code = driver.poll()
         if code == 0:
-            return tally
+            drill.tell(f"{done} results; the driver has ended: all done")
+            return
         if code is not None:  # 7: some were set aside, by kills alone; the next run does them
-            if code not in (-signal.SIGKILL, 7):
+            if code == 1 and "GCS" in _last_line(folder / "driver.log"):
+                drill.tell(f"{done} results; the driver has ended: Ray's server did not answer it")
+            elif code not in (-signal.SIGKILL, 7):
                 raise SystemExit(f"the driver ended with {code}; see {folder / 'driver.log'}")
+            elif code == 7:
+                drill.tell(f"{done} results; the driver has ended: some slides were set aside")
             driver = None
             continue
         if now - told > _TELL_S:
             told = now
-            print(
-                f"{now - began:.0f} s: {done} results, {tally.workers} workers and "
-                f"{tally.drivers} drivers killed",
-                flush=True,
-            )
+            drill.tell(f"{done} results")
         if tally.kills < kills and done >= next_kill:
             next_kill = done + chance.expovariate(1 / between)
-            _kill_one(driver, chance, tally)
+            killed = _kill_one(driver, chance, tally)
+            if killed:
+                drill.tell(f"{done} results; kill {tally.kills}: {killed}")
 
 
-def _kill_one(driver: subprocess.Popen[bytes], chance: random.Random, tally: Tally) -> None:
-    if chance.random() < 0.1:
+def _last_line(path: Path) -> str:
+    return (path.read_text(errors="replace").splitlines() or [""])[-1]
+
+
+def _kill_one(driver: subprocess.Popen[bytes], chance: random.Random, tally: Tally) -> str:
+    """Whom it has killed, empty if there was nobody."""
+    if chance.random() < _DRIVER_SHARE:
         driver.kill()
         tally.drivers += 1
-        return
+        return f"the driver {driver.pid}"
     actors = [
         one
         for one in psutil.process_iter(["name"])
         if one.info["name"] == _ACTOR[:15] or one.info["name"].startswith(_ACTOR)
     ]
-    if actors:
-        with suppress(psutil.NoSuchProcess):
-            chance.choice(actors).kill()
-            tally.workers += 1
+    if not actors:
+        return ""
+    chosen = chance.choice(actors)
+    with suppress(psutil.NoSuchProcess):
+        chosen.kill()
+        tally.workers += 1
+        return f"worker {chosen.pid} of {len(actors)}"
+    return ""
 
 
-def check(folder: Path, slides: int, quiet: list[Any]) -> str:
+def check(drill: Drill, slides: int, quiet: list[Any]) -> str:
     """What the results are, against the quiet run."""
-    out = folder / "out"
+    out = drill.folder / "out"
+    drill.tally.see(out)
     found = sorted(path for path in out.iterdir() if path.is_dir() and path.name != ".archive")
     wanted = {f"s{number:05}" for number in range(slides)}
     names = {path.name for path in found}
@@ -192,7 +248,8 @@ def check(folder: Path, slides: int, quiet: list[Any]) -> str:
     more = len(names - wanted) + len(found) - len(names)
     return (
         f"{len(found)} results, state {begun}: {len(wanted - names)} not there, {more} more than "
-        f"one, {differing} differ from the quiet run, {len(left)} files left of attempts"
+        f"one, {len(drill.tally.replaced)} replaced, {differing} differ from the quiet run, "
+        f"{len(left)} files left of attempts"
     )
 
 
@@ -265,7 +322,7 @@ def plan(count: int) -> str:
         with ArchiveState(layout.state) as state:
             facts = {"bundle": "b", "bundle_sha256": ""}
             before = state.begin("predict", slides, "here", 1, facts)
-            queue = TaskQueue(in_order(slides, before), with_cases=True)
+            queue = TaskQueue(in_order(slides, before), cases_of(slides))
             result = ArchiveRun(layout, queue, InstantPool(), state).run()
         seconds = time.perf_counter() - began
         assert result.slides["done"] == count
@@ -287,27 +344,33 @@ def main() -> None:
     parser.add_argument("--between", type=float, default=50.0, help="Results between two kills.")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="End it, done or not.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="Keep the drill here, and go on with it.")
     parser.add_argument("--plan", type=int, default=0, help="Only what so many cost the driver.")
     options = parser.parse_args()
     if options.plan:
         print(plan(options.plan))
         return
-    folder = Path(tempfile.mkdtemp(prefix="archive-"))
-    write_archive(folder, options.slides)
+    folder = options.work or Path(tempfile.mkdtemp(prefix="archive-"))
+    if not (folder / "slides").is_dir():
+        folder.mkdir(exist_ok=True)
+        write_archive(folder, options.slides)
+    drill = Drill(folder)
     few = min(50, options.slides)
     quiet, alone_s = bare_loop(folder, few)
     with cluster(WORKERS) as address:
-        began = time.monotonic()
-        tally = run_with_kills(
-            folder, address, options.kills, options.seed, options.between, options.limit_s
+        run_with_kills(
+            drill, address, options.kills, options.seed, options.between, options.limit_s
         )
-        print(
+        tally = drill.tally
+        drill.tell(
             f"{options.slides} slides, {tally.workers} workers and {tally.drivers} drivers killed, "
-            f"{tally.starts} starts, {time.monotonic() - began:.0f} s"
+            f"{tally.starts} starts"
         )
-        print(check(folder, options.slides, quiet))
-        print(overhead(folder, address, alone_s, few))
-    shutil.rmtree(folder)
+        drill.tell(check(drill, options.slides, quiet))
+        if not options.work:
+            print(overhead(folder, address, alone_s, few))
+    if not options.work:
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pathgene_rt.cli.audit import AuditOption
 from pathgene_rt.cli.choices import (
     BatchOption,
     BundleOption,
@@ -21,10 +22,17 @@ from pathgene_rt.cli.choices import (
     MppOverrideOption,
     OverwriteOption,
     PrecisionOption,
+    PseudonymizeOption,
+    PseudonymKeyOption,
     ReadersOption,
+    SiteOption,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.sign import SignatureOption
 from pathgene_rt.options import IO_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from pathgene_rt.archive.tasks import Kind
 
 archive = typer.Typer(
     name="archive",
@@ -109,6 +117,11 @@ def predict(
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     isolate: IsolateOption = "auto",
     exact: ExactOption = False,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
+    site: SiteOption = None,
+    audit: AuditOption = None,
+    require_signature: SignatureOption = None,
     max_rate: RateOption = "",
     nice: NiceOption = 0,
     stage: StageOption = "",
@@ -124,41 +137,7 @@ def predict(
     Each slide gets one result, whatever dies; the same command goes on where it was stopped. A bad
     slide does not stop the others (exit code 7 then).
     """
-    from pathgene_rt.cli.archive_run import Asked, run
-
-    options = {
-        "mpp": mpp,
-        "mpp_override": mpp_override,
-        "readers": readers,
-        "io_timeout_s": io_timeout,
-        "isolate": isolate,
-        "exact": exact,
-        "heatmaps": heatmaps,
-        "geojson": geojson,
-        "html": html,
-        "features": features,
-    }
-    run(
-        Asked(
-            kind="predict",
-            source=source,
-            out=out,
-            bundle=bundle,
-            address=ray,
-            workers=workers,
-            threads=threads,
-            predict=options,
-            engine=_engine(engine, precision, batch),
-            max_rate=max_rate,
-            nice=nice,
-            stage=stage,
-            stage_limit=stage_limit,
-            ranges=ranges,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        ),
-        Console(json=json, quiet=quiet),
-    )
+    _run("predict", locals())
 
 
 @archive.command()
@@ -178,6 +157,9 @@ def extract(
     io_timeout: IoTimeoutOption = IO_TIMEOUT_S,
     isolate: IsolateOption = "auto",
     exact: ExactOption = False,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
+    require_signature: SignatureOption = None,
     max_rate: RateOption = "",
     nice: NiceOption = 0,
     stage: StageOption = "",
@@ -192,37 +174,7 @@ def extract(
 
     Each slide gets one file, whatever dies; the same command goes on where it was stopped.
     """
-    from pathgene_rt.cli.archive_run import Asked, run
-
-    options = {
-        "mpp": mpp,
-        "mpp_override": mpp_override,
-        "readers": readers,
-        "io_timeout_s": io_timeout,
-        "isolate": isolate,
-        "exact": exact,
-    }
-    run(
-        Asked(
-            kind="extract",
-            source=source,
-            out=out,
-            bundle=bundle,
-            address=ray,
-            workers=workers,
-            threads=threads,
-            predict=options,
-            engine=_engine(engine, precision, batch),
-            max_rate=max_rate,
-            nice=nice,
-            stage=stage,
-            stage_limit=stage_limit,
-            ranges=ranges,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        ),
-        Console(json=json, quiet=quiet),
-    )
+    _run("extract", locals())
 
 
 @archive.command()
@@ -296,5 +248,9 @@ def go_on(folder: FolderArgument) -> None:
     set_paused(folder, paused=False)
 
 
-def _engine(backend: str, precision: str, batch: int) -> dict[str, Any]:
-    return {"backend": backend, "precision": precision, "batch": batch}
+def _run(kind: Kind, given: dict[str, Any]) -> None:
+    """``given`` are a command's parameters by their names."""
+    from pathgene_rt.cli.archive_run import Asked, run
+
+    console = Console(json=given.pop("json"), quiet=given.pop("quiet"))
+    run(Asked.of(kind, given), console)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pathgene_rt.archive.estimate import Estimate, estimate
 from pathgene_rt.archive.layout import ArchiveLayout
@@ -16,23 +17,27 @@ from pathgene_rt.archive.requirements import require_ray
 from pathgene_rt.archive.run import RunResult
 from pathgene_rt.archive.source import ArchiveSlide, find_archive
 from pathgene_rt.archive.start import Listeners, OpenPool, bundle_sha256, run_archive, sole_run
-from pathgene_rt.archive.tasks import Ended, Task, WorkerSpec
+from pathgene_rt.archive.tasks import Ended, Kind, Task, WorkerSpec
+from pathgene_rt.bundle.site_profile import read_profile
 from pathgene_rt.cli.archive_status import size_text, time_text
 from pathgene_rt.cli.choices import find_bundle
 from pathgene_rt.cli.console import Console
+from pathgene_rt.cli.pseudonymize import choose_pseudonyms, unnamed
 from pathgene_rt.errors import BatchError, UsageError
 from pathgene_rt.options import EngineOptions, PredictOptions, parse_bytes
+from pathgene_rt.pseudonyms import KEY_VARIABLE, Pseudonyms
+from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the command line asks for; ``predict`` and ``engine`` are options by their names."""
 
-    kind: Literal["predict", "extract"]
+    kind: Kind
     source: str
     out: Path
     bundle: Path | None
-    address: str
+    ray: str
     workers: int
     threads: int
     predict: dict[str, Any]
@@ -44,6 +49,62 @@ class Asked:
     ranges: bool
     overwrite: bool
     dry_run: bool
+    pseudonymize: bool
+    pseudonym_key: Path | None
+    require_signature: Path | None
+    site: Path | None = None
+    audit: Path | None = None
+
+    @classmethod
+    def of(cls, kind: Kind, given: Mapping[str, Any]) -> Asked:
+        """``given`` are the values of a command's parameters by their names."""
+        predict = {
+            one.name: given[_PARAMETERS.get(one.name, one.name)]
+            for one in fields(PredictOptions)
+            if _PARAMETERS.get(one.name, one.name) in given
+        }
+        engine = {
+            "backend": given["engine"],
+            "precision": given["precision"],
+            "batch": given["batch"],
+        }
+        own = {one.name for one in fields(cls)} - {"kind", "predict", "engine"}
+        asked = {name: value for name, value in given.items() if name in own}
+        return cls(kind=kind, predict=predict, engine=engine, **asked)
+
+    def spec(self, pseudonyms: Pseudonyms | None) -> WorkerSpec:
+        """What workers get. Raises BundleError, UsageError."""
+        bundle = find_bundle(self.bundle).absolute()
+        profile = None if self.site is None else read_profile(self.site)
+        if self.site is not None and profile is not None:
+            keyrings = keyrings_of_site(self.require_signature)
+            require_signed_profile(self.site, profile.sha256, keyrings)
+        return WorkerSpec(
+            kind=self.kind,
+            bundle=str(bundle),
+            bundle_sha256=bundle_sha256(bundle),
+            out=str(self.out.absolute()),
+            predict={**self.predict, "pseudonyms": pseudonyms},
+            engine=self.engine,
+            overwrite=self.overwrite,
+            site=absolute_text(self.site),
+            site_sha256="" if profile is None else profile.sha256,
+            audit=absolute_text(self.audit),
+            keyring=absolute_text(self.require_signature),
+            nice=self.nice,
+            stage=self.stage,
+            stage_limit=parse_bytes(self.stage_limit),
+            ranges=self.ranges,
+        )
+
+
+_PARAMETERS = {"io_timeout_s": "io_timeout"}
+"""Options that commands call otherwise than :class:`PredictOptions` does."""
+
+
+def absolute_text(path: Path | None) -> str:
+    """``path`` from the root, as workers need it; empty for none."""
+    return "" if path is None else str(path.absolute())
 
 
 def run(asked: Asked, console: Console) -> None:
@@ -56,26 +117,15 @@ def run(asked: Asked, console: Console) -> None:
     if not 0 <= asked.workers <= 100_000:
         raise UsageError(f"--workers {asked.workers} is out of range; choose 0 (automatic) or more")
     max_rate = parse_bytes(asked.max_rate) if asked.max_rate else 0
-    bundle = find_bundle(asked.bundle).absolute()
-    spec = WorkerSpec(
-        kind=asked.kind,
-        bundle=str(bundle),
-        bundle_sha256=bundle_sha256(bundle),
-        out=str(asked.out.absolute()),
-        predict=asked.predict,
-        engine=asked.engine,
-        overwrite=asked.overwrite,
-        nice=asked.nice,
-        stage=asked.stage,
-        stage_limit=parse_bytes(asked.stage_limit),
-        ranges=asked.ranges,
-    )
+    pseudonyms = lasting_pseudonyms(asked.pseudonymize, asked.pseudonym_key, console)
+    spec = asked.spec(pseudonyms)
 
     def open_pool(spec: WorkerSpec) -> RayPool:
-        return RayPool(spec, address=asked.address, workers=asked.workers, threads=asked.threads)
+        return RayPool(spec, address=asked.ray, workers=asked.workers, threads=asked.threads)
 
     with sole_run(asked.out) as layout:
-        slides = find_archive(asked.source, layout.out, console.note)
+        with unnamed(pseudonyms):
+            slides = find_archive(asked.source, layout.out, console.note, pseudonyms)
         if options.mpp_override is not None and any(one.mpp is not None for one in slides):
             raise UsageError("--mpp-override and a manifest's column mpp exclude each other")
         if asked.dry_run:
@@ -88,6 +138,14 @@ def run(asked: Asked, console: Console) -> None:
             return
         result = do(layout, slides, spec, open_pool, console, max_rate)
     finish(result, slides, console)
+
+
+def lasting_pseudonyms(wanted: bool, key: Path | None, console: Console) -> Pseudonyms | None:
+    """Those under the site's key: a run that goes on must find what was done. Raises UsageError."""
+    pseudonyms = choose_pseudonyms(wanted, key, console)
+    if pseudonyms is not None and not pseudonyms.lasting:
+        raise UsageError(f"an archive's --pseudonymize needs --pseudonym-key or ${KEY_VARIABLE}")
+    return pseudonyms
 
 
 def do(

@@ -170,11 +170,10 @@ def predict(
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
     if devices:
-        if site is not None or audit is not None:
-            raise UsageError("--site and --audit do not go with --devices; leave one of them out")
-        from pathgene_rt.cli.predict_devices import predict_on_devices
+        from pathgene_rt.cli.predict_devices import Trust, predict_on_devices
 
         chosen = find_bundle(bundle)
+        digest = "" if profile is None else profile.sha256
         predict_on_devices(
             devices,
             found,
@@ -183,6 +182,7 @@ def predict(
             chosen,
             options,
             engines,
+            Trust(site, digest, audit, require_signature),
             console,
             overwrite=overwrite,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pathgene_rt.archive.ray_pool import RayPool
@@ -13,13 +13,25 @@ from pathgene_rt.archive.source import given_slides
 from pathgene_rt.archive.start import bundle_sha256, sole_run
 from pathgene_rt.archive.tasks import WorkerSpec
 from pathgene_rt.cases.table import Case
-from pathgene_rt.cli.archive_run import do, finish
+from pathgene_rt.cli.archive_run import absolute_text, do, finish
 from pathgene_rt.cli.console import Console
 from pathgene_rt.engines.registry import backend_names
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import EngineOptions, PredictOptions
+from pathgene_rt.pseudonyms import KEY_VARIABLE
 
-_OF_THE_RUN = ("pseudonyms", "slide_id", "resume")
+_OF_THE_RUN = ("slide_id", "resume")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Paths of the site profile, which has the hash ``site_sha256``, of the audit trail, and of the
+    keyring that bundles must be signed by; None where there is none."""
+
+    site: Path | None = None
+    site_sha256: str = ""
+    audit: Path | None = None
+    keyring: Path | None = None
 
 
 def read_devices(text: str) -> tuple[str, ...]:
@@ -42,6 +54,7 @@ def predict_on_devices(
     bundle: Path,
     options: PredictOptions,
     engines: EngineOptions,
+    trust: Trust,
     console: Console,
     *,
     overwrite: bool,
@@ -54,7 +67,10 @@ def predict_on_devices(
     if engines.backend in backend_names(on_gpu=False):
         raise UsageError(f"--engine {engines.backend} uses no GPU; leave out --devices")
     for name, wrong in (
-        ("--pseudonymize", options.pseudonyms is not None),
+        (
+            f"--pseudonymize without --pseudonym-key or ${KEY_VARIABLE}",
+            options.pseudonyms is not None and not options.pseudonyms.lasting,
+        ),
         ("--resume", options.resume),
         ("--threads", engines.threads != 0),
     ):
@@ -73,9 +89,15 @@ def predict_on_devices(
             "batch": engines.batch,
         },
         overwrite=overwrite,
+        site=absolute_text(trust.site),
+        site_sha256=trust.site_sha256,
+        audit=absolute_text(trust.audit),
+        keyring=absolute_text(trust.keyring),
     )
+    hidden = options.pseudonyms
     with sole_run(out) as layout:
-        found = given_slides([slide.absolute() for slide in slides], cases_at(cases), layout.out)
+        paths = [slide.absolute() for slide in slides]
+        found = given_slides(paths, cases_at(cases), layout.out, hidden)
         result = do(layout, found, spec, lambda spec: RayPool(spec, devices=numbers), console)
     finish(result, found, console)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +30,11 @@ def choose_pseudonyms(wanted: bool, key: Path | None, console: Console) -> Pseud
     return pseudonyms
 
 
-def find_unnamed(
-    names: Sequence[str], pseudonyms: Pseudonyms | None, console: Console, *, recursive: bool
-) -> list[Path]:
-    """The slides that ``names`` stand for; an error names none where there are pseudonyms."""
-    from pathgene_rt.slides.find import find_slides
-
+@contextmanager
+def unnamed(pseudonyms: Pseudonyms | None) -> Iterator[None]:
+    """The block looks for slides; what it refuses names none where there are pseudonyms."""
     try:
-        return find_slides(names, recursive=recursive, told=console.note)
+        yield
     except UsageError:
         if pseudonyms is None:
             raise
@@ -43,3 +42,13 @@ def find_unnamed(
             "these slides cannot be taken, and to say why would name one; the same command without "
             "--pseudonymize stops at the same place, before any work, and says it"
         ) from None
+
+
+def find_unnamed(
+    names: Sequence[str], pseudonyms: Pseudonyms | None, console: Console, *, recursive: bool
+) -> list[Path]:
+    """The slides that ``names`` stand for; an error names none where there are pseudonyms."""
+    from pathgene_rt.slides.find import find_slides
+
+    with unnamed(pseudonyms):
+        return find_slides(names, recursive=recursive, told=console.note)

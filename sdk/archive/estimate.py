@@ -88,7 +88,8 @@ def _measured(sample: Sequence[ArchiveSlide], pool: WorkerPool) -> Iterator[Fini
     if isinstance(opened, Opened) and opened.hello.refusal:
         raise EngineUnavailableError(f"no worker can take part; {opened.hello.refusal}")
     for slide in sample:
-        pool.submit(worker, SampleTask(slide.slide_id, slide.source, slide.mpp), "")
+        task = SampleTask(slide.slide_id, slide.source, slide.mpp, slide.hidden_id)
+        pool.submit(worker, task, "")
         event = _next(pool)
         assert isinstance(event, Finished)
         yield event

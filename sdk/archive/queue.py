@@ -32,13 +32,15 @@ def in_order(
 
 class TaskQueue:
     """What is still to be handed out: slides in order, and each case as soon as the last of its
-    slides has ended. ``with_cases`` is for predictions alone."""
+    slides has ended. ``cases`` are those that are to be predicted, with their slides in the order
+    that they have there."""
 
-    def __init__(self, slides: Iterable[ArchiveSlide], *, with_cases: bool) -> None:
-        ordered = list(slides)
-        self._waiting: deque[ArchiveSlide] = deque(ordered)
+    def __init__(
+        self, slides: Iterable[ArchiveSlide], cases: Mapping[str, Sequence[ArchiveSlide]]
+    ) -> None:
+        self._waiting: deque[ArchiveSlide] = deque(slides)
         self._first: deque[Task] = deque()
-        self._members: Mapping[str, list[ArchiveSlide]] = cases_of(ordered) if with_cases else {}
+        self._members = cases
         self._left = {case: len(own) for case, own in self._members.items()}
         self._failed: set[str] = set()
 
@@ -58,7 +60,7 @@ class TaskQueue:
             return self._first[0]
         slide = self._waiting[0]
         case = slide.case if slide.case in self._members else ""
-        return SlideTask(slide.slide_id, slide.source, slide.size, case, slide.mpp)
+        return SlideTask(slide.slide_id, slide.source, slide.size, case, slide.mpp, slide.hidden_id)
 
     def again(self, task: Task) -> None:
         """Hand ``task`` out once more, before all others."""

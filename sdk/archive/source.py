@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pathgene_rt.batch import keep_ids
 from pathgene_rt.cases.table import Case, check_case_ids
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import checked_mpp
+from pathgene_rt.pseudonyms import Pseudonyms, shown_id
 from pathgene_rt.slide_ids import file_key
 from pathgene_rt.slides.find import find_slides
 from pathgene_rt.tables import Table, TableRow, is_missing, read_table
@@ -33,7 +34,8 @@ _MANIFESTS = (".csv", ".tsv", ".txt", ".parquet")
 class ArchiveSlide:
     """One slide of an archive: ``source`` is its path, ``size`` in bytes, 0 where that is not known
     (its turn will say why). ``case`` is empty for slides of no case, ``mpp`` None where the slide
-    says its scale. Slides of higher ``priority`` come first.
+    says its scale. Slides of higher ``priority`` come first. Under pseudonyms ``slide_id`` and
+    ``case`` are these, and ``hidden_id`` is what the slide is called without them.
     """
 
     slide_id: str
@@ -42,13 +44,24 @@ class ArchiveSlide:
     case: str = ""
     mpp: float | None = None
     priority: int = 0
+    hidden_id: str = field(default="", repr=False)
+
+    @property
+    def shown_source(self) -> str:
+        """Where it is, as it may be told: nothing under pseudonyms."""
+        return "" if self.hidden_id else self.source
 
 
-def find_archive(source: str, out: Path, told: Callable[[str], object]) -> list[ArchiveSlide]:
+def find_archive(
+    source: str,
+    out: Path,
+    told: Callable[[str], object],
+    pseudonyms: Pseudonyms | None = None,
+) -> list[ArchiveSlide]:
     """The slides of ``source``: a folder with all in it, here or in a store (``s3://bucket/2024``),
     one slide, or a manifest (CSV or Parquet with the columns slide, and if need be case, mpp,
     priority; paths are taken from the manifest's folder, and may be addresses). ``slides.csv`` in
-    ``out`` gets the ids of those whose names do not tell them.
+    ``out`` gets the ids of those whose names do not tell them, unless there are ``pseudonyms``.
 
     ``told`` gets a line on files that no reader takes. Raises UsageError, OutputError.
     """
@@ -62,26 +75,39 @@ def find_archive(source: str, out: Path, told: Callable[[str], object]) -> list[
     else:
         found = find_slides([source], recursive=True, told=told)
         slides = [ArchiveSlide("", str(one)) for one in found]
-    return _with_ids(slides, out)
+    return _with_ids(slides, out, pseudonyms)
 
 
-def given_slides(paths: Sequence[Path], cases: Sequence[Case], out: Path) -> list[ArchiveSlide]:
+def given_slides(
+    paths: Sequence[Path],
+    cases: Sequence[Case],
+    out: Path,
+    pseudonyms: Pseudonyms | None = None,
+) -> list[ArchiveSlide]:
     """The slides ``paths``, of which some are of ``cases``. Raises UsageError, OutputError."""
     case_of = {path: case.case_id for case in cases for path in case.slides}
     slides = [ArchiveSlide("", str(path), case=case_of.get(path, "")) for path in paths]
-    return _with_ids(slides, out)
+    return _with_ids(slides, out, pseudonyms)
 
 
-def _with_ids(slides: Sequence[ArchiveSlide], out: Path) -> list[ArchiveSlide]:
+def _with_ids(
+    slides: Sequence[ArchiveSlide], out: Path, pseudonyms: Pseudonyms | None
+) -> list[ArchiveSlide]:
     paths = [_path_of(slide.source) for slide in slides]
-    ids = keep_ids(paths, out)
+    ids = keep_ids(paths, out, pseudonyms)
     stored = sizes_of(one.source for one in slides if is_url(one.source) and not one.size)
 
     def sized(slide: ArchiveSlide, path: Path) -> int:
         return slide.size or (stored[slide.source] if is_url(slide.source) else size_of(path))
 
     return [
-        replace(slide, slide_id=ids[path], size=sized(slide, path))
+        replace(
+            slide,
+            slide_id=shown_id(ids[path], pseudonyms),
+            size=sized(slide, path),
+            case=shown_id(slide.case, pseudonyms) if slide.case else "",
+            hidden_id=ids[path] if pseudonyms is not None else "",
+        )
         for slide, path in zip(slides, paths, strict=True)
     ]
 

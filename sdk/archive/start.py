@@ -14,7 +14,7 @@ from pathgene_rt.archive.pool import WorkerPool
 from pathgene_rt.archive.publish import discard_all
 from pathgene_rt.archive.queue import TaskQueue, in_order
 from pathgene_rt.archive.run import ArchiveRun, OnEnded, RunResult
-from pathgene_rt.archive.source import ArchiveSlide
+from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.tasks import WorkerSpec
 from pathgene_rt.bundle.bundle import Bundle
@@ -68,7 +68,8 @@ def run_archive(
     facts = {"bundle": Path(spec.bundle).name, "bundle_sha256": spec.bundle_sha256}
     with ArchiveState(layout.state) as state:
         before = state.begin(spec.kind, slides, socket.gethostname(), os.getpid(), facts)
-        queue = TaskQueue(in_order(slides, before, by_case=with_cases), with_cases=with_cases)
+        ordered = in_order(slides, before, by_case=with_cases)
+        queue = TaskQueue(ordered, cases_of(slides) if with_cases else {})
         pool = open_pool(spec)
         try:
             run = ArchiveRun(

@@ -89,7 +89,7 @@ class ArchiveState:
                 "VALUES (?, ?, ?, ?, 'waiting', ?) ON CONFLICT (slide) DO UPDATE SET "
                 "source = excluded.source, bytes = excluded.bytes, case_id = excluded.case_id, "
                 "state = 'waiting', run = excluded.run, worker = NULL, attempts = 0",
-                ((one.slide_id, one.source, one.size, one.case, self.run) for one in slides),
+                ((one.slide_id, one.shown_source, one.size, one.case, self.run) for one in slides),
             )
             self._db.execute("COMMIT")
             self._db.execute("BEGIN")

@@ -21,7 +21,9 @@ Kind = Literal["predict", "extract"]
 class WorkerSpec:
     """What every worker of a run needs: the bundle's path on its machine and what its hash must be,
     the folder ``out``, and options by their names in PredictOptions and EngineOptions. ``nice`` is
-    added to the worker's own niceness. Slides of stores are staged in the folder ``stage``, the
+    added to the worker's own niceness. ``site`` is the path of a site profile whose hash must be
+    ``site_sha256``, ``audit`` that of the audit trail, ``keyring`` whose bundles are used; empty:
+    none. Slides of stores are staged in the folder ``stage``, the
     system's temporary one if empty, of each worker at most ``stage_limit`` bytes; with ``ranges``
     only what is read of them is fetched, where that can be.
     """
@@ -33,6 +35,10 @@ class WorkerSpec:
     predict: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
+    site: str = ""
+    site_sha256: str = ""
+    audit: str = ""
+    keyring: str = ""
     nice: int = 0
     stage: str = ""
     stage_limit: int = 0
@@ -55,13 +61,15 @@ class Hello:
 @dataclass(frozen=True)
 class SlideTask:
     """A slide to be done, of ``size`` bytes as far as is known. ``case`` is the one that its result
-    belongs to, empty if none."""
+    belongs to, empty if none. Where ``slide_id`` is a pseudonym, ``hidden_id`` is what it stands
+    for."""
 
     slide_id: str
     source: str
     size: int = 0
     case: str = ""
     mpp: float | None = None
+    hidden_id: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -89,6 +97,7 @@ class SampleTask:
     slide_id: str
     source: str
     mpp: float | None = None
+    hidden_id: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:

@@ -26,17 +26,20 @@ from pathgene_rt.archive.tasks import (
     WorkerSpec,
     package_sha256,
 )
+from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.batch import attempt
+from pathgene_rt.bundle.site_profile import SiteProfile, read_profile
 from pathgene_rt.cases.batch import CaseBatch
 from pathgene_rt.cases.places import ResultPlaces
 from pathgene_rt.cases.report import remove_case
 from pathgene_rt.cases.table import Case
-from pathgene_rt.errors import PathGeneError, SlideReadError
+from pathgene_rt.errors import BundleError, PathGeneError, SlideReadError
 from pathgene_rt.extraction.earlier import NOTHING, Earlier, earlier_features
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.report.stored import earlier_report
+from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.slides.given_slide import GivenSlide
 
@@ -122,7 +125,15 @@ class _Work:
     @classmethod
     def open(cls, spec: WorkerSpec) -> _Work:
         options = PredictOptions(**spec.predict)
-        return cls(spec, Predictor.open(Path(spec.bundle), EngineOptions(**spec.engine)), options)
+        keyring = Path(spec.keyring) if spec.keyring else None
+        predictor = Predictor.open(
+            Path(spec.bundle),
+            EngineOptions(**spec.engine),
+            site=_profile_of(spec, keyring),
+            audit=AuditTrail(Path(spec.audit)) if spec.audit else None,
+            keyring=keyring,
+        )
+        return cls(spec, predictor, options)
 
     @property
     def layout(self) -> ArchiveLayout:
@@ -144,7 +155,7 @@ class _Work:
 
         stops = False
         try:
-            ended = attempt(work, task.name)
+            ended = attempt(work, task.name, self._conceal_of(task))
         except PathGeneError as error:
             ended, stops = error, True
         finished = Ended(
@@ -210,11 +221,12 @@ class _Work:
         ids = {Path(source): slide_id for slide_id, source in task.slides}
         case = Case(task.case, tuple(ids))
         page = self.options.language if self.options.html else None
-        batch = CaseBatch([case], self.predictor, self._places(ids), lambda _: True, page)
+        failed = [slide for slide, slide_id in ids.items() if slide_id in task.failed]
+        places = self._places(ids)
+        batch = CaseBatch([case], self.predictor, places, lambda slide: slide not in failed, page)
         if batch.done(case) and not self.spec.overwrite:
             batch.add_page(case)
             return None
-        failed = [slide for slide, slide_id in ids.items() if slide_id in task.failed]
         return sum(slide.tiles for slide in batch.predict(case, failed).slides)
 
     def _sample(self, task: SampleTask) -> int:
@@ -230,7 +242,7 @@ class _Work:
         return LocalFile(Path(task.source), self.options.io_timeout_s)
 
     def _options(self, task: SlideTask | SampleTask) -> PredictOptions:
-        options = replace(self.options, slide_id=task.slide_id)
+        options = replace(self.options, slide_id=task.hidden_id or task.slide_id)
         if task.mpp is not None:
             options = replace(options, mpp=task.mpp)
         # A case is predicted from the features of its slides.
@@ -241,8 +253,17 @@ class _Work:
     def _identity(
         self, task: SlideTask, options: PredictOptions, found: SlideFingerprint
     ) -> ResultIdentity:
-        asked = self.predictor.precision_asked
-        return ResultIdentity.of(Path(task.source), options, asked, found)
+        asked, site = self.predictor.precision_asked, self.predictor.bundle.site
+        identity = ResultIdentity.of(Path(task.source), options, asked, found)
+        return identity if site is None else replace(identity, site_sha256=site.sha256)
+
+    def _conceal_of(self, task: Task) -> Callable[[str], str] | None:
+        """What makes a message not name the task's slide, where there are pseudonyms."""
+        hidden = self.options.pseudonyms
+        if hidden is None or isinstance(task, CaseTask):  # a case's slides are called by theirs
+            return None
+        slide = Path(task.source)
+        return lambda text: hidden.conceal(text, slide)
 
     def _is_done(self, earlier: Callable[[], Earlier], note: Callable[[str], None]) -> bool:
         found = NOTHING if self.spec.overwrite else earlier()
@@ -252,6 +273,22 @@ class _Work:
 
     def _places(self, ids: dict[Path, str] | None = None) -> ResultPlaces:
         return ResultPlaces(self.layout.out, None, ids or {})
+
+
+def _profile_of(spec: WorkerSpec, keyring: Path | None) -> SiteProfile | None:
+    """The site profile that the run has. Raises BundleError if it is another one here, or not
+    signed as is asked for."""
+    if not spec.site:
+        return None
+    path = Path(spec.site)
+    profile = read_profile(path)
+    if profile.sha256 != spec.site_sha256:
+        raise BundleError(
+            f"the site profile {path} is another one here (hash {profile.sha256[:12]}, that of the "
+            f"run {spec.site_sha256[:12]}); copy it anew"
+        )
+    require_signed_profile(path, profile.sha256, keyrings_of_site(keyring))
+    return profile
 
 
 def _for_reading(slide: Path | GivenSlide, options: PredictOptions) -> PredictOptions:

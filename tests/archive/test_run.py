@@ -13,7 +13,7 @@ from pathgene_rt.archive.estimate import estimate, sample_of
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.queue import TaskQueue, in_order
 from pathgene_rt.archive.run import ArchiveRun, RunResult
-from pathgene_rt.archive.source import ArchiveSlide
+from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.status import read_events, read_status
 from pathgene_rt.archive.tasks import CaseTask, Ended, Hello, SampleTask, Task
@@ -45,7 +45,7 @@ def run(
     layout = ArchiveLayout(out)
     with ArchiveState(layout.state) as state:
         before = state.begin("predict", slides, "here", 1, {"bundle": "b", "bundle_sha256": "0"})
-        queue = TaskQueue(in_order(slides, before), with_cases=True)
+        queue = TaskQueue(in_order(slides, before), cases_of(slides))
         return ArchiveRun(layout, queue, pool, state, **options).run()
 
 
@@ -205,7 +205,7 @@ def test_a_case_is_done_after_its_slides_and_slides_of_a_case_follow_each_other(
 
     result = run(tmp_path, ScriptedPool(do, 1), slides)
     assert [task.name for task in done] == ["now", "b", "a", "P1", "big", "c", "P2"]
-    assert done[3] == CaseTask("P1", (("b", "/b"), ("a", "/a")), failed=("a",))
+    assert done[3] == CaseTask("P1", (("a", "/a"), ("b", "/b")), failed=("a",))
     assert result.cases == {"done": 2}
     assert read_status(tmp_path).cases == {"done": 2}
 

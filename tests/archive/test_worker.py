@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def spec_of(inputs: Path, out: Path, **changes) -> WorkerSpec:
 
 
 def opened(spec: WorkerSpec) -> Worker:
-    worker = Worker(package_sha256(), asdict(spec))
+    worker = Worker(package_sha256(), vars(spec))
     assert worker.open().refusal == ""
     return worker
 
@@ -67,7 +67,7 @@ def left_behind(out: Path) -> list[Path]:
 
 
 def test_what_it_says_of_itself(inputs: Path, tmp_path: Path) -> None:
-    worker = Worker(package_sha256(), asdict(spec_of(inputs, tmp_path)))
+    worker = Worker(package_sha256(), vars(spec_of(inputs, tmp_path)))
     with pytest.raises(RuntimeError):
         worker.do(task(inputs, "a"), "1-1")
     hello = worker.open()
@@ -79,9 +79,9 @@ def test_what_it_says_of_itself(inputs: Path, tmp_path: Path) -> None:
 def test_another_version_another_bundle_and_none_are_refused(inputs: Path, tmp_path: Path) -> None:
     spec = spec_of(inputs, tmp_path)
     assert "another version of pathgene-rt" in Worker("0" * 64, {}).open().refusal
-    other = Worker(package_sha256(), asdict(replace(spec, bundle_sha256="0" * 64))).open()
+    other = Worker(package_sha256(), vars(replace(spec, bundle_sha256="0" * 64))).open()
     assert "is another one here" in other.refusal and "copy it anew" in other.refusal
-    gone = Worker(package_sha256(), asdict(replace(spec, bundle=str(tmp_path / "no.pgrt"))))
+    gone = Worker(package_sha256(), vars(replace(spec, bundle=str(tmp_path / "no.pgrt"))))
     assert "no.pgrt" in gone.open().refusal
 
 

@@ -12,7 +12,7 @@ from pathgene_rt.archive.tasks import WorkerSpec
 from pathgene_rt.cases import Case
 from pathgene_rt.cli import predict_devices
 from pathgene_rt.cli.console import Console
-from pathgene_rt.cli.predict_devices import predict_on_devices, read_devices
+from pathgene_rt.cli.predict_devices import Trust, predict_on_devices, read_devices
 from pathgene_rt.errors import UsageError
 from pathgene_rt.options import Budget
 from tests.archive.test_run import DONE
@@ -34,15 +34,16 @@ def run(tmp_path: Path, options: PredictOptions, engines: EngineOptions) -> None
     cases = [Case("P1", (slides[1],))]
     console = Console(quiet=True)
     out = tmp_path / "out"
+    trust = Trust(tmp_path / "here.site.json", "1" * 64, Path("trail.jsonl"), tmp_path / "key.pub")
     predict_on_devices(
-        "1,0", slides, cases, out, bundle, options, engines, console, overwrite=False
+        "1,0", slides, cases, out, bundle, options, engines, trust, console, overwrite=False
     )
 
 
 @pytest.mark.parametrize(
     ("options", "engines", "words"),
     [
-        ({"pseudonyms": Pseudonyms(b"0" * 32)}, {}, "--pseudonymize does not go"),
+        ({"pseudonyms": Pseudonyms.random()}, {}, "--pseudonymize without --pseudonym-key"),
         ({"resume": True}, {}, "--resume does not go"),
         ({}, {"threads": 3}, "--threads does not go"),
         ({}, {"backend": "openvino"}, "uses no GPU"),
@@ -69,8 +70,12 @@ def test_slides_options_and_cases_reach_the_workers(
         return pool
 
     monkeypatch.setattr(predict_devices, "RayPool", opened)
-    options = PredictOptions(html=False, budget=Budget(tiles=5))
+    hidden = Pseudonyms(b"0" * 32)
+    options = PredictOptions(html=False, budget=Budget(tiles=5), pseudonyms=hidden)
     run(tmp_path, options, EngineOptions(precision="float32"))
-    assert sorted(pool.given) == ["P1", "a", "b"]
+    assert sorted(pool.given) == sorted(map(hidden.of, ("P1", "a", "b")))
     assert PredictOptions(**specs[0].predict) == options
     assert specs[0].engine["precision"] == "float32"
+    assert specs[0].site == str(tmp_path / "here.site.json") and specs[0].site_sha256 == "1" * 64
+    assert specs[0].audit == str(Path("trail.jsonl").absolute())
+    assert specs[0].keyring == str(tmp_path / "key.pub")
