@@ -9,6 +9,9 @@ LOWEST := $(addprefix tests/,bundle/test_bundle.py bundle/test_onnx_guard.py fea
   slides/test_slides.py slides/test_tiff_reader.py streaming tiles test_predictor.py)
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
+# Where it is set, each process of a test would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-world test-lowest test-slow lint lint-gpu native-calls format link wheel capi-wheel clean
 
 demo: link
@@ -20,8 +23,8 @@ test: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not world"
 
-# What meets the originals' outputs, the whole CTransPath, NVIDIA's compiler, a browser, an archive, a
-# tracer of system calls, and fuzzed input.
+# What meets the originals' outputs, the whole CTransPath, each head's graph in every engine, NVIDIA's
+# compiler, a browser, an archive, a tracer of system calls, and fuzzed input.
 test-world: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "world and not slow"

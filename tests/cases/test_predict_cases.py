@@ -38,7 +38,7 @@ def predictor(folder: Path) -> Iterator[Predictor]:
 
 def run(folder: Path, out: Path, *more: str, slides: str = "abc"):
     paths = [str(folder / f"{name}.svs") for name in slides]
-    options = ("--json", "--bundle", folder / "panel.pgrt", "--out", out)
+    options = ("--json", "--bundle", folder / "panel.pgrt", "--out", out, "--no-heatmaps")
     return run_command("predict", *paths, *options, *more)
 
 

@@ -78,6 +78,7 @@ def area(bags: list[GeneratedBag], logits: np.ndarray) -> float:
     return float(auroc(truth, logits[:, 1] - logits[:, 0], np.ones((1, len(truth))))[0])
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_training_and_runtime_see_the_same_places(run: Path, backend: str) -> None:
     bags = held_out()

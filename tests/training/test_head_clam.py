@@ -151,6 +151,7 @@ def test_the_surest_tile_is_found_where_probabilities_round_to_one() -> None:
     assert output.logits.tolist() == head(features[1:2]).logits.tolist()
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [

@@ -96,6 +96,7 @@ def test_finds_a_planted_signal() -> None:
     assert fits_planted_signal(_dsmil())
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     ("classes", "options"), [(1, {}), (3, {"nonlinear": False, "passing_v": True})]
 )
@@ -105,6 +106,7 @@ def test_engines_agree(classes: int, options: dict[str, bool]) -> None:
     agree_with_torch(head, engines(head, grid_bag(head, 9)), bags)
 
 
+@pytest.mark.world
 def test_the_first_of_equal_tiles_is_critical_in_every_engine() -> None:
     head = _dsmil()
     torch.nn.init.zeros_(head.streams.instance_classifier.weight)

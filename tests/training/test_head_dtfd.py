@@ -161,6 +161,7 @@ def test_finds_a_planted_signal(options: dict[str, Any]) -> None:
     assert fits_planted_signal(dtfd(n_classes=2, **{**options, "groups": 2}), passes=25, rate=3e-3)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("options", VARIANTS[:3])
 def test_runs_in_every_engine(options: dict[str, Any]) -> None:
     head = dtfd(**options)

@@ -250,6 +250,7 @@ def bag(head: Hipt, n: int, random: np.random.Generator) -> dict[str, NDArray[An
     return {name: arrays[name] for name in head.inputs}
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(options.values()))
 def test_the_graph_agrees_in_every_engine(options: dict[str, Any]) -> None:
     head = hipt(n_classes=3, **options)

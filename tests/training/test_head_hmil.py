@@ -167,6 +167,7 @@ def test_finds_planted_subtypes() -> None:
     assert sum(right) >= 21
 
 
+@pytest.mark.world
 def test_runs_in_every_engine() -> None:
     agrees(hmil(), (1, 2, 3, 17, 1000, 20_000))
 

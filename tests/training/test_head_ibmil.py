@@ -173,6 +173,7 @@ def test_its_options_build_it_again(options: dict[str, Any]) -> None:
     assert torch.equal(again.eval()(features).logits, head(features).logits)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     "options",
     [

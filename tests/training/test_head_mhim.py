@@ -166,11 +166,12 @@ def test_learns_a_planted_signal(options: dict[str, Any]) -> None:
     assert fits_planted_signal(head, passes=passes, rate=2e-4)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("merge_test", [False, True])
 def test_graphs_agree_with_torch(base: str, merge_test: bool) -> None:
     head = mhim(base=base, merge_test=merge_test)
-    bags = [{"features": bag(n).numpy()} for n in (1, 2, 3, 17, 1000)]
+    bags = [{"features": bag(n).numpy()} for n in (1, 2, 17, 300)]
     agree_with_torch(head, engines(head, {"features": bag(9).numpy()}), bags)
 
 

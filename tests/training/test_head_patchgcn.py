@@ -201,6 +201,7 @@ def test_learns_what_only_the_arrangement_tells() -> None:
     assert calls == [label for _, label in bags[24:]]
 
 
+@pytest.mark.world
 def test_the_graph_agrees_in_every_engine() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)

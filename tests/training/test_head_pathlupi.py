@@ -92,6 +92,7 @@ def test_attention_is_that_of_the_tokens_by_their_weight(n: int) -> None:
     assert (attention[:, 0] <= by_pathway.amax(1) + 1e-6).all()
 
 
+@pytest.mark.world
 def test_runs_in_every_engine() -> None:
     agrees(pathlupi(layers=2), (1, 2, 3, 17, 1000, 20_000, 1, 300))
 

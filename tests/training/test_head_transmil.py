@@ -118,9 +118,10 @@ def test_position_matters() -> None:
     assert difference > 1e-3
 
 
+@pytest.mark.world
 def test_graphs_agree_with_torch() -> None:
     head = transmil()
-    bags = [{"features": bag(n).numpy()} for n in (1, 2, 3, 17, 300, 1000)]
+    bags = [{"features": bag(n).numpy()} for n in (1, 2, 17, 300)]
     agree_with_torch(head, engines(head, {"features": bag(9).numpy()}), bags)
 
 

@@ -211,10 +211,8 @@ class _Canvas:
     ) -> None:
         """Ellipses at ``centres`` [n, 2] in pixels; ``depth`` 0..1 is how dark each is."""
         outlines = self._outlines(radius_um, stretch, angle, points=10)
-        outlines = np.broadcast_to(outlines, (len(centres), *outlines.shape[1:]))
         values = np.broadcast_to(np.asarray(depth) * 255, len(centres))
-        for centre, outline, value in zip(centres, outlines, values, strict=True):
-            self._fill(self._nuclei, centre, outline[None], int(value))
+        self._fill_all(self._nuclei, centres[:, None] + outlines, values)
 
     def _outlines(
         self,
@@ -241,13 +239,20 @@ class _Canvas:
 
     def _fill(self, mask: Image.Image, centre: FloatArray, outline: FloatArray, value: int) -> None:
         """Fill ``outline`` [1, points, 2] around ``centre``; again where it crosses an edge."""
-        draw = ImageDraw.Draw(mask)
-        places = outline[0] + centre
-        draw.polygon(places.ravel().tolist(), fill=value)
-        low, high = places.min(axis=0), places.max(axis=0)
-        if low.min() >= 0 and high.max() < self.size_px:
-            return
-        for shift in np.ndindex(3, 3):
-            moved = (np.array(shift) - 1) * self.size_px
-            if moved.any() and (low + moved < self.size_px).all() and (high + moved >= 0).all():
-                draw.polygon((places + moved).ravel().tolist(), fill=value)
+        self._fill_all(mask, outline + centre, np.array([value]))
+
+    def _fill_all(self, mask: Image.Image, places: FloatArray, values: FloatArray) -> None:
+        """Fill the outlines ``places`` [n, points, 2], one after the other, each with its value."""
+        fill = ImageDraw.Draw(mask).polygon
+        low, high = places.min(axis=1), places.max(axis=1)
+        crosses = (low.min(axis=1) < 0) | (high.max(axis=1) >= self.size_px)
+        points = places.reshape(len(places), -1)
+        for number, value in enumerate(values.astype(int).tolist()):
+            fill(points[number].tolist(), fill=value)
+            if not crosses[number]:
+                continue
+            for shift in np.ndindex(3, 3):
+                moved = (np.array(shift) - 1) * self.size_px
+                inside = (low[number] + moved < self.size_px) & (high[number] + moved >= 0)
+                if moved.any() and inside.all():
+                    fill((places[number] + moved).ravel().tolist(), fill=value)
