@@ -246,7 +246,7 @@ class _Canvas:
         fill = ImageDraw.Draw(mask).polygon
         low, high = places.min(axis=1), places.max(axis=1)
         crosses = (low.min(axis=1) < 0) | (high.max(axis=1) >= self.size_px)
-        points = places.reshape(len(places), -1)
+        points = places.reshape(len(places), 2 * places.shape[1])
         for number, value in enumerate(values.astype(int).tolist()):
             fill(points[number].tolist(), fill=value)
             if not crosses[number]:
