@@ -1,7 +1,7 @@
 """A slide that is read in a process of its own: what crashes there costs this slide alone.
 
 Native code of others (OpenSlide, readers of other packages) may end its process on a damaged file,
-loop, or take all memory. Pixels come back through memory that both processes have.
+loop, or take all memory. Requests go through its pipes; those for pixels on lanes, where there are.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import mmap
 import os
-import queue
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +27,19 @@ from pathgene_rt.own_process import PipedProcess, ProcessEndedError, how_ended, 
 from pathgene_rt.process_messages import Message, receive, send
 from pathgene_rt.slides import reader_libraries
 from pathgene_rt.slides.pixel_slide import PixelSlide
-
-PLACES = 16
-"""Reads at once; more threads wait for their turn."""
-
-PLACE_BYTES = 8 << 20
-"""For the pixels of one read: a block of the overview. Larger ones go through the pipe."""
+from pathgene_rt.slides.reader_lanes import (
+    HAS_LANES,
+    LANE_BYTES,
+    LaneBrokenError,
+    Lanes,
+    RegionRequest,
+)
 
 ANSWER_S = 300.0
 """For one answer. A read that a disk holds up is given up sooner, by whoever reads."""
+
+_GONE_S = 5.0
+"""What a process whose lane broke may take to end by itself."""
 
 MODULE = "pathgene_rt.slides.reader_process"
 
@@ -59,8 +60,7 @@ def open_isolated(
                 "path": os.fsencode(path).decode("latin-1"),
                 "mpp": mpp,
                 "only_plug_ins": only_plug_ins,
-                "name": str(path),
-            },
+            }
         )
     except ProcessEndedError as error:
         process.end()
@@ -87,13 +87,10 @@ def warn_once(trouble: str) -> None:
 
 
 class ReaderProcess:
-    """A process that reads one slide. Memory: its own, and ``PLACES`` times ``PLACE_BYTES`` for
-    pixels, of which what is used is there. Thread-safe.
-    """
+    """A process that reads one slide. Memory: its own, and that of :class:`Lanes`. Thread-safe."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._memory, shown, descriptor = _shared_memory(PLACES * PLACE_BYTES)
+        self._lanes = Lanes() if HAS_LANES else None
         environment = dict(os.environ)
         # What this process imports, that one does, too.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -101,9 +98,9 @@ class ReaderProcess:
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         try:
             self._process = PipedProcess(
-                module_command(MODULE, shown),
+                module_command(MODULE, *([self._lanes.argument] if self._lanes else [])),
                 env=environment,
-                pass_fds=() if descriptor is None else (descriptor,),
+                pass_fds=self._lanes.inherited if self._lanes else (),
             )
         except OSError as error:
             raise SlideOpenError(
@@ -111,17 +108,14 @@ class ReaderProcess:
                 "installation, or choose --isolate never"
             ) from error
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
-        self._file = None if descriptor is not None else Path(shown)
+            if self._lanes:
+                self._lanes.handed_over()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Message]] = {}
         self._ended = ""
+        self._gone = threading.Event()
         self.closed = False
-        self._places: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for place in range(PLACES):
-            self._places.put(place)
         threading.Thread(target=self._collect, name="slide-answers", daemon=True).start()
 
     def ask(self, request: dict[str, Any]) -> Message:
@@ -138,33 +132,40 @@ class ReaderProcess:
         try:
             header, payload = answer.result(timeout=ANSWER_S)
         except TimeoutError:
-            self._ended = f"did not answer for {ANSWER_S:g} s"
-            self._process.kill()
-            raise ProcessEndedError(self._ended) from None
+            raise self._gives_up() from None
         if "error" in header:
-            kind = getattr(errors, header["error"], SlideReadError)
-            raise kind(header["said"]) if issubclass(kind, PathGeneError) else SlideReadError
+            raise _failure(header)
         return header, payload
 
-    def read(self, request: dict[str, Any], out: UInt8Array) -> None:
+    def read(self, request: RegionRequest, out: UInt8Array) -> None:
         """The pixels of ``request``, written to ``out``. Raises as :meth:`ask` does."""
-        if out.nbytes > PLACE_BYTES:
-            _, payload = self.ask({**request, "place": None})
+        if self._lanes is None or out.nbytes > LANE_BYTES:
+            _, payload = self.ask({"do": "read", **request._asdict()})
             np.copyto(out, np.frombuffer(payload, np.uint8).reshape(out.shape))
             return
-        place = self._places.get()
+        if self._ended:
+            raise ProcessEndedError(self._ended)
         try:
-            self.ask({**request, "place": place})
-            start = place * PLACE_BYTES
-            pixels = np.frombuffer(self._memory, np.uint8, out.nbytes, start)
-            np.copyto(out, pixels.reshape(out.shape))
-        finally:
-            self._places.put(place)
+            failure = self._lanes.read(request, out, ANSWER_S)
+        except TimeoutError:
+            raise self._gives_up() from None
+        except LaneBrokenError as broken:
+            if not self._gone.wait(_GONE_S):
+                self._process.kill()
+                self._gone.wait()
+            raise ProcessEndedError(self._ended) from broken
+        if failure is not None:
+            raise _failure(failure)
 
     def end(self) -> None:
         """End the process, whatever it is doing. Idempotent."""
         self.closed = True
         self._process.kill()
+
+    def _gives_up(self) -> ProcessEndedError:
+        self._ended = self._ended or f"did not answer for {ANSWER_S:g} s"
+        self._process.kill()
+        return ProcessEndedError(self._ended)
 
     def _collect(self) -> None:
         try:
@@ -176,11 +177,19 @@ class ReaderProcess:
         with self._lock:
             self._ended = self._ended or how_ended(code)
             left, self._waiting = list(self._waiting.values()), {}
+        self._gone.set()
         for one in left:
             one.set_exception(ProcessEndedError(self._ended))
         self._process.end()
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
+        if self._lanes is not None:
+            self._lanes.close()
+
+
+def _failure(told: Mapping[str, Any]) -> Exception:
+    """The error that the process told of."""
+    kind = getattr(errors, str(told["error"]), None)
+    known = isinstance(kind, type) and issubclass(kind, PathGeneError)
+    return (kind if known else SlideReadError)(told["said"])
 
 
 class IsolatedSlide(PixelSlide):
@@ -209,56 +218,40 @@ class IsolatedSlide(PixelSlide):
         approximate: bool = False,
     ) -> UInt8Array:
         """See :meth:`Slide.read`. The process may take ``ANSWER_S``."""
-        shape = (size_px[1] // shrink, size_px[0] // shrink, 3)
-        pixels = np.empty(shape, np.uint8) if out is None else out
-        request = {
-            "do": "read",
-            "xy_px": [int(one) for one in xy_px],
-            "level": int(level),
-            "size_px": [int(one) for one in size_px],
-            "shrink": int(shrink),
-            "approximate": approximate,
-            "name": self.info.slide_id,
-        }
-        with self._told():
+        request = RegionRequest(
+            int(xy_px[0]),
+            int(xy_px[1]),
+            int(level),
+            int(size_px[0]),
+            int(size_px[1]),
+            int(shrink),
+            approximate,
+        )
+        pixels = np.empty(request.shape, np.uint8) if out is None else out
+        try:
             self._process.read(request, pixels)
+        except ProcessEndedError as error:
+            raise self._told(error) from error
         return pixels
 
     def encoding_signature(self, level: int) -> str:
         """See :meth:`Slide.encoding_signature`."""
-        request = {"do": "signature", "level": int(level), "name": self.info.slide_id}
-        with self._told():
-            answer, _ = self._process.ask(request)
+        try:
+            answer, _ = self._process.ask({"do": "signature", "level": int(level)})
+        except ProcessEndedError as error:
+            raise self._told(error) from error
         return str(answer["signature"])
 
     def close(self) -> None:
         """See :meth:`Slide.close`. Reads in progress fail, also those that hang."""
         self._process.end()
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """That the process ended within the block is raised as SlideReadError."""
-        try:
-            yield
-        except ProcessEndedError as error:
-            name = self.info.slide_id
-            if self._process.closed:
-                raise SlideReadError(f"{name}: the slide was closed; open it again") from error
-            raise SlideReadError(
-                f"{name}: its reader, {self._by}, {error} while it read it; check the file, and "
-                "tell whoever wrote the reader"
-            ) from error
-
-
-def _shared_memory(size: int) -> tuple[mmap.mmap, str, int | None]:
-    """Memory of ``size`` bytes for two processes; what the other finds it by: the number of an open
-    file that it inherits, which is given as well, else the name of a file.
-    """
-    if hasattr(os, "memfd_create"):
-        # Not in a folder: those in memory are small in containers.
-        descriptor = os.memfd_create("slide", 0)
-        os.truncate(descriptor, size)
-        return mmap.mmap(descriptor, size), str(descriptor), descriptor
-    with tempfile.NamedTemporaryFile(prefix="pathgene-rt-", delete=False) as file:
-        file.truncate(size)
-        return mmap.mmap(file.fileno(), size), file.name, None
+    def _told(self, error: ProcessEndedError) -> SlideReadError:
+        """That the process ended, in words for the slide."""
+        name = self.info.slide_id
+        if self._process.closed:
+            return SlideReadError(f"{name}: the slide was closed; open it again")
+        return SlideReadError(
+            f"{name}: its reader, {self._by}, {error} while it read it; check the file, and "
+            "tell whoever wrote the reader"
+        )

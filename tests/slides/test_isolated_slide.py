@@ -111,7 +111,7 @@ def test_pixels_are_those_of_this_process(svs: Path) -> None:
         np.testing.assert_array_equal(there.overview(8.0).rgb, here.overview(8.0).rgb)
 
 
-def test_threads_and_reads_larger_than_their_place(
+def test_threads_and_reads_larger_than_their_lane(
     svs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_slide(svs) as here, open_slide(svs, isolate="always") as there:
@@ -120,7 +120,7 @@ def test_threads_and_reads_larger_than_their_place(
             found = list(pool.map(lambda xy: there.read(xy, 0, (64, 64)), corners))
         for xy, pixels in zip(corners, found, strict=True):
             np.testing.assert_array_equal(pixels, here.read(xy, 0, (64, 64)))
-        monkeypatch.setattr(isolated_slide, "PLACE_BYTES", 1 << 10)
+        monkeypatch.setattr(isolated_slide, "LANE_BYTES", 1 << 10)
         np.testing.assert_array_equal(
             there.read((9, 9), 0, (500, 400)), here.read((9, 9), 0, (500, 400))
         )
