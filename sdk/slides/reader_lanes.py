@@ -81,7 +81,7 @@ class Lanes:
         os.truncate(shared, LANES * LANE_BYTES)
         self._memory = np.frombuffer(mmap.mmap(shared, LANES * LANE_BYTES), np.uint8)
         self._introduced, theirs = socket.socketpair()
-        self.inherited = (shared, theirs.detach())
+        self.inherited: tuple[int, ...] = (shared, theirs.detach())
         self.argument = ",".join(str(one) for one in self.inherited)
         self._turns = threading.Semaphore(LANES)
         self._numbers = itertools.count()
