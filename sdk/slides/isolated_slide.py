@@ -188,8 +188,9 @@ class ReaderProcess:
 def _failure(told: Mapping[str, Any]) -> Exception:
     """The error that the process told of."""
     kind = getattr(errors, str(told["error"]), None)
-    known = isinstance(kind, type) and issubclass(kind, PathGeneError)
-    return (kind if known else SlideReadError)(told["said"])
+    if isinstance(kind, type) and issubclass(kind, PathGeneError):
+        return kind(told["said"])
+    return SlideReadError(told["said"])
 
 
 class IsolatedSlide(PixelSlide):
