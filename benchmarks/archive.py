@@ -37,6 +37,7 @@ from pathgene_rt.acceptance.golden_slide import write_golden_slide
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.pool import Event, Finished, Opened
 from pathgene_rt.archive.queue import TaskQueue, in_order
+from pathgene_rt.archive.results import FolderResults
 from pathgene_rt.archive.run import ArchiveRun
 from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
@@ -323,7 +324,7 @@ def plan(count: int) -> str:
             facts = {"bundle": "b", "bundle_sha256": ""}
             before = state.begin("predict", slides, "here", 1, facts)
             queue = TaskQueue(in_order(slides, before), cases_of(slides))
-            result = ArchiveRun(layout, queue, InstantPool(), state).run()
+            result = ArchiveRun(FolderResults(layout), queue, InstantPool(), state).run()
         seconds = time.perf_counter() - began
         assert result.slides["done"] == count
         looked = time.perf_counter()

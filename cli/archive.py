@@ -50,10 +50,13 @@ SourceArgument = Annotated[
     ),
 ]
 FolderArgument = Annotated[
-    Path, typer.Argument(help="The --out of archive predict or extract.", show_default=False)
+    str, typer.Argument(help="The --out of archive predict or extract.", show_default=False)
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", "-o", help="The archive's folder.", show_default=False)
+    str,
+    typer.Option(
+        "--out", "-o", help="The archive's folder, or s3://bucket/results.", show_default=False
+    ),
 ]
 RayOption = Annotated[
     str,
@@ -230,6 +233,38 @@ def collect(
     )
     if found.unreadable:
         raise BatchError(f"{len(found.unreadable)} results could not be read; they are left out")
+
+
+@archive.command()
+def fetch(
+    url: Annotated[
+        str,
+        typer.Argument(help="The --out of an archive in a store.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder to bring it to.", show_default=False)
+    ],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring results from a store to a folder, where view, train and scripts find them."""
+    from pathgene_rt.archive.fetch import fetch as fetch_results
+    from pathgene_rt.archive.stores import is_url
+    from pathgene_rt.errors import UsageError
+
+    console = Console(json=json, quiet=quiet)
+    if not is_url(url):
+        raise UsageError(f"{url} is no address of a store; give e.g. s3://bucket/results")
+    new: list[str] = []
+
+    def told(key: str, outcome: str) -> None:
+        if outcome == "done":
+            new.append(key)
+            console.note(key)
+
+    count = fetch_results(url, out, told)
+    console.emit({"results": count, "new": new})
+    console.say(f"{len(new)} results brought to {out}, of {count}")
 
 
 @archive.command()

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.archive.estimate import Estimate, estimate
-from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.ray_pool import RayPool
 from pathgene_rt.archive.requirements import require_ray
 from pathgene_rt.archive.run import RunResult
 from pathgene_rt.archive.source import ArchiveSlide, find_archive
-from pathgene_rt.archive.start import Listeners, OpenPool, bundle_sha256, run_archive, sole_run
+from pathgene_rt.archive.start import (
+    Listeners,
+    OpenPool,
+    RunPlace,
+    bundle_sha256,
+    run_archive,
+    sole_run,
+)
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import Ended, Kind, Task, WorkerSpec
 from pathgene_rt.bundle.site_profile import read_profile
 from pathgene_rt.cli.archive_status import size_text, time_text
@@ -35,7 +42,7 @@ class Asked:
 
     kind: Kind
     source: str
-    out: Path
+    out: str
     bundle: Path | None
     ray: str
     workers: int
@@ -83,7 +90,7 @@ class Asked:
             kind=self.kind,
             bundle=str(bundle),
             bundle_sha256=bundle_sha256(bundle),
-            out=str(self.out.absolute()),
+            out=self.out if is_url(self.out) else str(Path(self.out).absolute()),
             predict={**self.predict, "pseudonyms": pseudonyms},
             engine=self.engine,
             overwrite=self.overwrite,
@@ -110,8 +117,8 @@ def absolute_text(path: Path | None) -> str:
 def run(asked: Asked, console: Console) -> None:
     """Do it. Raises as :func:`do`, UsageError."""
     require_ray()
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(asked.out)):
-        raise UsageError(f"--out {asked.out} must be a folder; copy results to a store afterwards")
+    if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", asked.out):
+        raise UsageError(f"--out {asked.out} is neither a folder nor an address; write two slashes")
     options = PredictOptions(**asked.predict)
     EngineOptions(**asked.engine, threads=asked.threads)
     if not 0 <= asked.workers <= 100_000:
@@ -123,9 +130,9 @@ def run(asked: Asked, console: Console) -> None:
     def open_pool(spec: WorkerSpec) -> RayPool:
         return RayPool(spec, address=asked.ray, workers=asked.workers, threads=asked.threads)
 
-    with sole_run(asked.out) as layout:
+    with sole_run(asked.out, console.note) as place:
         with unnamed(pseudonyms):
-            slides = find_archive(asked.source, layout.out, console.note, pseudonyms)
+            slides = find_archive(asked.source, place.layout.out, console.note, pseudonyms)
         if options.mpp_override is not None and any(one.mpp is not None for one in slides):
             raise UsageError("--mpp-override and a manifest's column mpp exclude each other")
         if asked.dry_run:
@@ -136,7 +143,7 @@ def run(asked: Asked, console: Console) -> None:
                 pool.close()
             _print_estimate(found, console)
             return
-        result = do(layout, slides, spec, open_pool, console, max_rate)
+        result = do(place, slides, spec, open_pool, console, max_rate)
     finish(result, slides, console)
 
 
@@ -149,7 +156,7 @@ def lasting_pseudonyms(wanted: bool, key: Path | None, console: Console) -> Pseu
 
 
 def do(
-    layout: ArchiveLayout,
+    place: RunPlace,
     slides: list[ArchiveSlide],
     spec: WorkerSpec,
     open_pool: OpenPool,
@@ -166,7 +173,7 @@ def do(
 
         heard = Listeners(ended, console.note)
         with redirect_stdout(nowhere):
-            return run_archive(layout, slides, spec, open_pool, heard, max_rate=max_rate)
+            return run_archive(place, slides, spec, open_pool, heard, max_rate=max_rate)
 
 
 def _tell(task: Task, ended: Ended, console: Console) -> None:

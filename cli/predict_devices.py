@@ -95,10 +95,10 @@ def predict_on_devices(
         keyring=absolute_text(trust.keyring),
     )
     hidden = options.pseudonyms
-    with sole_run(out) as layout:
+    with sole_run(out) as place:
         paths = [slide.absolute() for slide in slides]
-        found = given_slides(paths, cases_at(cases), layout.out, hidden)
-        result = do(layout, found, spec, lambda spec: RayPool(spec, devices=numbers), console)
+        found = given_slides(paths, cases_at(cases), place.layout.out, hidden)
+        result = do(place, found, spec, lambda spec: RayPool(spec, devices=numbers), console)
     finish(result, found, console)
 
 

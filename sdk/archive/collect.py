@@ -6,23 +6,23 @@ Read from the results themselves, so that a table says what lies there, whoever 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathgene_rt.archive.layout import HIDDEN
+from pathgene_rt.archive.found_results import FoundFeatures, FoundReport, Row, in_folder, in_store
+from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.requirements import require_parquet
+from pathgene_rt.archive.state_mirror import state_copy
 from pathgene_rt.archive.status import read_tiles
-from pathgene_rt.cases.places import CASES_FOLDER
+from pathgene_rt.archive.stored_results import StoredResults
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.errors import FeatureFileError, FileAccessError, OutputError
-from pathgene_rt.features.hdf5 import read_attributes
-from pathgene_rt.files import atomic_path, reason
-from pathgene_rt.report.features_file import FEATURES_FILE
+from pathgene_rt.files import atomic_path
 from pathgene_rt.report.shown_call import is_withheld
-from pathgene_rt.report.stored import READABLE_VERSIONS, REPORT_FILE
+from pathgene_rt.report.stored import READABLE_VERSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,10 +30,19 @@ if TYPE_CHECKING:
 PREDICTIONS_FILE = "predictions.parquet"
 FEATURES_INDEX_FILE = "features.parquet"
 
+_UNREADABLE = (
+    OSError,
+    OutputError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+"""What reading a report raises that is none, or cannot be had."""
+
 _ROWS = 20_000
 """Of a group: what is in memory at a time."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,17 @@ class Collected:
     unreadable: dict[str, str]
 
 
-def collect(out: Path, into: Path | None = None) -> Collected:
-    """Write both tables of the archive in ``out`` to the folder ``into``, else to ``out``.
+def collect(out: Path | str, into: Path | None = None) -> Collected:
+    """Write both tables of the archive in ``out``, a folder or an address in a store, to the folder
+    ``into``, else to ``out``, of a store the current folder.
 
     Raises MissingExtraError without pyarrow; OutputError if ``out`` cannot be listed, holds no
     result, or the tables cannot be written.
     """
     require_parquet("archive collect")
-    into = out if into is None else into
+    stored = StoredResults(ObjectFolder(str(out)), Path()) if is_url(str(out)) else None
+    if into is None:
+        into = Path(out) if stored is None else Path()
     unreadable: dict[str, str] = {}
     slides: set[str] = set()
 
@@ -63,14 +75,15 @@ def collect(out: Path, into: Path | None = None) -> Collected:
             slides.add(row["slide"])
             yield row
 
-    reports, files = _results(out)
+    reports, files = in_folder(Path(out)) if stored is None else in_store(stored)
+    tiles = _tiles(out) if files else {}
     if not reports and not files:
         raise OutputError(f"{out} holds no result of predict or extract; give another folder")
     predictions = _write(
-        into / PREDICTIONS_FILE, predictions_schema(), seen(_predictions(out, reports, unreadable))
+        into / PREDICTIONS_FILE, predictions_schema(), seen(_predictions(reports, unreadable))
     )
     features = _write(
-        into / FEATURES_INDEX_FILE, features_schema(), _features(out, files, unreadable)
+        into / FEATURES_INDEX_FILE, features_schema(), _features(files, tiles, unreadable)
     )
     return Collected(predictions, len(slides), features, unreadable)
 
@@ -138,32 +151,26 @@ def features_schema() -> pa.Schema:
     )
 
 
-def _results(out: Path) -> tuple[list[Path], list[Path]]:
-    """The reports and the features files of the archive, sorted."""
-    reports, files = [], []
+def _tiles(out: Path | str) -> dict[str, int]:
+    """Tiles by slide as far as the state knows them."""
+    if not is_url(str(out)):
+        return read_tiles(Path(out))
     try:
-        for item in sorted(out.iterdir()):
-            if item.suffix == ".h5" and item.is_file():
-                files.append(item)
-            elif item.is_dir() and item.name not in (HIDDEN, CASES_FOLDER):
-                if (item / REPORT_FILE).is_file():
-                    reports.append(item / REPORT_FILE)
-                if (item / FEATURES_FILE).is_file():
-                    files.append(item / FEATURES_FILE)
-    except OSError as error:
-        raise OutputError(f"cannot list the archive {out}: {reason(error)}") from error
-    return reports, files
+        with state_copy(ObjectFolder(str(out))) as (layout, _):
+            return read_tiles(layout.out)
+    except OutputError:  # the results are there without it
+        return {}
 
 
-def _predictions(out: Path, reports: Iterable[Path], unreadable: dict[str, str]) -> Iterator[Row]:
-    for path in reports:
-        name = path.relative_to(out).as_posix()
+def _predictions(reports: Iterable[FoundReport], unreadable: dict[str, str]) -> Iterator[Row]:
+    for report in reports:
+        name = report.name
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(report.read())
             if document["schema_version"] not in READABLE_VERSIONS:
                 raise ValueError(f"schema version {document['schema_version']} is not known")
             rows = [_row(document, answer, name) for answer in document["predictions"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _UNREADABLE as error:
             unreadable[name] = f"{type(error).__name__}: {error}"
             continue
         yield from rows
@@ -207,28 +214,22 @@ def _row(document: Mapping[str, Any], answer: Mapping[str, Any], name: str) -> R
     }
 
 
-def _features(out: Path, files: Iterable[Path], unreadable: dict[str, str]) -> Iterator[Row]:
-    tiles = read_tiles(out)
-    for path in files:
-        name = path.relative_to(out).as_posix()
+def _features(
+    files: Iterable[FoundFeatures], tiles: Mapping[str, int], unreadable: dict[str, str]
+) -> Iterator[Row]:
+    for file in files:
         try:
-            found = read_attributes(path)
-            size = path.stat().st_size
+            size, facts = file.facts()
         except (FeatureFileError, FileAccessError, OSError) as error:
-            unreadable[name] = str(error)
+            unreadable[file.name] = str(error)
             continue
-        slide = found.slide_id or (path.stem if path.parent == out else path.parent.name)
+        slide = facts["slide"] or file.slide
         yield {
+            **facts,
             "slide": slide,
-            "file": name,
+            "file": file.name,
             "bytes": size,
             "tiles": tiles.get(slide),
-            "tile_px": found.tile_px or None,
-            "mpp": None if math.isnan(found.mpp) else found.mpp,
-            "span_px": found.span_px,
-            "encoder_sha256": found.encoder_sha256,
-            "slide_sha256": (found.made_from or {}).get("slide_sha256"),
-            "rows_crc32": found.rows_crc32,
         }
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.object_folder import ObjectFolder
+from pathgene_rt.archive.stored_results import StoredResults
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason
 
 
-def set_paused(out: Path, *, paused: bool) -> None:
+def set_paused(out: Path | str, *, paused: bool) -> None:
     """Let the run over ``out`` begin no further slide, or let it go on; a run that begins while
     that is said waits, too. Raises OutputError."""
-    layout = ArchiveLayout(out)
+    if is_url(str(out)):
+        StoredResults(ObjectFolder(str(out)), Path()).pause(paused=paused)
+        return
+    layout = ArchiveLayout(Path(out))
     if not layout.state.is_file():
         raise OutputError(f"{out} is no archive's folder; give the --out of its run")
     try:

@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def attempt_place(layout: ArchiveLayout, name: str) -> Iterator[Path]:
 
 
 def publish(
-    made: Path, final: Path, layout: ArchiveLayout, before: Stamp, serves: Callable[[], bool]
+    made: Path, final: Path, layout: ArchiveLayout, before: Hashable, serves: Callable[[], bool]
 ) -> bool:
     """Put ``made``, a whole result in an attempt's folder, in the place ``final``.
 

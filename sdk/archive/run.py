@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.pool import Died, Event, Finished, Opened, WorkerPool
-from pathgene_rt.archive.publish import discard
 from pathgene_rt.archive.queue import TaskQueue
+from pathgene_rt.archive.results import Results
 from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import CaseTask, Ended, Hello, SlideTask, Task
@@ -63,7 +62,7 @@ class ArchiveRun:
 
     def __init__(
         self,
-        layout: ArchiveLayout,
+        results: Results,
         queue: TaskQueue,
         pool: WorkerPool,
         state: ArchiveState,
@@ -74,7 +73,7 @@ class ArchiveRun:
         note: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._layout = layout
+        self._results = results
         self._queue = queue
         self._pool = pool
         self._state = state
@@ -114,7 +113,7 @@ class ArchiveRun:
             if now - looked >= _GROW_S:
                 looked = now
                 self._grow()
-            if not self._layout.pause.exists():
+            if not self._results.paused():
                 self._hand_out(now - began)
             for event in self._pool.wait(_WAIT_S):
                 self._handle(event)
@@ -237,9 +236,7 @@ class ArchiveRun:
         it left of the attempt is removed, so that a worker that was only thought dead finds nothing
         to publish."""
         self._tries[task] += 1
-        left = self._layout.attempts / self._attempts[worker]
-        begun = left.exists() or isinstance(task, CaseTask)
-        discard(left, self._layout)
+        begun = self._results.drop_attempt(self._attempts[worker]) or isinstance(task, CaseTask)
         return begun or self._tries[task] >= MAX_TRIES
 
     def _replace(self, reason: str = "") -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.pool import WorkerPool
-from pathgene_rt.archive.publish import discard_all
 from pathgene_rt.archive.queue import TaskQueue, in_order
+from pathgene_rt.archive.results import FolderResults, Results
 from pathgene_rt.archive.run import ArchiveRun, OnEnded, RunResult
 from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
+from pathgene_rt.archive.state_mirror import StateMirror, kept_here
+from pathgene_rt.archive.stored_results import StoredResults
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import WorkerSpec
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.errors import FileAccessError, OutputError
@@ -28,16 +32,39 @@ _LOCK_WAIT_S = 2.0
 OpenPool = Callable[[WorkerSpec], WorkerPool]
 
 
+@dataclass(frozen=True)
+class RunPlace:
+    """``results`` are where they go; ``layout`` is the folder of the state and the table of ids:
+    the same, or one of this machine, of which ``mirror`` keeps a copy with the results."""
+
+    layout: ArchiveLayout
+    results: Results
+    mirror: StateMirror | None = None
+
+
 @contextmanager
-def sole_run(out: Path) -> Iterator[ArchiveLayout]:
-    """The archive's folder ``out``, for one run at a time. What killed runs left of attempts is
-    removed. Raises OutputError."""
-    layout = ArchiveLayout(writable_folder(out.absolute()))
+def sole_run(out: Path | str, note: Callable[[str], None] = lambda _: None) -> Iterator[RunPlace]:
+    """The archive's place ``out``, a folder or an address in a store, for one run at a time (of
+    this machine, for a store: there each slide has one result whoever runs). What killed runs left
+    of attempts is removed. Raises OutputError, UsageError."""
+    url = str(out)
+    here = kept_here(url) if is_url(url) else Path(out)
+    folder = ObjectFolder(url) if is_url(url) else None
+    if folder is not None:
+        folder.require_conditional_writes()
+    layout = ArchiveLayout(writable_folder(here.absolute()))
     try:
         layout.hidden.mkdir(exist_ok=True)
         with sole_writer(layout.state, _LOCK_WAIT_S):
-            discard_all(layout)
-            yield layout
+            if folder is None:
+                place = RunPlace(layout, FolderResults(layout))
+            else:
+                mirror = StateMirror(folder, layout, note)
+                mirror.fetch()
+                place = RunPlace(layout, StoredResults(folder, layout.attempts), mirror)
+            place.results.drop_attempts()
+            yield place
+            place.results.drop_attempts()
     except FileAccessError as error:
         raise OutputError(
             f"another archive run writes to {out}; wait for it to end, or choose another --out"
@@ -53,7 +80,7 @@ class Listeners:
 
 
 def run_archive(
-    layout: ArchiveLayout,
+    place: RunPlace,
     slides: Sequence[ArchiveSlide],
     spec: WorkerSpec,
     open_pool: OpenPool,
@@ -66,14 +93,15 @@ def run_archive(
     """
     with_cases = spec.kind == "predict"
     facts = {"bundle": Path(spec.bundle).name, "bundle_sha256": spec.bundle_sha256}
-    with ArchiveState(layout.state) as state:
+    mirror = nullcontext() if place.mirror is None else place.mirror.meanwhile()
+    with mirror, ArchiveState(place.layout.state) as state:
         before = state.begin(spec.kind, slides, socket.gethostname(), os.getpid(), facts)
         ordered = in_order(slides, before, by_case=with_cases)
         queue = TaskQueue(ordered, cases_of(slides) if with_cases else {})
         pool = open_pool(spec)
         try:
             run = ArchiveRun(
-                layout,
+                place.results,
                 queue,
                 pool,
                 state,

@@ -6,14 +6,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.state import SCHEMA_VERSION
+from pathgene_rt.archive.state_mirror import state_copy
+from pathgene_rt.archive.stored_results import StoredResults
+from pathgene_rt.archive.stores import is_url
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import beside
 from pathgene_rt.locks import try_acquire
@@ -22,6 +26,9 @@ RECENT_S = 600.0
 """What rates are of."""
 
 MAX_EVENTS = 10_000
+
+GONE_S = 180.0
+"""Without a new copy of its state in the store, a run is taken to be gone."""
 
 Activity = Literal["running", "paused", "ended", "stopped"]
 
@@ -68,18 +75,28 @@ class ArchiveStatus:
         return asdict(self)
 
 
-def read_status(out: Path) -> ArchiveStatus:
-    """Of the archive in the folder ``out``, as of a second ago.
+def read_status(out: Path | str) -> ArchiveStatus:
+    """Of the archive in the folder ``out``, as of a second ago, or at an address in a store, as of
+    half a minute ago.
 
     Raises OutputError where no archive was run.
     """
-    layout = ArchiveLayout(out)
+    if is_url(str(out)):
+        folder = ObjectFolder(str(out))
+        with state_copy(folder) as (layout, age_s):
+            return _status(layout, lambda: _activity_there(folder, age_s))
+    layout = ArchiveLayout(Path(out))
+    return _status(layout, lambda: _activity(layout))
+
+
+def _status(layout: ArchiveLayout, look: Callable[[], Activity]) -> ArchiveStatus:
+    """``look`` tells what a run does that has not ended."""
     with _open(layout) as db:
         run = db.execute("SELECT * FROM run ORDER BY run DESC LIMIT 1").fetchone()
         if run is None:
-            raise OutputError(f"no run was begun in {out}; archive predict begins one")
+            raise OutputError(f"no run was begun in {layout.out}; archive predict begins one")
         facts = json.loads(run["facts"])
-        activity = _activity(layout, run["ended"])
+        activity = look() if run["ended"] is None else "ended"
         counts = dict(db.execute("SELECT state, COUNT(*) FROM slide GROUP BY state").fetchall())
         cases = dict(
             db.execute("SELECT state, COUNT(*) FROM case_result GROUP BY state").fetchall()
@@ -116,9 +133,12 @@ def read_status(out: Path) -> ArchiveStatus:
         )
 
 
-def read_events(out: Path) -> list[tuple[float, str]]:
+def read_events(out: Path | str) -> list[tuple[float, str]]:
     """The timeline of the last run, each (seconds since 1970, what). Raises OutputError."""
-    with _open(ArchiveLayout(out)) as db:
+    if is_url(str(out)):
+        with state_copy(ObjectFolder(str(out))) as (layout, _):
+            return read_events(layout.out)
+    with _open(ArchiveLayout(Path(out))) as db:
         rows = db.execute(
             "SELECT at, what FROM event WHERE run = (SELECT MAX(run) FROM run) ORDER BY at LIMIT ?",
             (MAX_EVENTS,),
@@ -155,9 +175,14 @@ def _open(layout: ArchiveLayout) -> Iterator[sqlite3.Connection]:
         raise OutputError(f"cannot read {layout.state}: {error}; try again") from error
 
 
-def _activity(layout: ArchiveLayout, ended: float | None) -> Activity:
-    if ended is not None:
-        return "ended"
+def _activity_there(folder: ObjectFolder, age_s: float) -> Activity:
+    """Of a run whose state was copied to the store so long ago."""
+    if age_s > GONE_S:
+        return "stopped"
+    return "paused" if StoredResults(folder, Path()).paused() else "running"
+
+
+def _activity(layout: ArchiveLayout) -> Activity:
     path = layout.state.with_name(f".{beside(layout.state.name)}.lock")
     try:
         lock = try_acquire(path) if path.exists() else None

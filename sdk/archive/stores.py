@@ -64,9 +64,9 @@ def list_store(url: str) -> list[tuple[str, int]]:
     """(address, bytes) of each slide at or below ``url``, sorted. MRXS and DICOM slides, which are
     several files each, are not taken. Raises UsageError, MissingExtraError.
     """
-    store, path = _open(checked_url(url))
+    store, path = open_store(checked_url(url))
     try:
-        found: dict[str, dict[str, Any]] = _patiently(
+        found: dict[str, dict[str, Any]] = patiently(
             lambda: store.find(path, detail=True), shown_url(url)
         )
     except (SlideOpenError, SlideReadError) as error:
@@ -121,7 +121,7 @@ class StoredSlide:
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
         self.name = Path(urlsplit(url).path).name
-        self._store, self._path = _open(url)
+        self._store, self._path = open_store(url)
 
     def version(self) -> ObjectVersion:
         """Which version is there now."""
@@ -135,7 +135,7 @@ class StoredSlide:
             tags = ("ETag", "etag", "generation", "version_id", "LastModified", "mtime", "created")
             return ObjectVersion(int(size), repr([found.get(tag) for tag in tags]))
 
-        return _patiently(ask, self.name)
+        return patiently(ask, self.name)
 
     def read(self, first: int, count: int) -> bytes:
         """The ``count`` bytes from ``first`` on, of whatever version is there now."""
@@ -146,7 +146,7 @@ class StoredSlide:
                 raise OSError(0, f"{len(data)} bytes came of {count}")
             return data
 
-        return _patiently(fetch, self.name)
+        return patiently(fetch, self.name)
 
     def fetch(self, file: BinaryIO) -> ObjectVersion:
         """Write all of it, one version, to ``file``. Raises OSError of the disk, too."""
@@ -198,7 +198,8 @@ class _Ranges(io.RawIOBase):
         return count
 
 
-def _open(url: str) -> tuple[Any, str]:
+def open_store(url: str) -> tuple[Any, str]:
+    """fsspec's file system of ``url``, and its path there. Raises UsageError, MissingExtraError."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
@@ -219,8 +220,9 @@ def _missing(url: str, error: ImportError) -> MissingExtraError:
     return MissingExtraError(f"{scheme}:// needs {error.name or 'a package'}; run {how}")
 
 
-def _patiently(ask: Callable[[], Value], name: str) -> Value:
-    """What ``ask`` gives, asked again while the store answers wrong or not at all."""
+def patiently(ask: Callable[[], Value], name: str) -> Value:
+    """What ``ask`` gives, asked again while the store answers wrong or not at all. Raises
+    SlideOpenError of the object ``name`` that is not there or not allowed, SlideReadError."""
     for tried in range(1, TRIES + 1):
         try:
             return ask()

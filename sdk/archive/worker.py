@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.archive.layout import ArchiveLayout
-from pathgene_rt.archive.publish import attempt_place, publish, stamp_of
+from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.ranges import READERS
+from pathgene_rt.archive.results import FolderResults, Results
 from pathgene_rt.archive.staging import LocalFile, SlideSource, Staging
+from pathgene_rt.archive.stored_results import StoredResults
 from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import (
     CaseTask,
@@ -30,15 +32,12 @@ from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.batch import attempt
 from pathgene_rt.bundle.site_profile import SiteProfile, read_profile
 from pathgene_rt.cases.batch import CaseBatch
-from pathgene_rt.cases.places import ResultPlaces
-from pathgene_rt.cases.report import remove_case
 from pathgene_rt.cases.table import Case
 from pathgene_rt.errors import BundleError, PathGeneError, SlideReadError
-from pathgene_rt.extraction.earlier import NOTHING, Earlier, earlier_features
+from pathgene_rt.extraction.earlier import NOTHING, Earlier
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
-from pathgene_rt.report.stored import earlier_report
 from pathgene_rt.site_trust import keyrings_of_site, require_signed_profile
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.slides.given_slide import GivenSlide
@@ -135,9 +134,11 @@ class _Work:
         )
         return cls(spec, predictor, options)
 
-    @property
-    def layout(self) -> ArchiveLayout:
-        return ArchiveLayout(Path(self.spec.out))
+    @cached_property
+    def results(self) -> Results:
+        if is_url(self.spec.out):
+            return StoredResults(ObjectFolder(self.spec.out), self.staging.folder / "attempts")
+        return FolderResults(ArchiveLayout(Path(self.spec.out)))
 
     def do(self, task: Task, name: str) -> Ended:
         began = time.monotonic()
@@ -145,13 +146,12 @@ class _Work:
 
         def work() -> int | None:
             if isinstance(task, CaseTask):
-                return self._case(task)
+                return self._case(task, name)
             if isinstance(task, SampleTask):
                 return self._sample(task)
-            with attempt_place(self.layout, name) as place:
-                if self.spec.kind == "predict":
-                    return self._predict(task, place, told.append)
-                return self._extract(task, place, told.append)
+            if self.spec.kind == "predict":
+                return self._predict(task, name, told.append)
+            return self._extract(task, name, told.append)
 
         stops = False
         try:
@@ -168,16 +168,16 @@ class _Work:
             return replace(finished, outcome="failed", kind=kind, message=str(ended), stops=stops)
         return replace(finished, tiles=ended or 0)
 
-    def _predict(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
+    def _predict(self, task: SlideTask, name: str, note: Callable[[str], None]) -> int | None:
         """Tiles of the slide, None where its result is there already."""
         source, options = self._source(task), self._options(task)
         found = source.fingerprint()
-        final = self.layout.out / task.slide_id
-        before = stamp_of(final)
+        key = task.slide_id
+        before = self.results.stamp(key)
 
         def earlier() -> Earlier:
-            return earlier_report(
-                final,
+            return self.results.earlier_report(
+                key,
                 self.predictor.bundle.sha256,
                 lambda: self._identity(task, options, found),
                 features=options.features,
@@ -186,48 +186,53 @@ class _Work:
 
         if self._is_done(earlier, note):
             return None
-        with source.opened(options) as slide:
-            asked = _for_reading(slide, options)
-            report = self.predictor.predict(slide, asked, out=place / task.slide_id)
-        _require_same(task, found, source)
-        if task.case:
-            # It was made of the report that goes.
-            remove_case(self._places().case_folder(Case(task.case, ())))
-        publish(place / task.slide_id, final, self.layout, before, lambda: earlier().serves)
+        with self.results.attempt(name, key) as place:
+            with source.opened(options) as slide:
+                asked = _for_reading(slide, options)
+                report = self.predictor.predict(slide, asked, out=place / key)
+            _require_same(task, found, source)
+            if task.case:
+                self.results.remove_case(task.case)
+            self.results.publish(place / key, name, key, before, lambda: earlier().serves)
         for warning in report.warnings:
             note(warning)
         return report.provenance.tiles
 
-    def _extract(self, task: SlideTask, place: Path, note: Callable[[str], None]) -> int | None:
+    def _extract(self, task: SlideTask, name: str, note: Callable[[str], None]) -> int | None:
         source, options = self._source(task), self._options(task)
         found = source.fingerprint()
-        final = self.layout.out / f"{task.slide_id}.h5"
-        before = stamp_of(final)
+        key = f"{task.slide_id}.h5"
+        before = self.results.stamp(key)
 
         def earlier() -> Earlier:
             encoder = self.predictor.bundle.encoder.weights_sha256
-            return earlier_features(final, encoder, lambda: self._identity(task, options, found))
+            return self.results.earlier_features(
+                key, encoder, lambda: self._identity(task, options, found)
+            )
 
         if self._is_done(earlier, note):
             return None
-        with source.opened(options) as slide:
-            asked = _for_reading(slide, options)
-            bag, _ = self.predictor.extract(slide, asked, out=place / final.name, warn=note)
-        _require_same(task, found, source)
-        publish(place / final.name, final, self.layout, before, lambda: earlier().serves)
+        with self.results.attempt(name, key) as place:
+            with source.opened(options) as slide:
+                asked = _for_reading(slide, options)
+                bag, _ = self.predictor.extract(slide, asked, out=place / key, warn=note)
+            _require_same(task, found, source)
+            self.results.publish(place / key, name, key, before, lambda: earlier().serves)
         return len(bag)
 
-    def _case(self, task: CaseTask) -> int | None:
+    def _case(self, task: CaseTask, name: str) -> int | None:
         ids = {Path(source): slide_id for slide_id, source in task.slides}
         case = Case(task.case, tuple(ids))
         page = self.options.language if self.options.html else None
         failed = [slide for slide, slide_id in ids.items() if slide_id in task.failed]
-        places = self._places(ids)
-        batch = CaseBatch([case], self.predictor, places, lambda slide: slide not in failed, page)
-        if batch.done(case) and not self.spec.overwrite:
-            batch.add_page(case)
-            return None
-        return sum(slide.tiles for slide in batch.predict(case, failed).slides)
+        with self.results.case(task, name, ids) as places:
+            batch = CaseBatch(
+                [case], self.predictor, places, lambda slide: slide not in failed, page
+            )
+            if batch.done(case) and not self.spec.overwrite:
+                batch.add_page(case)
+                return None
+            return sum(slide.tiles for slide in batch.predict(case, failed).slides)
 
     def _sample(self, task: SampleTask) -> int:
         options = self._options(task)
@@ -270,9 +275,6 @@ class _Work:
         if found.note:
             note(found.note)
         return found.serves
-
-    def _places(self, ids: dict[Path, str] | None = None) -> ResultPlaces:
-        return ResultPlaces(self.layout.out, None, ids or {})
 
 
 def _profile_of(spec: WorkerSpec, keyring: Path | None) -> SiteProfile | None:

@@ -129,8 +129,8 @@ def test_a_place_that_cannot_be_written_is_told(layout: ArchiveLayout) -> None:
 
 def test_a_folder_has_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "_LOCK_WAIT_S", 0.05)
-    with sole_run(tmp_path / "out") as layout:
-        left = make(layout.attempts / "abc" / "s1", "half")
+    with sole_run(tmp_path / "out") as place:
+        left = make(place.layout.attempts / "abc" / "s1", "half")
         with (
             pytest.raises(OutputError, match="another archive run writes to"),
             sole_run(tmp_path / "out"),

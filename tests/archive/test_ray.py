@@ -80,17 +80,17 @@ def test_two_nodes_and_workers_that_are_killed(cluster: str, inputs: Path, tmp_p
             killed.append(alive[-1])
             os.kill(killed[-1], signal.SIGKILL)
 
-    with sole_run(tmp_path / "out") as layout:
-        slides = find_archive(str(inputs / "slides"), layout.out, print)
+    with sole_run(tmp_path / "out") as place:
+        slides = find_archive(str(inputs / "slides"), place.layout.out, print)
         spec = WorkerSpec(
             kind="predict",
             bundle=str(inputs / "tiny.pgrt"),
             bundle_sha256=bundle_sha256(inputs / "tiny.pgrt"),
-            out=str(layout.out),
+            out=str(place.layout.out),
             predict=QUIET,
             engine={"backend": "onnxruntime"},
         )
-        result = run_archive(layout, slides, spec, open_pool, Listeners(ended, print))
+        result = run_archive(place, slides, spec, open_pool, Listeners(ended, print))
     assert result.failures == {} and len(killed) == 2
     assert result.slides == {"done": 8}
     found = sorted(path.name for path in (tmp_path / "out").glob("*/report.json"))

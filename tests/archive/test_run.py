@@ -12,6 +12,7 @@ from pathgene_rt.archive.control import set_paused
 from pathgene_rt.archive.estimate import estimate, sample_of
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.queue import TaskQueue, in_order
+from pathgene_rt.archive.results import FolderResults
 from pathgene_rt.archive.run import ArchiveRun, RunResult
 from pathgene_rt.archive.source import ArchiveSlide, cases_of
 from pathgene_rt.archive.state import ArchiveState
@@ -46,7 +47,7 @@ def run(
     with ArchiveState(layout.state) as state:
         before = state.begin("predict", slides, "here", 1, {"bundle": "b", "bundle_sha256": "0"})
         queue = TaskQueue(in_order(slides, before), cases_of(slides))
-        return ArchiveRun(layout, queue, pool, state, **options).run()
+        return ArchiveRun(FolderResults(layout), queue, pool, state, **options).run()
 
 
 def on(names: dict[str, Ended | str], others: Ended = DONE) -> Do:

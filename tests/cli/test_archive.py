@@ -70,7 +70,8 @@ def test_a_pause_is_said_and_taken_back(archive: Path) -> None:
     [
         (("status", "{0}/none"), "is no archive's folder"),
         (("collect", "{0}"), "holds no result"),
-        (("predict", "{0}", "-o", "s3://bucket/out"), "--out s3:/bucket/out must be a folder"),
+        (("predict", "{0}", "-o", "s3:/bucket/out"), "is neither a folder nor an address"),
+        (("fetch", "{0}", "-o", "{0}/o"), "is no address of a store"),
         (("predict", "{0}", "-o", "{0}/o", "--max-rate", "fast"), "'fast' is no size"),
         (("predict", "{0}", "-o", "{0}/o", "--workers", "-1"), "--workers -1 is out of range"),
         (("extract", "{0}", "-o", "{0}/o", "--mpp", "9"), "is no microscope's scale"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from fsspec.implementations.memory import MemoryFileSystem
@@ -26,7 +27,7 @@ def _unavailable() -> None:
 
 class FaultyStore(MemoryFileSystem):
     """``share`` of requests fail or are cut short, by ``seed``; ``before_read`` is called with the
-    path before each. ``bytes_sent`` and ``faults`` count."""
+    path before each, ``before_write`` before each write. ``bytes_sent`` and ``faults`` count."""
 
     protocol = "faulty"
     store: ClassVar[dict[str, Any]] = {}
@@ -34,13 +35,15 @@ class FaultyStore(MemoryFileSystem):
     share = 0.0
     chance = random.Random(0)
     before_read: ClassVar[Callable[[str], None] | None] = None
+    before_write: ClassVar[Callable[[str], None] | None] = None
     bytes_sent = 0
     faults: ClassVar[Counter[str]] = Counter()
 
     @classmethod
     def reset(cls, share: float = 0.0, seed: int = 0) -> None:
         cls.store.clear()
-        cls.share, cls.chance, cls.before_read = share, random.Random(seed), None
+        cls.share, cls.chance = share, random.Random(seed)
+        cls.before_read = cls.before_write = None
         cls.bytes_sent, cls.faults = 0, Counter()
 
     @classmethod
@@ -64,6 +67,20 @@ class FaultyStore(MemoryFileSystem):
         data = super().cat_file(path, start=start, end=end, **more)
         type(self).bytes_sent += len(data)
         return {"truncated": data[: len(data) // 2], "empty": b""}.get(kind, data)
+
+    def pipe_file(self, path, value, mode="overwrite", **more) -> None:
+        if type(self).before_write is not None:
+            type(self).before_write(path)
+        kind = self._may_fail("timeout", "503", "lost")
+        super().pipe_file(path, value, mode=mode, **more)
+        if kind == "lost":  # the answer, on its way
+            _stall()
+
+    def put_file(self, lpath, rpath, **more) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes())
+
+    def get_file(self, rpath, lpath, **more) -> None:
+        Path(lpath).write_bytes(self.cat_file(rpath))
 
     def info(self, path, **more) -> dict[str, Any]:
         self._may_fail("timeout", "503")
