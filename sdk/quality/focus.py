@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathgene_rt.geometry import Float32Array, UInt8Array
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
@@ -58,27 +59,34 @@ class OutOfFocusTiles:
         green = rgb[..., 1]
         apart = round(STRIPS_UM / step_um)
         # Tiles are square, so rows and columns fit one array.
-        strips = np.concatenate([_strips(pixels, factor, apart) for pixels in (green, green.T)])
-        structure = _squared_difference(strips, far)
+        strips = np.empty((2, len(rgb) // (factor * apart), len(rgb) // factor), dtype=np.float32)
+        for pixels, sums in zip((green, green.T), strips, strict=True):
+            _reduce(pixels, factor, apart, sums)
+        structure = _squared_difference(strips, far) / factor**4
         if structure < _LEAST_STRUCTURE:
             return None
-        return _squared_difference(strips, near) / structure
+        return _squared_difference(strips, near) / factor**4 / structure
 
 
-def _strips(pixels: UInt8Array, factor: int, apart: int) -> Float32Array:
-    """Every ``apart``-th row of ``pixels`` uint8 [h, w] reduced by ``factor``: their means, float32
-    [h / factor / apart, w / factor]."""
-    count, width = len(pixels) // (factor * apart), pixels.shape[1] // factor * factor
-    rows = pixels[: count * factor * apart, :width].reshape(count, factor * apart, width)
-    # Pixel by pixel: summed along an axis of two or four, numpy is slow.
-    sums = rows[:, 0].astype(np.uint16)
-    for row in range(1, factor):
-        sums += rows[:, row]
-    sums = functools.reduce(np.add, (sums[:, column::factor] for column in range(factor)))
-    return sums.astype(np.float32) / np.float32(factor * factor)
+def _reduce(pixels: UInt8Array, factor: int, apart: int, sums: Float32Array) -> None:
+    """Sum ``factor`` x ``factor`` of ``pixels`` uint8 [p, p] into each of ``sums`` float32 [p /
+    factor / apart, p / factor], which are every ``apart``-th row of them."""
+    count, width = sums.shape
+    rows = pixels[: count * factor * apart, : width * factor].reshape(count, factor * apart, -1)
+    # Row by row, then column by column: along an axis of two or four numpy's own sum is slow.
+    columns = _sum([rows[:, row] for row in range(factor)])
+    np.copyto(sums, _sum([columns[:, column::factor] for column in range(factor)]))
+
+
+def _sum(parts: Sequence[NDArray[np.unsignedinteger[Any]]]) -> NDArray[np.uint16]:
+    first, *others = parts
+    total: NDArray[np.uint16] = np.add(first, others[0] if others else 0, dtype=np.uint16)
+    for part in others[1:]:
+        total += part
+    return total
 
 
 def _squared_difference(strips: Float32Array, lag: int) -> float:
-    """The mean over pixels of ``strips`` float32 [n, w] that lie ``lag`` apart along them."""
-    apart = strips[:, lag:] - strips[:, :-lag]
+    """The mean over pixels of ``strips`` float32 [2, n, w] that lie ``lag`` apart along them."""
+    apart = strips[..., lag:] - strips[..., :-lag]
     return float(np.vdot(apart, apart)) / apart.size
