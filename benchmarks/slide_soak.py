@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt.cli.allocator import bound_arenas
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.fuzz.tiff import tiff_changed
 from tests.support import tiny_models as tiny
@@ -40,6 +41,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="End after so long, whatever was done.")] = 900.0,
     seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
 ) -> None:
+    bound_arenas()  # as a command does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["PATHGENE_RT_CACHE"] = str(folder / "cache")

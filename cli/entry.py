@@ -40,8 +40,10 @@ def main() -> None:
 def run() -> int:
     """The exit code of the command of ``sys.argv``, after its one line of error."""
     try:
+        from pathgene_rt.cli.allocator import bound_arenas
         from pathgene_rt.cli.main import app
 
+        bound_arenas()
         app()
     except SystemExit as stop:
         if stop.code != CancelledError.exit_code:  # Typer's way of passing Ctrl-C on
