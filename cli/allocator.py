@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 
-from pathgene_rt.engines.machine import usable_cpus
-
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
@@ -14,7 +12,7 @@ def bound_arenas() -> bool:
     """Let threads of this process take memory from as many pools of glibc as there are processors,
     two at least. Otherwise it has eight a processor, each with holes of its own: over 2,000 slides
     a process grew by 6 % with them, by 1 % with two (benchmarks/slide_soak.py). Call it before
-    threads are started.
+    anything is imported that starts threads.
 
     False, and nothing changed, where ``MALLOC_ARENA_MAX`` says it already or the C library is
     another's.
@@ -26,4 +24,4 @@ def bound_arenas() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (ValueError, OSError, AttributeError):  # no such name; not glibc
         return False
-    return bool(mallopt(_M_ARENA_MAX, max(2, usable_cpus())))
+    return bool(mallopt(_M_ARENA_MAX, max(2, len(os.sched_getaffinity(0)))))

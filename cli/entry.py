@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from pathgene_rt.cli.allocator import bound_arenas
 from pathgene_rt.cli.terminal import shown, steady_streams
 from pathgene_rt.errors import CancelledError, EngineError, OutputError, PathGeneError
 
@@ -40,10 +41,9 @@ def main() -> None:
 def run() -> int:
     """The exit code of the command of ``sys.argv``, after its one line of error."""
     try:
-        from pathgene_rt.cli.allocator import bound_arenas
+        bound_arenas()
         from pathgene_rt.cli.main import app
 
-        bound_arenas()
         app()
     except SystemExit as stop:
         if stop.code != CancelledError.exit_code:  # Typer's way of passing Ctrl-C on

@@ -11,7 +11,7 @@ import pytest
 THREADS = """
 import ctypes, threading
 from pathgene_rt.cli.allocator import bound_arenas
-from pathgene_rt.engines.machine import usable_cpus
+import os
 {call}
 ready, end = threading.Barrier(33), threading.Event()
 def work():
@@ -25,7 +25,7 @@ ready.wait()
 ctypes.CDLL(None).malloc_info(0, ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stdout"))
 ctypes.CDLL(None).fflush(None)
 end.set()
-print("cpus", usable_cpus())
+print("cpus", len(os.sched_getaffinity(0)))
 """
 
 
