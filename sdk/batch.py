@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.cases.batch import CaseBatch, CaseModel
+from pathgene_rt.cases.files import CaseFiles
 from pathgene_rt.cases.places import ResultPlaces
 from pathgene_rt.cases.report import CaseReport
 from pathgene_rt.cases.table import Case
@@ -225,7 +226,7 @@ class _Batch:
             self._model,
             self._places,
             self._is_done,
-            page=self._options.language if self._options.html else None,
+            CaseFiles.of(self._options),
         )
         failed: set[Path] = set()
         for slide in slides:

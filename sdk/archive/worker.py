@@ -32,6 +32,7 @@ from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.batch import attempt
 from pathgene_rt.bundle.site_profile import SiteProfile, read_profile
 from pathgene_rt.cases.batch import CaseBatch
+from pathgene_rt.cases.files import CaseFiles
 from pathgene_rt.cases.table import Case
 from pathgene_rt.errors import BundleError, PathGeneError, SlideReadError
 from pathgene_rt.extraction.earlier import NOTHING, Earlier
@@ -223,11 +224,11 @@ class _Work:
     def _case(self, task: CaseTask, name: str) -> int | None:
         ids = {Path(source): slide_id for slide_id, source in task.slides}
         case = Case(task.case, tuple(ids))
-        page = self.options.language if self.options.html else None
         failed = [slide for slide, slide_id in ids.items() if slide_id in task.failed]
+        files = CaseFiles.of(self.options)
         with self.results.case(task, name, ids) as places:
             batch = CaseBatch(
-                [case], self.predictor, places, lambda slide: slide not in failed, page
+                [case], self.predictor, places, lambda slide: slide not in failed, files
             )
             if batch.done(case) and not self.spec.overwrite:
                 batch.add_page(case)

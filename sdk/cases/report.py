@@ -6,24 +6,19 @@ reports by hash, so a case is done again when one of them is.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pathgene_rt.bundle.site_profile import SiteIdentity
-from pathgene_rt.cases.page import case_page, page_slides
+from pathgene_rt.cases.page import case_page
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.errors import OutputError
-from pathgene_rt.files import json_bytes, reason, writable_folder, write_bytes
 from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Prediction
-from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import Language
 from pathgene_rt.pages.render import framed
-from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.report.report import (
     RESEARCH_USE,
     BundleIdentity,
@@ -101,7 +96,8 @@ class CasePrediction:
 @dataclass(frozen=True, kw_only=True)
 class CaseReport:
     """All that is known about one case. ``heads`` are the engines that ran; the encoder's are in
-    the slides' reports. ``site`` is the profile that the heads answer by, if any.
+    the slides' reports. ``site`` is the profile that the heads answer by, if any. ``files`` are
+    names of files beside ``case.json`` by what they are; the page is not among them.
     """
 
     case_id: str
@@ -114,6 +110,7 @@ class CaseReport:
     intended_use: str = RESEARCH_USE
     created: str = field(default_factory=utc_now)
     versions: Mapping[str, str] = field(default_factory=software_versions)
+    files: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_html(self, language: Language = "en") -> str:
@@ -144,6 +141,7 @@ class CaseReport:
                     "versions": dict(self.versions),
                 },
                 "warnings": list(self.warnings),
+                "files": dict(self.files),
             }
         )
         return document
@@ -193,69 +191,3 @@ def _withheld(both: CasePrediction, slides: Sequence[CaseSlide]) -> CasePredicti
         mean=replace(both.mean, withheld=reasons),
         pooled=replace(both.pooled, withheld=reasons),
     )
-
-
-def write_case(
-    report: CaseReport,
-    folder: Path,
-    slides: Sequence[Path] = (),
-    page: Language | None = None,
-    record: Callable[[CaseReport, bytes], None] | None = None,
-) -> None:
-    """Write ``case.json`` in ``folder``, whole or not at all, before it ``report.html`` if it is to
-    open in the language ``page``. The slides' results lie in the folders ``slides``. ``record`` is
-    called with the report and the bytes of its file, before they count as written.
-
-    Raises OutputError; FileAccessError if another process writes there.
-    """
-    document = report.to_dict()
-    with sole_writer(writable_folder(folder)):
-        if page is not None:
-            _write_page(document, folder, slides, page)
-        data = json_bytes(document)
-        recorded = None if record is None else partial(record, report, data)
-        write_bytes(folder / CASE_FILE, data, before_it_counts=recorded)
-
-
-def add_page(folder: Path, slides: Sequence[Path], language: Language) -> None:
-    """Write the page of the case in ``folder`` if it has none: an older version made it, or it was
-    not asked for. Raises as :func:`write_case`."""
-    if (folder / HTML_FILE).is_file():
-        return
-    with sole_writer(folder):
-        document = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
-        _write_page(document, folder, slides, language)
-
-
-def _write_page(
-    document: Mapping[str, Any], folder: Path, slides: Sequence[Path], language: Language
-) -> None:
-    page = case_page(document, page_slides(document, slides, folder), language)
-    write_bytes(folder / HTML_FILE, page.encode())
-
-
-def remove_case(folder: Path) -> None:
-    """Remove an older case's files, if there are any: its slides' reports are no longer those that
-    they were made of. Raises OutputError.
-    """
-    try:
-        for name in (CASE_FILE, HTML_FILE):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot replace the older case in {folder}: {reason(error)}; close what shows it"
-        ) from error
-
-
-def is_complete_case(folder: Path, bundle_sha256: str, slides: tuple[CaseSlide, ...]) -> bool:
-    """Whether ``folder`` holds a case made with that bundle of just these reports of ``slides``."""
-    try:
-        document = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
-        return (
-            document["schema_version"] in READABLE_VERSIONS
-            and document["provenance"]["bundle"]["sha256"] == bundle_sha256
-            and [entry["report_sha256"] for entry in document["slides"]]
-            == [slide.report_sha256 for slide in slides]
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False

@@ -46,12 +46,14 @@ def _objects(
 ) -> Iterator[tuple[str, str, Dataset]]:
     """What each is, its file's name, and itself; ``warnings`` gets what is left out, and why."""
     from pathgene_rt.report.dicom.attention_map import attention_map, on_one_grid
+    from pathgene_rt.report.dicom.identity import Author
     from pathgene_rt.report.dicom.pdf_object import pdf_object
     from pathgene_rt.report.dicom.structured_report import structured_report
     from pathgene_rt.report.dicom.top_tiles import top_tiles
 
     report, bag, source = contents.report, contents.bag, contents.dicom
     assert source is not None  # whoever wants objects has found whose they are
+    author = Author.of(report)
     if report.predictions:
         yield "dicom report", REPORT_OBJECT, structured_report(report, source)
     else:
@@ -62,15 +64,15 @@ def _objects(
             "(image, in docs/dicom.md)"
         )
     elif contents.shown:
-        yield "dicom top tiles", TILES_OBJECT, top_tiles(report, bag, contents.shown, source)
+        yield "dicom top tiles", TILES_OBJECT, top_tiles(author, bag, contents.shown, source)
         if on_one_grid(bag):
             heads = [one.prediction.head for one in contents.shown]
             names = head_file_names(heads, MAP_PREFIX, ".dcm")
             for number, (one, name) in enumerate(zip(contents.shown, names, strict=True), start=1):
-                made = attention_map(report, bag, one, source, number)
+                made = attention_map(author, bag, one, source, number)
                 yield f"dicom attention {one.prediction.head}", name, made
         else:
             warnings.append("no DICOM maps of attention: the tiles of --coords lie on no one grid")
     if report.files.get("pdf") == PDF_FILE:
         pdf = (folder / PDF_FILE).read_bytes()
-        yield "dicom pdf", PDF_OBJECT, pdf_object(report, pdf, source)
+        yield "dicom pdf", PDF_OBJECT, pdf_object(author, pdf, source)

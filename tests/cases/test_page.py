@@ -8,15 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from pathgene_rt.cases.report import (
-    CasePrediction,
-    CaseReport,
-    CaseSlide,
-    add_page,
-    disagreements,
-    remove_case,
-    write_case,
-)
+from pathgene_rt.cases.files import CaseFiles, add_page, remove_case, write_case
+from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, disagreements
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.report import BundleIdentity
 from pathgene_rt.report.writer import write_report
@@ -62,7 +55,7 @@ def test_the_page_has_both_answers_and_leads_to_the_slides(
     tmp_path: Path, folders: list[Path]
 ) -> None:
     case = tmp_path / "cases" / "P1"
-    write_case(make_case(), case, folders, "zh")
+    write_case(make_case(), case, folders, CaseFiles(page="zh"))
     text = (case / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     pictures = [one for one in page.addresses if one.startswith("data:image/jpeg;base64,")]

@@ -17,6 +17,7 @@ from pathgene_rt.errors import BagError, OutputError
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 from tests.support.command_line import run_command
+from tests.support.dicom_context import write_context
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,33 @@ def make_bag(slide_id: str, n: int, seed: int) -> FeatureBag:
     features = np.random.default_rng(seed).standard_normal((n, tiny.DIM)).astype(np.float32)
     xy = np.stack([np.arange(n) % 6 * 64, np.arange(n) // 6 * 64], axis=1).astype(np.int32)
     return FeatureBag(slide_id, features, xy, tiny.TILE_PX, 0.5, 64.0, None)
+
+
+def test_a_case_has_a_dicom_report_and_a_fhir_document(folder: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    contexts, out = tmp_path / "contexts", tmp_path / "out"
+    contexts.mkdir()
+    for name in "ab":
+        write_context(contexts, image=None).rename(contexts / f"{name}.json")
+    case = out / "cases" / "P1"
+    done = run(folder, out, *case_of(folder), "--no-html", "--no-heatmaps", slides="ab")
+    assert statuses(done)["P1"] == "done"
+    assert not (case / "report.dcm").exists()
+    wanted = (*case_of(folder), "--no-html", "--no-heatmaps", "--fhir", "--dicom")
+    stated = ("--dicom-context", str(contexts))
+    done = run(folder, out, *wanted, *stated, slides="ab")
+    assert statuses(done) == {"a.svs": "done", "b.svs": "done", "P1": "done"}
+    assert pydicom.dcmread(case / "report.dcm").PatientID == "MRN-1"
+    answers = json.loads((case / "report.fhir.json").read_text())["entry"]
+    heads = len(json.loads((case / "case.json").read_text())["predictions"])
+    kinds = [entry["resource"]["resourceType"] for entry in answers]
+    assert kinds.count("Observation") == 4 * heads
+    done = run(folder, out, *wanted, *stated, slides="ab")
+    assert statuses(done)["P1"] == "skipped"
+    (case / "report.dcm").unlink()
+    done = run(folder, out, *wanted, *stated, slides="ab")
+    assert statuses(done) == {"a.svs": "skipped", "b.svs": "skipped", "P1": "done"}
 
 
 def test_mean_and_pooled_bag_from_python(predictor: Predictor) -> None:

@@ -2,7 +2,7 @@
 
 Several watchers share one inbox and one folder of results. Each is killed by SIGKILL at a random
 moment and started again, most often while a slide is under way. When every slide is done, or has
-failed (some generated ones have no tissue), a new round begins with an empty folder. At the end of
+failed (one in twenty has no tissue), a new round begins with an empty folder. At the end of
 a round each slide has one report, or one reason, equal to that of a watcher that nobody disturbed,
 the ledger says so of each, and the audit trail is whole and knows every report by its hash.
 ``--work DIR`` keeps the slides and the undisturbed run for another time.
@@ -23,17 +23,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tifffile
+
 from pathgene_rt.audit.trail import AuditTrail
 from pathgene_rt.audit.verify import verify_trail
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
-from pathgene_rt.training.synthetic.slides import write_slide
 from pathgene_rt.watch.ledger import LEDGER_FILE
 from pathgene_rt.watch.settings import WatchSettings
 from pathgene_rt.watch.watcher import Watcher, watch_status
 from tests.support import tiny_models as tiny
+
+STAIN_RGB = (205, 130, 175)
+WITHOUT_TISSUE = 20
+"""One slide in so many has none, and fails."""
 
 
 class WatchKillError(AssertionError):
@@ -61,6 +67,28 @@ def watch_here(folder: Path, bundle: Path, inbox: Path) -> None:
     trail = AuditTrail(folder / "audit.jsonl")
     with Predictor.open(bundle, engine, audit=trail) as predictor:
         Watcher(predictor, inbox, folder / "out", options, settings, log=log).run(token)
+
+
+def write_slides(inbox: Path, count: int) -> None:
+    """``count`` slides of a few to some fifty tiles, each with tissue of its own; drawn as noise,
+    so that a drill spends its time on watchers."""
+    described = "Aperio Image Library (drill)\n|AppMag = 20|MPP = 0.5"
+    for number in range(count):
+        chance = np.random.default_rng(number)
+        pixels = np.full((512, 512, 3), 245, np.uint8)
+        wide, high = chance.integers(128, 512, 2)
+        noise = chance.integers(-25, 25, (high, wide, 1))
+        if number % WITHOUT_TISSUE != WITHOUT_TISSUE - 1:
+            pixels[:high, :wide] = (np.array(STAIN_RGB) + noise).astype(np.uint8)
+        tifffile.imwrite(
+            inbox / f"s{number:03d}.svs",
+            pixels,
+            tile=(256, 256),
+            photometric="rgb",
+            compression="jpeg",
+            metadata=None,
+            description=described,
+        )
 
 
 class Running:
@@ -164,11 +192,10 @@ def run(
     chance = random.Random(seed)
     _CONTEXT.set_forkserver_preload(_IMPORTED)
     inbox, bundle = work / "inbox", work / "tiny.pgrt"
-    if not inbox.is_dir():
+    if len(list(inbox.glob("*"))) != slides:
+        inbox.mkdir(parents=True, exist_ok=True)
         tiny.tiny_bundle(bundle)
-        inbox.mkdir()
-        for number in range(slides):
-            write_slide(inbox / f"s{number:03d}.svs", (512, 512), seed=number)
+        write_slides(inbox, slides)
     expected = quiet_run(work, bundle, inbox, slides)
     killed = at_work = rounds = doubled = 0
     until = time.monotonic() + seconds

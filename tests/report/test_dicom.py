@@ -230,6 +230,7 @@ def test_each_pixel_of_a_map_lies_on_its_tile(folder: Path, tmp_path: Path) -> N
 def test_a_map_of_more_than_one_frame_is_read_back_whole(tmp_path: Path) -> None:
     from pathgene_rt.report.contents import shown_of
     from pathgene_rt.report.dicom.attention_map import attention_map, rank_matrix
+    from pathgene_rt.report.dicom.identity import Author
 
     count = 900
     xy = np.stack([np.arange(count) % 300 * 4, np.arange(count) // 300 * 4], axis=1)
@@ -239,7 +240,7 @@ def test_a_map_of_more_than_one_frame_is_read_back_whole(tmp_path: Path) -> None
     weights = np.random.default_rng(0).random((count, 1), dtype=np.float32)
     report = make_report("egfr", attention={"egfr": weights / weights.sum()})
     (shown,) = shown_of(report)
-    made = attention_map(report, bag, shown, source_in(tmp_path), 1)
+    made = attention_map(Author.of(report), bag, shown, source_in(tmp_path), 1)
     assert made.NumberOfFrames > 1
     expected = rank_matrix(bag, shown.ranks, INFO.size_px)
     np.testing.assert_array_equal(made.get_total_pixel_matrix(), expected)

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
+from tests.cases.test_documents import write_slides
+from tests.cases.test_page import make_case
 from tests.report.test_fhir import reports as fhir_reports
 from tests.report.test_report import make_report, predicted
 from tests.support.dicom_reports import WHOLE_OUTPUT, source_in, written_objects
@@ -89,6 +91,15 @@ def test_names_that_a_line_of_dicom_does_not_hold(tmp_path: Path) -> None:
     for what, name in written.files.items():
         if what.startswith("dicom"):
             require_valid(tmp_path / name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"study__instance_uid": "1.2.826.0.1.3680043.8.498.9"}])
+def test_a_case_of_several_slides_is_valid(tmp_path: Path, changes: dict[str, str]) -> None:
+    from pathgene_rt.cases.files import CaseFiles, write_case
+
+    slides = write_slides(tmp_path, **changes)
+    write_case(make_case(), tmp_path / "case", slides, CaseFiles(dicom=True))
+    require_valid(tmp_path / "case" / "report.dcm")
 
 
 @pytest.mark.parametrize("name", [name for name in fhir_reports() if name != "no heads"])

@@ -14,7 +14,7 @@ from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import Partial
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.pseudonyms import Pseudonyms
-from pathgene_rt.report.dicom.identity import algorithm_parameters
+from pathgene_rt.report.dicom.identity import Author, algorithm_parameters
 from pathgene_rt.report.fhir import fhir_bundle
 from pathgene_rt.report.report import Report
 from pathgene_rt.report.subject import NOBODY, Subject, subject_of
@@ -169,5 +169,5 @@ def test_the_site_profile_is_named() -> None:
     report = replace(report, provenance=replace(report.provenance, site=profile))
     (device,) = resources(fhir_bundle(report), "Device")
     assert f"calibrated by the site profile ward 3 {'cd' * 32}" in device["note"][0]["text"]
-    assert f"site profile sha256: {'cd' * 32}" in algorithm_parameters(report, "egfr")
+    assert f"site profile sha256: {'cd' * 32}" in algorithm_parameters(Author.of(report), "egfr")
     assert "site" not in json.dumps(resources(fhir_bundle(make_report()), "Device"))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pathgene_rt.cases.files import CaseFiles, write_case
 from pathgene_rt.cases.places import ResultPlaces
-from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, write_case
+from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide
 from pathgene_rt.cases.table import Case
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.bag import FeatureBag
@@ -102,7 +103,7 @@ def write_view_case(folders: ViewResults, case_id: str) -> None:
     )
     places = ResultPlaces(folders.predictions)
     results = [folders.predictions / name for name in folders.names]
-    write_case(report, places.case_folder(Case(case_id, ())), results, "en")
+    write_case(report, places.case_folder(Case(case_id, ())), results, CaseFiles(page="en"))
 
 
 def _prediction(

@@ -10,9 +10,8 @@ from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.report.attention import ShownAttention
 from pathgene_rt.report.dicom import codes as ours
-from pathgene_rt.report.dicom.identity import finished, object_identity, use_line
+from pathgene_rt.report.dicom.identity import Author, finished, object_identity, use_line
 from pathgene_rt.report.dicom.source import DicomSource
-from pathgene_rt.report.report import Report
 
 if TYPE_CHECKING:
     from highdicom.pm import ParametricMap
@@ -41,7 +40,7 @@ def rank_matrix(bag: FeatureBag, ranks: Float32Array, size_px: tuple[int, int]) 
 
 
 def attention_map(
-    report: Report, bag: FeatureBag, shown: ShownAttention, source: DicomSource, number: int
+    author: Author, bag: FeatureBag, shown: ShownAttention, source: DicomSource, number: int
 ) -> ParametricMap:
     """The map of one head: percentile ranks within the slide, in percent.
 
@@ -94,9 +93,9 @@ def attention_map(
         tile_pixel_array=True,
         tile_size=(FRAME_PX, FRAME_PX),
         dimension_organization_type="TILED_SPARSE",
-        **object_identity(report, "map", number),
+        **object_identity(author, "map", number),
     )
-    made.ImageComments = use_line(report)
+    made.ImageComments = use_line(author)
     return finished(made)
 
 

@@ -47,6 +47,9 @@ FINDINGS: dict[TaskKind, tuple[str, str]] = {
 """Private code and meaning by what a head predicts."""
 
 METHOD = ("NOT_ASSAYED", "Computed from the slide's picture; not assayed")
+CASE_POOLED = ("CASE_POOLED", "Computed from the tiles of all slides together; not assayed")
+CASE_MEAN = ("CASE_MEAN", "Mean of the probabilities of the slides; not assayed")
+SLIDE = ("SLIDE", "Slide, as the results call it")
 CALL = ("CALL", "Call of the model")
 PROBABILITY_OF = ("PROBABILITY_OF", "Class that the probability is of")
 PROBABILITY = ("PROBABILITY", "Probability, calibrated")

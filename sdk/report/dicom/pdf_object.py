@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pathgene_rt.report.dicom.identity import finished, object_identity, use_line
+from pathgene_rt.report.dicom.identity import Author, finished, object_identity, use_line
 from pathgene_rt.report.dicom.source import MAY_BE_EMPTY, DicomSource
-from pathgene_rt.report.report import Report
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
 _OF_STUDY = ("StudyInstanceUID", "SpecificCharacterSet", *MAY_BE_EMPTY)
 
 
-def pdf_object(report: Report, pdf: bytes, source: DicomSource) -> FileDataset:
-    """``pdf``, the page of ``report``, in the study of ``source``."""
+def pdf_object(author: Author, pdf: bytes, source: DicomSource) -> FileDataset:
+    """``pdf``, the page of a report, in the study of ``source``."""
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
     from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate_uid
 
-    identity = object_identity(report, "document")
+    identity = object_identity(author, "document")
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
     meta.MediaStorageSOPInstanceUID = UID(identity["sop_instance_uid"])
@@ -45,7 +44,7 @@ def pdf_object(report: Report, pdf: bytes, source: DicomSource) -> FileDataset:
     made.AcquisitionDateTime = ""
     made.BurnedInAnnotation = "YES"
     made.RecognizableVisualFeatures = "NO"
-    made.DocumentTitle = use_line(report)
+    made.DocumentTitle = use_line(author)
     made.ConceptNameCodeSequence = []
     made.MIMETypeOfEncapsulatedDocument = "application/pdf"
     made.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)

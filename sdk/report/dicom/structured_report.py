@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.report.dicom import codes as ours
 from pathgene_rt.report.dicom.identity import (
     MAKER,
+    Author,
     algorithm,
     device_uid,
     finished,
     new_uid,
     object_identity,
 )
-from pathgene_rt.report.dicom.source import DicomSource
 from pathgene_rt.report.report import Report
 
 if TYPE_CHECKING:
@@ -27,41 +28,73 @@ if TYPE_CHECKING:
         QualitativeEvaluation,
         TextContentItem,
     )
+    from pydicom.dataset import Dataset
 
 
-def structured_report(report: Report, source: DicomSource) -> Comprehensive3DSR:
+class Pictured(Protocol):
+    """Whose slide it is and which picture of it is meant: ``dataset`` has the attributes of a
+    :class:`~pathgene_rt.report.dicom.source.DicomSource`, or of one read back."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def has_image(self) -> bool: ...
+
+
+def structured_report(report: Report, source: Pictured) -> Comprehensive3DSR:
     """The report of a slide, about ``source``. A call is a finding of a program, not verified by
     anybody: it is preliminary (PRELIMINARY, UNVERIFIED).
     """
+    author = Author.of(report)
+    noted = () if report.partial is None else ((ours.WARNING, report.partial.describe()),)
+    return answers_document(
+        author,
+        [answer_group(author, one, [source], texts=noted) for one in report.predictions],
+        [source],
+        warnings=report.warnings,
+        is_complete=report.partial is None,
+    )
+
+
+def answers_document(
+    author: Author,
+    groups: Sequence[MeasurementsAndQualitativeEvaluations],
+    sources: Sequence[Pictured],
+    warnings: Sequence[str],
+    *,
+    is_complete: bool = True,
+) -> Comprehensive3DSR:
+    """``groups`` as a document about ``sources``, in the study of the first."""
     from highdicom.sr import Comprehensive3DSR, MeasurementReport
     from pydicom.sr.codedict import codes
 
+    pictures = [one.dataset for one in sources if one.has_image]
     content = MeasurementReport(
-        observation_context=_context(report, source),
+        observation_context=_context(author, sources),
         procedure_reported=codes.SCT.LightMicroscopy,
-        imaging_measurements=[_group(report, one, source) for one in report.predictions],
-        referenced_images=[source.dataset] if source.has_image else None,
+        imaging_measurements=groups,
+        referenced_images=pictures or None,
     )
-    content[0].ContentSequence.append(_text(ours.INTENDED_USE, report.intended_use))
-    content[0].ContentSequence.extend(_text(ours.WARNING, told) for told in report.warnings)
-    identity = object_identity(report, "report")
+    content[0].ContentSequence.append(_text(ours.INTENDED_USE, author.intended_use))
+    content[0].ContentSequence.extend(_text(ours.WARNING, told) for told in warnings)
     document = Comprehensive3DSR(
-        evidence=[source.dataset],
+        evidence=pictures or [sources[0].dataset],
         content=content,
-        is_complete=report.partial is None,
-        record_evidence=source.has_image,
+        is_complete=is_complete,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        **identity,
+        **object_identity(author, "report"),
     )
     document.PreliminaryFlag = "PRELIMINARY"
-    if not source.has_image:
+    if not pictures:
         # highdicom takes the dataset that it is made of for evidence.
         for name in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
             document.pop(name, None)
     return finished(document)
 
 
-def _context(report: Report, source: DicomSource) -> ObservationContext:
+def _context(author: Author, sources: Sequence[Pictured]) -> ObservationContext:
+    """Of slides of several specimens the subject is the patient, as where none is stated."""
     from highdicom.sr import (
         DeviceObserverIdentifyingAttributes,
         ObservationContext,
@@ -71,56 +104,69 @@ def _context(report: Report, source: DicomSource) -> ObservationContext:
     )
     from pydicom.sr.codedict import codes
 
-    bundle = report.provenance.bundle
-    specimen = source.dataset.SpecimenDescriptionSequence[0]
+    specimens = {
+        (specimen.SpecimenUID, specimen.SpecimenIdentifier, one.dataset.ContainerIdentifier)
+        for one in sources
+        for specimen in one.dataset.SpecimenDescriptionSequence[:1]
+    }
+    subject = None
+    if len(specimens) == 1:
+        ((uid, identifier, container),) = specimens
+        subject = SubjectContext(
+            subject_class=codes.DCM.Specimen,
+            subject_class_specific_context=SubjectContextSpecimen(
+                uid=uid, identifier=identifier, container_identifier=container
+            ),
+        )
     return ObservationContext(
         observer_device_context=ObserverContext(
             observer_type=codes.DCM.Device,
             observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-                uid=device_uid(report),
+                uid=device_uid(author),
                 name=MAKER,
                 manufacturer_name=MAKER,
-                model_name=bundle.name,
-                serial_number=bundle.sha256,
+                model_name=author.bundle.name,
+                serial_number=author.bundle.sha256,
             ),
         ),
-        subject_context=SubjectContext(
-            subject_class=codes.DCM.Specimen,
-            subject_class_specific_context=SubjectContextSpecimen(
-                uid=specimen.SpecimenUID,
-                identifier=specimen.SpecimenIdentifier,
-                container_identifier=source.dataset.ContainerIdentifier,
-            ),
-        ),
+        subject_context=subject,
     )
 
 
-def _group(
-    report: Report, prediction: Prediction, source: DicomSource
+def answer_group(
+    author: Author,
+    prediction: Prediction,
+    sources: Sequence[Pictured],
+    *,
+    method: tuple[str, str] = ours.METHOD,
+    texts: Sequence[tuple[tuple[str, str], str]] = (),
 ) -> MeasurementsAndQualitativeEvaluations:
+    """A head's answer, which ``method`` gave for the pictures ``sources``. ``texts`` are more to
+    say, each with its concept."""
     from highdicom.sr import (
         MeasurementsAndQualitativeEvaluations,
         SourceImageForMeasurementGroup,
         TrackingIdentifier,
     )
 
-    image = None
-    if source.has_image:
-        image = [SourceImageForMeasurementGroup.from_source_image(source.dataset)]
+    pictures = [
+        SourceImageForMeasurementGroup(one.dataset.SOPClassUID, one.dataset.SOPInstanceUID)
+        for one in sources
+        if one.has_image
+    ]
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=new_uid(), identifier=prediction.head),
         finding_type=ours.private(ours.FINDINGS[prediction.kind]),
-        method=ours.private(ours.METHOD),
-        algorithm_id=algorithm(report, prediction.head),
+        method=ours.private(method),
+        algorithm_id=algorithm(author, prediction.head),
         qualitative_evaluations=_evaluations(prediction),
         measurements=_measurements(prediction) or None,
-        source_images=image,
+        source_images=pictures or None,
     )
     decision = prediction.decision
     items = group[0].ContentSequence
     items.extend(_text(ours.REASON, one.text) for one in (decision.reasons if decision else ()))
-    if report.partial is not None:
-        items.append(_text(ours.WARNING, report.partial.describe()))
+    items.extend(_text(name, text) for name, text in texts)
     return group
 
 

@@ -12,6 +12,7 @@ from pathgene_rt.geometry import Int64Array
 from pathgene_rt.report.attention import ShownAttention
 from pathgene_rt.report.dicom import codes as ours
 from pathgene_rt.report.dicom.identity import (
+    Author,
     algorithm_parameters,
     finished,
     new_uid,
@@ -19,7 +20,6 @@ from pathgene_rt.report.dicom.identity import (
     use_line,
 )
 from pathgene_rt.report.dicom.source import DicomSource
-from pathgene_rt.report.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ TOP_TILES = 100
 
 
 def top_tiles(
-    report: Report, bag: FeatureBag, shown: Sequence[ShownAttention], source: DicomSource
+    author: Author, bag: FeatureBag, shown: Sequence[ShownAttention], source: DicomSource
 ) -> MicroscopyBulkSimpleAnnotations:
     """A group for each head with its :data:`TOP_TILES` tiles, the most attended first, as
     rectangles in millimetres of the slide's frame of reference; their attention and its percentile
@@ -43,11 +43,11 @@ def top_tiles(
         source_images=[source.dataset],
         annotation_coordinate_type="3D",
         annotation_groups=[
-            _group(report, bag, one, source, number) for number, one in enumerate(shown, start=1)
+            _group(author, bag, one, source, number) for number, one in enumerate(shown, start=1)
         ],
         content_label="TOP_TILES",
-        content_description=use_line(report),
-        **object_identity(report, "annotations"),
+        content_description=use_line(author),
+        **object_identity(author, "annotations"),
     )
     for group in made.AnnotationGroupSequence:
         # Which highdicom leaves out: they lie in the plane that was scanned.
@@ -56,7 +56,7 @@ def top_tiles(
 
 
 def _group(
-    report: Report, bag: FeatureBag, shown: ShownAttention, source: DicomSource, number: int
+    author: Author, bag: FeatureBag, shown: ShownAttention, source: DicomSource, number: int
 ) -> AnnotationGroup:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.ann import AnnotationGroup, Measurements
@@ -76,13 +76,13 @@ def _group(
         graphic_data=_rectangles(bag, rows, source),
         algorithm_type="AUTOMATIC",
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=ours.one_line(f"{report.provenance.bundle.name}: {head}"),
+            name=ours.one_line(f"{author.bundle.name}: {head}"),
             family=codes.DCM.ArtificialIntelligence,
-            version=ours.one_line(report.provenance.bundle.version),
+            version=ours.one_line(author.bundle.version),
             parameters={
                 name: value
                 for name, _, value in (
-                    text.partition(": ") for text in algorithm_parameters(report, head)
+                    text.partition(": ") for text in algorithm_parameters(author, head)
                 )
             },
         ),
@@ -90,7 +90,7 @@ def _group(
             Measurements(ours.private(ours.ATTENTION), values, codes.UCUM.NoUnits),
             Measurements(ours.private(ours.ATTENTION_RANK), ranks, codes.UCUM.Percent),
         ],
-        description=use_line(report),
+        description=use_line(author),
     )
 
 
