@@ -105,10 +105,10 @@ def sign(
 ) -> None:
     """Sign the last line, to TRAIL.sig: nobody without the key can make the lines so far anew."""
     from pathgene_rt.audit.signed_head import sign_trail
-    from pathgene_rt.signing.keys import SigningKey
+    from pathgene_rt.signing.choose_key import choose_key
 
     console = Console(json=json, quiet=quiet)
-    signing = SigningKey.from_file(key)
+    signing = choose_key(key)
     written = sign_trail(trail, signing)
     console.emit({"signature": str(written), "key_sha256": signing.public.key_id})
     console.say(f"{written}: by {signing.public.key_id}")

@@ -21,10 +21,11 @@ SignatureOption = Annotated[
     ),
 ]
 KeyOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--key",
-        help=f"The private key; else the file that ${KEY_VARIABLE} names.",
+        metavar="KEY",
+        help=f"The private key: a file, or pkcs11:... in hardware; else ${KEY_VARIABLE} names it.",
         show_default=False,
     ),
 ]
@@ -36,13 +37,28 @@ def keygen(
         Literal["p256", "ed25519"],
         typer.Option("--type", help="p256 is what `model_signing` takes, too."),
     ] = "p256",
+    of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pkcs11:...",
+            help="Make no key: write KEY.pub alone, of this key in hardware (extra pkcs11).",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make a key pair: KEY, which only its owner can read, and KEY.pub for whoever verifies."""
-    from pathgene_rt.signing.keys import make_key
+    from pathgene_rt.signing.keys import make_key, write_public
+    from pathgene_rt.signing.token_key import token_key
 
     console = Console(json=json, quiet=quiet)
+    if of is not None:
+        public = token_key(of).public
+        written = write_public(public, key)
+        console.emit({"public": str(written), "key_sha256": public.key_id})
+        console.say(f"{written} is {public.key_id}")
+        return
     public = make_key(key, kind)
     console.emit({"key": str(key), "public": f"{key}.pub", "key_sha256": public.key_id})
     console.say(f"{key}.pub is {public.key_id}; keep {key} where nobody else can read it")
@@ -63,11 +79,11 @@ def sign(
     """
     from pathgene_rt.bundle.bundle import SUFFIX, Bundle
     from pathgene_rt.bundle.site_profile import read_profile
-    from pathgene_rt.signing.keys import SigningKey
+    from pathgene_rt.signing.choose_key import choose_key
     from pathgene_rt.signing.verify import sign as write_signature
 
     console = Console(json=json, quiet=quiet)
-    signing = SigningKey.from_file(key)
+    signing = choose_key(key)
     if path.suffix == SUFFIX or path.is_dir():
         with Bundle.open(path):
             pass

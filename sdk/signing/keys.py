@@ -67,28 +67,20 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key, which stays in memory and in its file."""
+    """A private key: in memory and its file, or in hardware that only signs with it."""
 
     public: PublicKey
     sign: Callable[[bytes], bytes] = field(repr=False, compare=False)
 
     @classmethod
-    def from_file(cls, path: Path | None) -> Self:
-        """That in the file ``path``, else in the one that ``PATHGENE_RT_SIGNING_KEY`` names.
-
-        Raises UsageError.
-        """
+    def from_file(cls, path: Path) -> Self:
+        """That in the file ``path``. Raises UsageError."""
         require_cryptography()
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        if path is None:
-            named = os.environ.get(KEY_VARIABLE)
-            if not named:
-                raise UsageError(f"no key to sign with; give --key FILE or set {KEY_VARIABLE}")
-            path = Path(named)
         try:
             with path.open("rb") as file:
                 private: Any = load_pem_private_key(file.read(_MAX_BYTES), None)
@@ -110,10 +102,8 @@ def make_key(path: Path, kind: KeyKind) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    public_path = path.with_name(f"{path.name}.pub")
-    for one in (path, public_path):
-        if one.exists():
-            raise OutputError(f"{one}: is there already; keys are never replaced: move it away")
+    for one in (path, _public_path(path)):
+        _require_none(one)
     private: Any
     if kind == "p256":
         private = ec.generate_private_key(ec.SECP256R1())
@@ -129,5 +119,23 @@ def make_key(path: Path, kind: KeyKind) -> PublicKey:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}; choose another place") from error
     public = PublicKey._of(private.public_key(), str(path))
-    write_bytes(public_path, public.pem)
+    write_public(public, path)
     return public
+
+
+def write_public(public: PublicKey, path: Path) -> Path:
+    """Write the public half of the key ``path`` beside it, where it would be. Raises OutputError,
+    also if it is there."""
+    written = _public_path(path)
+    _require_none(written)
+    write_bytes(written, public.pem)
+    return written
+
+
+def _public_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.pub")
+
+
+def _require_none(path: Path) -> None:
+    if path.exists():
+        raise OutputError(f"{path}: is there already; keys are never replaced: move it away")
