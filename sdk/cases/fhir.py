@@ -86,7 +86,9 @@ def case_fhir(report: CaseReport, slides: Sequence[Resource]) -> Resource:
 
 def _patient(report: CaseReport, slides: Sequence[Resource]) -> Resource | None:
     """The one whom all documents name, or none of them does."""
-    found = [(_resources(slide, "Patient") or [None])[0] for slide in slides]
+    found: list[Resource | None] = [
+        next(iter(_resources(slide, "Patient")), None) for slide in slides
+    ]
     named = [None if one is None else one["identifier"] for one in found]
     for slide, one in zip(report.slides, named, strict=True):
         if one != named[0]:
