@@ -10,8 +10,8 @@ from typing import Protocol
 from pathgene_rt.archive.layout import ArchiveLayout
 from pathgene_rt.archive.publish import attempt_place, discard, discard_all, publish, stamp_of
 from pathgene_rt.archive.tasks import CaseTask
-from pathgene_rt.cases.places import CASES_FOLDER, ResultPlaces
 from pathgene_rt.cases.files import remove_case
+from pathgene_rt.cases.places import CASES_FOLDER, ResultPlaces
 from pathgene_rt.extraction.earlier import Earlier, earlier_features
 from pathgene_rt.extraction.result_identity import ResultIdentity
 from pathgene_rt.report.stored import earlier_report
