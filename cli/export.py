@@ -113,6 +113,7 @@ def export(
         adequacy=panel.adequacy,
         domain=panel.domain,
         panel=panel.panel,
+        quality=panel.quality,
         overwrite=overwrite,
     )
     report = export_bundle(request, console.note)

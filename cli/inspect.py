@@ -63,6 +63,8 @@ def inspect(bundle: BundleArgument, json: JsonOption = False, quiet: QuietOption
             )
         if manifest.adequacy is not None and manifest.adequacy.describe():
             console.say(f"withheld without: {manifest.adequacy.describe()}")
+        if manifest.quality is not None:
+            console.say(f"quality: {manifest.quality.describe()}")
         console.say(
             f"encoder: {encoder.architecture}, {opened.feature_dim} features from "
             f"{preprocess.tile_px} px tiles at {preprocess.mpp:g} um/px "

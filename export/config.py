@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import STRICT, Preprocess
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.export.request import INTENDED_USE, DomainRequest, HeadRequest
 from pathgene_rt.training.toml_config import read_toml
 
@@ -60,6 +61,7 @@ class ExportConfig:
     adequacy: Adequacy | None = None
     domain: DomainRequest | None = None
     panel: tuple[Requirement, ...] = ()
+    quality: TilePolicy | None = None
 
 
 def load_config(path: Path) -> ExportConfig:

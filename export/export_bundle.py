@@ -23,6 +23,7 @@ from pathgene_rt.bundle.bundle import (
 )
 from pathgene_rt.bundle.domain import DOMAIN_FILE, DomainSpec
 from pathgene_rt.bundle.spec import HeadSpec, ModelSpec, Preprocess
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.export.domain import load_domain
 from pathgene_rt.export.request import (
@@ -86,10 +87,13 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
     encoder = _encoder(request, announce)
     domain = load_domain(request.domain.path, encoder.spec) if request.domain else None
     heads = _heads(request.heads, encoder, announce)
+    quality, notes = _quality(request.quality, heads)
     reduced = _in_float16(encoder, heads, announce) if request.float16 else {}
     compiled = _compiled(encoder, heads, reduced, announce) if compiling else {}
     announce("writing the bundle")
-    digest, size = _write(request, encoder, heads, reduced, compiled, domain)
+    digest, size = _write(
+        replace(request, quality=quality), encoder, heads, reduced, compiled, domain
+    )
     halves = tuple(half for half, _ in reduced.values())
     return ExportReport(
         path=request.out,
@@ -103,6 +107,7 @@ def export_bundle(request: ExportRequest, stage: Stage | None = None) -> ExportR
         warnings=(
             *encoder.warnings,
             *(warning for head in heads for warning in head.warnings),
+            *notes,
             *(half.warning for half in halves if half.warning),
             *(graph.warning for graph in compiled.values() if graph.warning),
         ),
@@ -177,6 +182,14 @@ def _heads(
         take = adopt_head if request.architecture == WSINFER_MIL else export_head
         heads.append(take(request, encoder))
     return heads
+
+
+def _quality(
+    asked: TilePolicy | None, heads: Sequence[ExportedHead]
+) -> tuple[TilePolicy | None, tuple[str, ...]]:
+    from pathgene_rt.export.quality import agreed_policy
+
+    return agreed_policy(asked, heads)
 
 
 def _in_float16(
@@ -258,6 +271,7 @@ def _write(
         adequacy=request.adequacy,
         domain=_domain_spec(request.domain),
         panel=request.panel,
+        quality=request.quality,
     )
     versions = {package: version(package) for package in _REPORTED_PACKAGES}
     card = model_card(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pathgene_rt.bundle.bundle import head_file
 from pathgene_rt.bundle.spec import HeadSpec
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.errors import CheckpointError
 from pathgene_rt.export.check import (
     Array,
@@ -37,7 +38,8 @@ from pathgene_rt.training.heads.base import Head
 @dataclass(frozen=True)
 class ExportedHead:
     """A graph that agrees with torch, and its ``golden`` arrays: inputs and torch's outputs of one
-    bag, by tensor name; ``pooling_graph`` where ``spec`` has a fold.
+    bag, by tensor name; ``pooling_graph`` where ``spec`` has a fold. ``quality`` is the policy by
+    which its training left tiles out.
     """
 
     spec: HeadSpec
@@ -46,6 +48,7 @@ class ExportedHead:
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...]
     pooling_graph: bytes | None = None
+    quality: TilePolicy | None = None
 
 
 def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
@@ -104,6 +107,7 @@ def export_head(request: HeadRequest, encoder: ExportedEncoder) -> ExportedHead:
         comparisons=tuple(comparisons),
         warnings=warnings,
         pooling_graph=pooling.graph if pooling else None,
+        quality=checkpoint.quality,
     )
 
 

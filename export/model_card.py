@@ -12,6 +12,7 @@ from pathgene_rt.bundle.adequacy import Adequacy
 from pathgene_rt.bundle.bundle import BundleManifest
 from pathgene_rt.bundle.domain import DomainSpec
 from pathgene_rt.bundle.spec import HeadSpec, Preprocess
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.bundle.zones import cut_offs
 from pathgene_rt.export.check import Comparison
 from pathgene_rt.export.compiled import Compiled, in_table
@@ -68,6 +69,7 @@ def model_card(
         "",
         *_adequacy_section(manifest.adequacy),
         *_domain_section(manifest.domain),
+        *_quality_section(manifest.quality),
         *(
             f"- {one.head} is only called where {one.needs} is called {one.called}."
             for one in manifest.panel
@@ -174,6 +176,16 @@ def _domain_section(domain: DomainSpec | None) -> list[str]:
     return [
         f"A report {what} a slide that is less like those of training than all but "
         f"{domain.alarm:.0%} of them.",
+        "",
+    ]
+
+
+def _quality_section(policy: TilePolicy | None) -> list[str]:
+    if policy is None or not policy.excludes:
+        return []
+    return [
+        f"Flawed tiles are not seen by the heads, in training and prediction alike: "
+        f"{policy.describe()}; no answer is given for a slide that would lose more.",
         "",
     ]
 

@@ -15,6 +15,7 @@ from pathgene_rt.bundle.domain import DomainPolicy
 from pathgene_rt.bundle.hierarchy import Hierarchy
 from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import STRICT, Preprocess, TaskKind
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.export.encoder_spec import EncoderSpec
 
 INTENDED_USE = "Research use only. Not for use in diagnostic procedures."
@@ -86,7 +87,8 @@ class ExportRequest:
     generation of cards, and the bundle says for which it did; None does so where it is installed.
     ``name`` is None for the stem of ``out``, ``licence`` None for that of the encoder. Slides that
     miss ``adequacy`` get no answer; ``domain`` says which are like those of training,
-    ``panel`` which answers need another head's.
+    ``panel`` which answers need another head's. ``quality`` says which tiles are left out; None: as
+    the heads were trained.
     """
 
     encoder: Path | OnnxEncoder
@@ -104,6 +106,7 @@ class ExportRequest:
     adequacy: Adequacy | None = None
     domain: DomainRequest | None = None
     panel: tuple[Requirement, ...] = ()
+    quality: TilePolicy | None = None
     overwrite: bool = False
 
     @property

@@ -26,6 +26,7 @@ from pathgene_rt.extraction.feature_journal import discard_partial
 from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import UsableTiles, usable_tiles
 from pathgene_rt.files import json_bytes, sha256, writable_folder
 from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
@@ -93,6 +94,7 @@ class Predictor:
                 self.options,
                 self.heads.probabilities,
                 self.engines,
+                bundle.manifest.quality,
             )
             self._resources = stack.pop_all()
 
@@ -165,13 +167,14 @@ class Predictor:
                 progress=progress,
             )
             partial = None if run is None else run.partial(encoded.bag)
+            tiles = usable_tiles(encoded.bag, self.bundle.manifest.quality)
             with prepared.timed("heads"):
-                predictions, attention = self.predict_bag(encoded.bag)
+                predictions, attention = self.predict_bag(tiles.bag)
                 if run is not None and partial is not None:
-                    predictions = run.with_intervals(predictions, encoded.bag)
+                    predictions = run.with_intervals(predictions, tiles.bag)
             report = assemble_report(
                 self,
-                _facts(prepared, encoded, self.bundle.site),
+                _facts(prepared, encoded, tiles, self.bundle.site),
                 predictions,
                 attention,
                 partial=partial,
@@ -186,11 +189,11 @@ class Predictor:
                 out,
                 overview,
                 info,
-                encoded.bag,
+                tiles.bag,
                 options,
                 save_features=encoded.write_features,
                 read_tiles=lambda rows: prepared.read_tiles(
-                    encoded.bag.xy[rows], self.bundle.preprocess.reduction
+                    tiles.bag.xy[rows], self.bundle.preprocess.reduction
                 ),
                 record=self.record,
                 dicom=dicom,
@@ -241,7 +244,9 @@ class Predictor:
         )
 
     def predict_bag(self, bag: FeatureBag) -> Predicted:
-        """(each head's prediction, attention float32 [N, k] by head) for features at hand.
+        """(each head's prediction, attention float32 [N, k] by head) for features at hand, all of
+        them: :func:`~pathgene_rt.features.left_out.usable_tiles` leaves out what the bundle's
+        policy of tile quality does.
 
         Raises as :meth:`HeadPanel.predict`.
         """
@@ -350,7 +355,7 @@ class Predictor:
 
 
 def _facts(
-    prepared: PreparedSlide, encoded: EncodedSlide, site: SiteProfile | None
+    prepared: PreparedSlide, encoded: EncodedSlide, tiles: UsableTiles, site: SiteProfile | None
 ) -> EncodedFacts:
     made_from = replace(encoded.made_from, site_sha256=None if site is None else site.sha256)
     return EncodedFacts(
@@ -359,10 +364,9 @@ def _facts(
         reader=prepared.slide.reader,
         decode=encoded.decode,
         grid=prepared.grid,
-        bag=encoded.bag,
+        tiles=tiles,
         stats=encoded.stats,
         quality=prepared.quality,
-        flags=encoded.flags,
         seconds=prepared.seconds,
         made_from=made_from.to_dict(),
         warnings=encoded.warnings,

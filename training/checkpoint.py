@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from typing_extensions import Buffer
 
 from pathgene_rt.bundle.calibration import Activation
 from pathgene_rt.bundle.spec import STRICT, Task
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.errors import CheckpointError, UsageError
 from pathgene_rt.files import atomic_path, reason
 from pathgene_rt.training import heads
@@ -53,6 +54,7 @@ class _HeadFile:
     metrics: dict[str, Any] = Field(default_factory=dict)
     encoder_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     activation: Activation = "softmax"
+    quality: TilePolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class HeadCheckpoint:
 
     ``classes`` are in the order of the logits; ``task.metrics`` are the figures of training.
     ``encoder_sha256`` names the weights whose features the head was trained on, None if unknown.
-    ``activation`` turns its logits into probabilities.
+    ``activation`` turns its logits into probabilities. ``quality`` is the policy by which tiles
+    were left out in training, None if none were, or nothing is said of it.
     """
 
     head: Head
@@ -69,6 +72,7 @@ class HeadCheckpoint:
     task: Task
     encoder_sha256: str | None = None
     activation: Activation = "softmax"
+    quality: TilePolicy | None = None
 
     @property
     def weights_sha256(self) -> str:
@@ -92,6 +96,7 @@ def save_head(path: Path, checkpoint: HeadCheckpoint) -> None:
         "task": task,
         "activation": checkpoint.activation,
         "encoder_sha256": checkpoint.encoder_sha256,
+        **({} if checkpoint.quality is None else {"quality": asdict(checkpoint.quality)}),
         "metrics": metrics,
         "state_dict": {name: tensor.cpu() for name, tensor in head.state_dict().items()},
     }
@@ -138,6 +143,7 @@ def load_head(path: Path) -> HeadCheckpoint:
         task=task,
         encoder_sha256=entries.encoder_sha256,
         activation=entries.activation,
+        quality=entries.quality,
     )
 
 

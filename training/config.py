@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from pathgene_rt.bundle.spec import STRICT, TaskKind
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.errors import UsageError
 from pathgene_rt.evaluation.calibration import Criterion
 from pathgene_rt.evaluation.zones_config import ZonesConfig
@@ -118,12 +119,14 @@ class HeadConfig:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainConfig:
     """The whole file. ``out`` is the run folder, which the command line may override; with
-    ``domain`` it gets a description of the features that were trained on."""
+    ``domain`` it gets a description of the features that were trained on. ``quality`` says which
+    tiles are left out, and goes with every head into its bundle."""
 
     data: DataConfig
     head: tuple[HeadConfig, ...] = Field(min_length=1)
     training: LoopConfig = LoopConfig()
     domain: bool = False
+    quality: TilePolicy = TilePolicy()
     out: Path = Path("run")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pathgene_rt.bundle.tile_policy import excluding
 from pathgene_rt.files import sha256
 from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import Split
@@ -58,7 +59,10 @@ def settings_of(config: TrainConfig, plan: HeadPlan) -> dict[str, Any]:
         (slide.slide_id, slide.case_id, plan.targets.rows[slide.label].tolist())
         for slide in (*split.train, *split.validation, *split.test)
     ]
+    policy = excluding(config.quality)
+    quality = {} if policy is None else {"quality": asdict(policy)}
     return {
+        **quality,
         "data": tables,
         "training": TypeAdapter(LoopConfig).dump_python(config.training, mode="json"),
         "head": TypeAdapter(HeadConfig).dump_python(head, mode="json"),

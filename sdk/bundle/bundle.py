@@ -32,6 +32,7 @@ from pathgene_rt.bundle.spec import (
     Preprocess,
 )
 from pathgene_rt.bundle.store import MANIFEST, BundleStore, open_store
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import BundleError, UsageError
 from pathgene_rt.files import is_safe_name, sha256
@@ -60,7 +61,7 @@ class FileRecord:
 class BundleManifest:
     """``bundle.json``. ``created`` is ISO 8601; ``intended_use`` is printed on every report.
     Slides that miss ``adequacy`` get no answer; ``domain`` says which are like those of training,
-    and ``panel`` which answers need another head's."""
+    ``panel`` which answers need another head's, and ``quality`` which tiles are left out."""
 
     schema_version: int
     name: str = Field(min_length=1, max_length=120)
@@ -74,12 +75,13 @@ class BundleManifest:
     adequacy: Adequacy | None = None
     domain: DomainSpec | None = None
     panel: tuple[Requirement, ...] = ()
+    quality: TilePolicy | None = None
 
     def to_json(self) -> bytes:
         """What nothing is said of is left out, so that runtimes that do not know it read the rest;
         they refuse the bundle where it is said, as they must."""
         document = _MANIFEST_TYPE.dump_python(self, mode="json")
-        _drop_unsaid(document, "adequacy", "domain", "panel")
+        _drop_unsaid(document, "adequacy", "domain", "panel", "quality")
         for head in document["heads"]:
             _drop_unsaid(head["task"], "zones", "hierarchy")
             _drop_unsaid(head["task"]["calibration"], "offset")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide, disagreements
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import usable_tiles
 from pathgene_rt.features.pooling import pool_bags
 from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.prediction import Prediction, mean_prediction
@@ -15,7 +16,8 @@ from pathgene_rt.report.assemble import ReportModel, bundle_identity, site_ident
 def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -> CaseReport:
     """Each head on each slide's bag, the mean of these, and each head on all tiles pooled.
 
-    Memory: 4*D bytes a tile of the case, and one slide's bag. Raises BagError, also if there is no
+    Tiles are left out of the bags as the bundle's policy of tile quality says. Memory: 4*D bytes a
+    tile of the case, and one slide's bag. Raises BagError, also if there is no
     bag; FeatureFileError where a head needs places and a bag has none; EngineError.
     """
     of_slides: list[tuple[Prediction, ...]] = []
@@ -23,9 +25,10 @@ def predict_case(model: ReportModel, case_id: str, bags: Iterable[FeatureBag]) -
 
     def predicted() -> Iterator[FeatureBag]:
         for bag in bags:
-            of_slides.append(model.predict_bag(bag)[0])
+            usable = usable_tiles(bag, model.bundle.manifest.quality).bag
+            of_slides.append(model.predict_bag(usable)[0])
             slides.append(CaseSlide(slide_id=bag.slide_id, tiles=len(bag)))
-            yield bag
+            yield usable
 
     pooled, _ = model.predict_bag(pool_bags(case_id, predicted()))
     heads, panel = model.bundle.heads, model.bundle.manifest.panel

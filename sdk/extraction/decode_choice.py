@@ -20,6 +20,7 @@ from pathgene_rt.extraction.device_decode import (
     DeviceVerdict,
     choose_device_decode,
     device_decode_key,
+    refused,
 )
 from pathgene_rt.extraction.extract import TileOrder, bag_of_grid, encode_slide, feature_dim
 from pathgene_rt.extraction.prepare import PreparedSlide
@@ -86,7 +87,8 @@ class DecodeChoice:
 
     ``probabilities_of`` is what a bag means to the heads. ``engines`` makes the float32 encoder
     that tells whether pixels are like enough, and has the cache of what was found. ``trying`` is
-    held while something is tried: of several slides at once, only the first pays.
+    held while something is tried: of several slides at once, only the first pays. Where checks of
+    quality must look at all tiles (``looks_at_all``), a GPU decodes none itself.
     """
 
     prepared: PreparedSlide
@@ -98,6 +100,7 @@ class DecodeChoice:
     probabilities_of: PredictProbabilities
     engines: EngineFactory
     trying: threading.Lock
+    looks_at_all: bool = False
 
     def choose(self) -> Decoding:
         """By what is known; nothing is tried. Raises SlideReadError."""
@@ -147,6 +150,8 @@ class DecodeChoice:
         )
 
     def _device(self) -> DeviceDecision:
+        if self.looks_at_all and self.service.engine.decoder is not None:
+            return refused("every tile is looked at, as flawed ones are left out")
         return choose_device_decode(
             self.prepared.slide,
             self._grid,

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -25,6 +26,7 @@ from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.features.hdf5 import features_layout, read_attributed, rows_crc32
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.files import partial_names, reason, write_bytes
 from pathgene_rt.geometry import Float32Array, Int64Array
 
@@ -87,14 +89,17 @@ class FeatureJournal:
                 _write_all(partial, values[run[0] : run[-1] + 1].data)
             _write_all(log, _record(first, values, flags))
 
-    def commit(self) -> None:
-        """Every row is written: the file gets its name, the log goes. Closes the journal.
+    def commit(self, flags: TileFlags | None = None) -> None:
+        """Every row is written: the file gets its name, the log goes. Closes the journal. ``flags``
+        are what checks found of all tiles, where the bag had some.
 
         Raises OutputError unless the rows on the disk are those that were written, all of them.
         """
         self.close()
         if self._own is None:
             return
+        if flags is not None:
+            self._bag = replace(self._bag, flags=flags)
         with self._writing():
             with self._partial.open("r+b", buffering=0) as partial:
                 checksum = self._checked(partial)
@@ -146,6 +151,10 @@ class FeatureJournal:
         if attributes.origin.run_sha256 != wanted or len(found) != self.tiles:
             return False
         self.growing.put(np.arange(len(found)), found.features)
+        if found.flags is not None:
+            for first in range(0, len(self._order.rows), self._order.batch):
+                rows = self._order.rows_of(first, self._order.batch)
+                self.flags[first] = found.flags.take(rows).text
         return True
 
     def _found(self) -> list[bytes]:

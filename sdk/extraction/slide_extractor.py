@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.bundle.tile_policy import TilePolicy, excluding
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import EncodedTileError, TileDecodeError
@@ -30,11 +31,13 @@ from pathgene_rt.extraction.run_identity import RunIdentity
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.features.hdf5 import write_features
+from pathgene_rt.features.left_out import excluded
 from pathgene_rt.features.tile_attributes import Origin
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.quality.check import CheckedSlide
-from pathgene_rt.quality.inspection import TileFlags, TileInspection
+from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
 from pathgene_rt.tiles.read_order import locality_order
 
@@ -49,14 +52,12 @@ class EncodedSlide:
 
     ``decode`` says how pixels were decoded, ``warnings`` what a reader of the report should know,
     ``made_from`` which slide and options it is of. ``stats`` are those since the last time that the
-    way of decoding had to be changed. ``flags`` are those of the bag's tiles, ``level_rule`` is the
-    bundle's.
+    way of decoding had to be changed. ``level_rule`` is the bundle's.
     """
 
     bag: FeatureBag
     stats: EncodeStats
     decode: str
-    flags: TileFlags
     made_from: ResultIdentity
     level_rule: str
     warnings: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ class EncodedSlide:
         """Make ``path`` the features file of the bag. Raises OutputError."""
         journal = self.journal
         if journal is not None and journal.path == path and len(self.bag) == journal.tiles:
-            journal.commit()
+            journal.commit(self.bag.flags)
         else:
             write_features(path, self.bag, Origin(level_rule=self.level_rule))
 
@@ -75,7 +76,9 @@ class SlideEncoder:
     """Encodes slides with one encoder. Thread-safe; slides at the same time share it in turn.
 
     ``probabilities_of`` is what a bag means to the heads; ``engines`` made the encoder, and makes
-    others that :mod:`~pathgene_rt.extraction.decode_choice` needs.
+    others that :mod:`~pathgene_rt.extraction.decode_choice` needs. The bag of an encoded slide has
+    all tiles, with their flags; ``policy`` leaves some out of what batches are observed, and has
+    every tile looked at.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class SlideEncoder:
         options: EngineOptions,
         probabilities_of: PredictProbabilities,
         engines: EngineFactory,
+        policy: TilePolicy | None = None,
     ) -> None:
         self._service = service
         self._spec = service.engine.spec
@@ -93,6 +97,7 @@ class SlideEncoder:
         self._options = options
         self._probabilities_of = probabilities_of
         self._engines = engines
+        self._policy = excluding(policy)
         self._trying = threading.Lock()
 
     def encode(
@@ -124,6 +129,7 @@ class SlideEncoder:
             self._probabilities_of,
             self._engines,
             self._trying,
+            looks_at_all=self._policy is not None,
         )
         decode = trials.choose()
         made_from = ResultIdentity.of(prepared.path, options, self._info.precision)
@@ -133,7 +139,9 @@ class SlideEncoder:
         growing = GrowingBag(feature_dim(self._spec), len(prepared.grid))
         bag = bag_of_grid(prepared.slide_id, prepared.grid, self._spec, growing.features)
         inspection = TileInspection(CheckedSlide(prepared.slide_id, prepared.grid.mpp, len(bag)))
+        bag = replace(bag, flags=TileFlags.none_checked(inspection.names, len(bag)))
         notes: list[str] = []
+        observed = self._observing(observe, bag, growing, inspection)
         with ExitStack() as stack, prepared.timed("encode"):
             journal = None
             if features_path is not None:
@@ -153,9 +161,10 @@ class SlideEncoder:
                 order = replace(order, done=journal.done)
                 for first, found in journal.flags.items():
                     kept = order.rows_of(first, order.batch)
-                    inspection.restore(kept, prepared.grid.xy[kept], found)
+                    flags = TileFlags.from_text(found, len(kept))
+                    inspection.restore(kept, prepared.grid.xy[kept], flags)
                 if observe is not None and journal.done:
-                    observe(bag, growing.done, order.rows_done())
+                    observed(order.rows_done())
 
             firsts = set(order.done)
 
@@ -163,7 +172,7 @@ class SlideEncoder:
                 if journal is not None:
                     journal.write(first, came, features, inspection.of_rows(came).text)
                 firsts.add(first)
-                return observe is None or observe(bag, growing.done, came)
+                return observed(came)
 
             run = functools.partial(
                 encode_slide,
@@ -185,13 +194,13 @@ class SlideEncoder:
                 notes.append(f"not decoded on the GPU from tile {growing.encoded} on: {error}")
                 rest = replace(order, done=frozenset(firsts))
                 stats = run(rest, token=token)
-        flags = inspection.of_rows(np.flatnonzero(growing.done))
-        prepared.quality.update(flags.quality)
+        bag = replace(bag, flags=inspection.of_rows(np.arange(len(bag))))
+        if not growing.is_whole:
+            bag = bag.take(growing.done)
+        assert bag.flags is not None  # it was just made with them
+        prepared.quality.update(bag.flags.quality)
         if journal is not None and journal.note:
             notes.append(journal.note)
-        if not growing.is_whole:
-            done = growing.done
-            bag = replace(bag, features=bag.features[done], xy=bag.xy[done])
         warnings = (*prepared.slide.info.warnings, *prepared.warnings, *notes, *inspection.warnings)
         why = decode.why
         if decode.untried and growing.is_whole and self._engines.cache is not None:
@@ -200,9 +209,29 @@ class SlideEncoder:
             bag,
             stats,
             prepared.concealed(why),
-            flags,
             made_from,
             self._preprocess.level_rule,
             tuple(prepared.concealed(warning) for warning in warnings),
             journal,
         )
+
+    def _observing(
+        self,
+        observe: BatchObserver | None,
+        bag: FeatureBag,
+        growing: GrowingBag,
+        inspection: TileInspection,
+    ) -> Callable[[Int64Array], bool]:
+        """Shows ``observe`` the tiles that came, but for those that heads do not see."""
+
+        def observed(came: Int64Array) -> bool:
+            if observe is None:
+                return True
+            done = growing.done
+            if self._policy is not None:
+                flags = inspection.of_rows(np.arange(len(bag)))
+                seen = ~excluded(flags, self._policy, bag.slide_id)
+                done, came = done & seen, came[seen[came]]
+            return observe(bag, done, came)
+
+        return observed

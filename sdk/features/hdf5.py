@@ -30,6 +30,7 @@ from pathgene_rt.features.bag import (
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
 from pathgene_rt.features.layouts import COORDS, features_name, places_of, rows_of
 from pathgene_rt.features.safe_hdf5 import SafeHdf5File, open_hdf5
+from pathgene_rt.features.stored_flags import read_flags, write_flags
 from pathgene_rt.features.tile_attributes import OURS, Origin, TileAttributes, written_attributes
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
@@ -68,8 +69,8 @@ def features_layout(
     """The file of ``bag`` up to where its features [N, D] belong, and that place in bytes.
 
     The features are allocated last and never filled, so the file ends with them. The place does not
-    depend on the ``checksum`` (:func:`rows_crc32`), so that the features can be written before it
-    is known.
+    depend on the ``checksum`` (:func:`rows_crc32`) or on what flags say, so that the features can
+    be written before these are known.
     """
     import h5py
 
@@ -78,6 +79,8 @@ def features_layout(
         file.attrs[OURS] = version("pathgene-rt")  # near the file's begin: see is_ours
         coords = file.create_dataset("coords", data=np.asarray(bag.xy, dtype=np.int32))
         coords.attrs.update(written_attributes(bag, checksum, origin or Origin()))
+        if bag.flags is not None:
+            write_flags(file, bag.flags)
         empty = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         empty.set_obj_track_times(False)  # the same features are the same file
         empty.set_layout(h5py.h5d.CONTIGUOUS)
@@ -120,6 +123,7 @@ def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
         features = rows_of(file, name, path, _EXTRACT_AGAIN)
         attributes = _attributes(file, path, name, COORDS)
         coords = places_of(file, attributes, path, _EXTRACT_AGAIN)
+        flags = read_flags(file, len(features), path) if attributes.ours else None
     if features.size == 0:
         raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
     features = np.ascontiguousarray(features, dtype=np.float32)
@@ -143,6 +147,7 @@ def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
         mpp=attributes.mpp,
         span_px=_span_px(attributes, xy),
         encoder_sha256=attributes.encoder_sha256,
+        flags=flags,
     )
     return bag, attributes
 

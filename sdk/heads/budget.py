@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import BoolArray, Int64Array, TileGrid
@@ -34,7 +33,8 @@ class BudgetedRun:
         Raises BagError, EngineError.
         """
         self._so_far = bag, done
-        self._interim.add(came, bag.features[came], self._coords[came])
+        if len(came):
+            self._interim.add(came, bag.features[came], self._coords[came])
         return not self._interim.should_stop()
 
     def partial(self, bag: FeatureBag) -> Partial | None:
@@ -48,10 +48,13 @@ class BudgetedRun:
     def with_intervals(
         self, predictions: Sequence[Prediction], bag: FeatureBag
     ) -> tuple[Prediction, ...]:
-        """``predictions`` for ``bag`` with their intervals. Raises EngineError."""
+        """``predictions`` for ``bag`` with their intervals; as they are where no tile could be
+        used. Raises EngineError."""
+        if not self._interim.done:
+            return tuple(predictions)
         return self._interim.with_intervals(predictions, bag)
 
     def _bag_so_far(self) -> FeatureBag:
         assert self._so_far is not None  # asked for after a batch only
         bag, done = self._so_far
-        return replace(bag, features=bag.features[done], xy=bag.xy[done])
+        return bag.take(done)

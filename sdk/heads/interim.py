@@ -248,4 +248,4 @@ def _widest(prediction: Prediction) -> float:
 
 
 def _part(bag: FeatureBag, chosen: BoolArray) -> FeatureBag:
-    return replace(bag, features=bag.features[chosen], xy=bag.xy[chosen])
+    return bag.take(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pathgene_rt.bundle.adequacy import Adequacy
+from pathgene_rt.features.left_out import UsableTiles
 from pathgene_rt.heads.decision import Reason
 
 
@@ -37,3 +38,16 @@ def inadequate(
             )
         )
     return tuple(reasons)
+
+
+def left_too_many_out(tiles: UsableTiles) -> tuple[Reason, ...]:
+    """Why a slide gets no answer that would lose more tiles than the bundle's policy allows."""
+    if tiles.policy is None or not tiles.too_many:
+        return ()
+    figures = {
+        "percent": 100 * tiles.share,
+        "most_percent": 100 * tiles.policy.max_excluded_share,
+        "excluded": float(tiles.left_out.sum()),
+        "tiles": float(len(tiles.whole)),
+    }
+    return (Reason(code="too_much_excluded", figures=figures),)

@@ -12,13 +12,13 @@ from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.domain import DomainDescription
+from pathgene_rt.features.left_out import UsableTiles
 from pathgene_rt.geometry import Float32Array, SlideInfo, TileGrid
 from pathgene_rt.heads.agreement import agreeing, contradictions
 from pathgene_rt.heads.panel import HeadPanel
 from pathgene_rt.heads.prediction import Partial, Prediction
 from pathgene_rt.heads.run import place_warnings
-from pathgene_rt.quality.inspection import TileFlags
-from pathgene_rt.report.adequacy import inadequate
+from pathgene_rt.report.adequacy import inadequate, left_too_many_out
 from pathgene_rt.report.domain import domain_warnings, outside_domain
 from pathgene_rt.report.evidence import gather_evidence
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
@@ -56,7 +56,7 @@ class EncodedFacts:
     """How a slide became a bag. ``slide_id`` is the one that results show; ``reader`` opened the
     slide or took its pixels, ``decode`` says whether they are exact. ``seconds`` are those of the
     stages so far, ``made_from`` those of :class:`Provenance`, ``warnings`` what a reader of the
-    report should know, ``flags`` what the checks found of the bag's tiles.
+    report should know. Heads saw the bag of ``tiles``, which has all of them with their flags.
     """
 
     slide_id: str
@@ -64,10 +64,9 @@ class EncodedFacts:
     reader: str
     decode: str
     grid: TileGrid
-    bag: FeatureBag
+    tiles: UsableTiles
     stats: EncodeStats
     quality: Mapping[str, float]
-    flags: TileFlags
     seconds: Mapping[str, float]
     made_from: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
@@ -101,25 +100,26 @@ def assemble_report(
     """The report of a slide that was predicted as :class:`Report` says.
 
     With ``evidence`` the heads run again on parts of the bag, to find what their answers rest on.
-    Answers are withheld where the slide misses the bundle's limits, or is unlike those of training
-    and the bundle's policy says so; of a slide that was seen in part, its tiles count whether they
-    were seen or not. Raises EngineError.
+    Answers are withheld where the slide misses the bundle's limits, would lose more tiles than they
+    allow, or is unlike those of training and the bundle's policy says so; of a slide that was seen
+    in part, its tiles count whether they were seen or not. Raises EngineError.
     """
-    grid, stats = slide.grid, slide.stats
+    grid, stats, bag = slide.grid, slide.stats, slide.tiles.bag
+    quality = {**slide.quality, **slide.tiles.quality}
     seconds = dict(slide.seconds)
     found = {}
     if evidence:
         with timed(seconds, "evidence"):
             found = gather_evidence(
-                model.bundle.heads, model.heads.run, slide.bag, predictions, attention
+                model.bundle.heads, model.heads.run, bag, predictions, attention
             )
-    tiles = len(slide.bag) if partial is None else len(grid)
+    tiles = len(slide.tiles.whole) if partial is None else len(grid)
     manifest = model.bundle.manifest
-    withheld = inadequate(manifest.adequacy, slide.quality, tiles)
+    withheld = inadequate(manifest.adequacy, quality, tiles) + left_too_many_out(slide.tiles)
     verdict = None
     if model.domain is not None and manifest.domain is not None:
         with timed(seconds, "domain"):
-            verdict = model.domain.judge(slide.bag, manifest.domain.alarm)
+            verdict = model.domain.judge(bag, manifest.domain.alarm)
         if manifest.domain.policy == "withhold":
             withheld += outside_domain(verdict)
     if withheld:
@@ -130,9 +130,9 @@ def assemble_report(
         intended_use=model.bundle.manifest.intended_use,
         predictions=predictions,
         attention=attention,
-        quality=slide.quality,
+        quality=quality,
         domain=verdict,
-        flags=slide.flags.flags,
+        tiles=slide.tiles,
         provenance=Provenance(
             bundle=bundle_identity(model.bundle),
             site=site_identity(model.bundle),
@@ -146,7 +146,7 @@ def assemble_report(
             mpp=grid.mpp,
             tile_px=grid.tile_px,
             level=grid.level,
-            tiles=len(slide.bag),
+            tiles=len(slide.tiles.whole),
             seconds={**seconds, "first_batch": stats.first_batch_s},
             tiles_per_second=stats.tiles_per_second,
             encoder_busy_share=stats.busy_share,
@@ -156,7 +156,7 @@ def assemble_report(
             *slide.warnings,
             *domain_warnings(verdict),
             *contradictions(manifest.panel, model.bundle.heads, predictions),
-            *place_warnings(model.bundle.heads, slide.bag),
+            *place_warnings(model.bundle.heads, bag),
             *model.engine_warnings,
         ),
         partial=partial,

@@ -12,7 +12,7 @@ probability near 0 or 1 hardly moves whatever is removed. No tile is encoded aga
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,7 @@ def _of_head(
     about = shown_class(prediction)
 
     def predicted(rows: Int64Array) -> Prediction:
-        part = replace(bag, features=bag.features[rows], xy=bag.xy[rows])
+        part = bag.take(rows)
         return make_prediction(head, run((head,), part)[head.name].logits)
 
     def support(rows: Int64Array) -> Support:

@@ -28,6 +28,9 @@ QUALITY_FILE = "quality.geojson"
 MAX_TILES = 200_000
 """QuPath becomes slow with more objects than that."""
 
+LEFT_OUT = "left out"
+"""The measurement that tells tiles that heads did not see."""
+
 _TILE_NAMESPACE = uuid.UUID("6a1c2f0e-3c57-5d0b-9f5e-7f0f2f1f9f11")
 _ROWS = 4096
 
@@ -77,30 +80,42 @@ def _measurements(
 
 
 class QualityGeoJsonWriter:
-    """Writes the tiles that a check of quality flags, with 1 for each kind that they are of."""
+    """Writes the tiles that a check of quality flags, with 1 for each kind that they are of, and
+    for "left out" where heads did not see them. Where some were left out it is written in any case:
+    none goes without its reason and place."""
 
     stale = (QUALITY_FILE,)
     uses_overview = False
 
     def wanted(self, report: Report, options: PredictOptions) -> bool:
-        return options.geojson and any(flagged.any() for flagged in report.flags.values())
+        tiles = report.tiles
+        if tiles is None or tiles.whole.flags is None:
+            return False
+        return bool(tiles.left_out.any() or (options.geojson and tiles.whole.flags.unusable.any()))
 
     def write(self, contents: ReportContents, folder: Path) -> Written:
-        bag, info, flags = contents.bag, contents.info, contents.report.flags
-        rows = np.flatnonzero(np.any(list(flags.values()), axis=0))
+        info, tiles = contents.info, contents.report.tiles
+        assert tiles is not None and tiles.whole.flags is not None  # else it is not wanted
+        whole, flags = tiles.whole, tiles.whole.flags
+        rows = np.flatnonzero(flags.unusable)
+        measurements = {
+            name: flagged[rows].astype(np.float32) for name, flagged in flags.flags.items()
+        }
+        if tiles.policy is not None:
+            measurements[LEFT_OUT] = tiles.left_out[rows].astype(np.float32)
         kept = write_geojson(
             folder / QUALITY_FILE,
             contents.report.slide_id,
-            bag.xy[rows],
-            bag.span_px,
-            {name: flagged[rows].astype(np.float32) for name, flagged in flags.items()},
+            whole.xy[rows],
+            whole.span_px,
+            measurements,
             size_px=info.size_px,
             origin_px=info.bounds_xy_px,
         )
-        left_out = f"{QUALITY_FILE} holds {kept} of {len(rows)} tiles that are not usable"
+        told = f"{QUALITY_FILE} holds {kept} of {len(rows)} tiles that are not usable"
         return Written(
             files={"quality_geojson": QUALITY_FILE},
-            warnings=(left_out,) if kept < len(rows) else (),
+            warnings=(told,) if kept < len(rows) else (),
         )
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from pathgene_rt.bundle.site_profile import SiteIdentity
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.domain import DomainVerdict
-from pathgene_rt.geometry import BoolArray, Float32Array
+from pathgene_rt.features.left_out import UsableTiles
+from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
 from pathgene_rt.options import Language
 from pathgene_rt.pages.render import framed
@@ -130,8 +131,8 @@ class Report:
     None where every tile was seen; otherwise predictions have intervals, and attention, heatmaps
     and features are of the tiles that were seen. ``evidence`` by head is what the answers of heads
     with attention rest on. ``domain`` says whether the slide is like those of training; None where
-    the bundle does not describe them. ``flags`` bool [N] by check of quality are those of the
-    tiles; like attention they are not in the JSON.
+    the bundle does not describe them. ``tiles`` says which of the slide's heads saw, and what is
+    wrong with them; like attention it is not in the JSON. Attention is of those that they saw.
     """
 
     slide_id: str
@@ -146,7 +147,7 @@ class Report:
     partial: Partial | None = None
     evidence: Mapping[str, HeadEvidence] = field(default_factory=dict)
     domain: DomainVerdict | None = None
-    flags: Mapping[str, BoolArray] = field(default_factory=dict)
+    tiles: UsableTiles | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:

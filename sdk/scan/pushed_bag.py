@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pathgene_rt.features.growing import GrowingBag
-from pathgene_rt.geometry import Float32Array, Int64Array
+from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
 from pathgene_rt.scan.assembler import TileIndex
 
 
 class PushedBag:
-    """Features of tiles in the order in which they were sent to the encoder. Thread-safe."""
+    """Features of tiles in the order in which they were sent to the encoder. Thread-safe.
 
-    def __init__(self, feature_dim: int) -> None:
+    ``usable`` says which of the tiles in rows int64 [k] interim predictions may see, bool [k].
+    """
+
+    def __init__(self, feature_dim: int, usable: Callable[[Int64Array], BoolArray]) -> None:
+        self._usable = usable
         self._lock = threading.Lock()
         self._places: list[TileIndex] = []
         self._row_of: dict[TileIndex, int] = {}
@@ -68,21 +72,26 @@ class PushedBag:
             self._reported = self._bag.done.copy()
 
     def take_new(self) -> tuple[Int64Array, Int64Array, Float32Array]:
-        """(rows int64 [n], (column, row) int64 [n, 2], features float32 [n, D]) of the tiles that
-        were encoded since the last call.
+        """(rows int64 [n], (column, row) int64 [n, 2], features float32 [n, D]) of the usable tiles
+        that were encoded since the last call.
         """
         with self._lock:
             new = self._bag.done.copy()
             new[: len(self._reported)] &= ~self._reported
             self._reported = self._bag.done.copy()
-            rows = np.flatnonzero(new)
+            rows = self._usable_of(new)
             return rows, self._places_of(rows), self._bag.features[rows]
 
     def reported(self) -> tuple[Int64Array, Float32Array]:
         """((column, row) int64 [n, 2], features float32 [n, D]) of all tiles that were news."""
         with self._lock:
-            rows = np.flatnonzero(self._reported)
+            rows = self._usable_of(self._reported)
             return self._places_of(rows), self._bag.features[rows]
+
+    def _usable_of(self, tiles: BoolArray) -> Int64Array:
+        rows = np.flatnonzero(tiles)
+        usable: Int64Array = rows[self._usable(rows)]
+        return usable
 
     def _places_of(self, rows: Int64Array) -> Int64Array:
         return np.array([self._places[row] for row in rows], dtype=np.int64).reshape(-1, 2)

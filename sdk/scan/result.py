@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from pathgene_rt.extraction.prepare import timed
-from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import UsableTiles
 from pathgene_rt.files import json_bytes, writable_folder
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
-from pathgene_rt.quality.inspection import TileFlags
 from pathgene_rt.report.assemble import EncodedFacts, ReportModel, assemble_report
 from pathgene_rt.report.contents import RecordReport
 from pathgene_rt.report.report import Report
@@ -32,16 +31,15 @@ class ScanModel(ReportModel, Protocol):
 @dataclass(frozen=True)
 class ScannedSlide:
     """A slide whose tiles are all encoded. ``overview`` uint8 [h, w, 3] shows it, ``quality`` are
-    figures of its tissue and tiles, ``flags`` those of the bag's tiles, ``never_pushed`` is the
-    share of it that did not come.
+    figures of its tissue and tiles, ``tiles`` what heads see of all, ``never_pushed`` is the share
+    of it that did not come.
     """
 
     info: SlideInfo
     grid: TileGrid
-    bag: FeatureBag
+    tiles: UsableTiles
     overview: UInt8Array
     quality: dict[str, float]
-    flags: TileFlags
     stats: EncodeStats
     never_pushed: float
 
@@ -69,7 +67,7 @@ class ScanResult:
                 folder,
                 slide.overview,
                 slide.info,
-                slide.bag,
+                slide.tiles.bag,
                 PredictOptions(),
                 record=self.record,
             )
@@ -78,17 +76,16 @@ class ScanResult:
 def scan_result(model: ScanModel, slide: ScannedSlide, seconds: dict[str, float]) -> ScanResult:
     """Run the heads; ``seconds`` are those of the stages before. Raises BagError, EngineError."""
     with timed(seconds, "heads"):
-        predictions, attention = model.predict_bag(slide.bag)
+        predictions, attention = model.predict_bag(slide.tiles.bag)
     facts = EncodedFacts(
         slide_id=slide.info.slide_id,
         info=slide.info,
         reader="scan session",
         decode="exact",
         grid=slide.grid,
-        bag=slide.bag,
+        tiles=slide.tiles,
         stats=slide.stats,
         quality=slide.quality,
-        flags=slide.flags,
         seconds=seconds,
         warnings=_missing(slide),
     )

@@ -20,6 +20,7 @@ from typing import Self
 
 import numpy as np
 
+from pathgene_rt.bundle.tile_policy import excluding
 from pathgene_rt.cancellation import INTERRUPTIBLE_S, CancellationToken
 from pathgene_rt.errors import (
     CancelledError,
@@ -30,6 +31,7 @@ from pathgene_rt.errors import (
 )
 from pathgene_rt.extraction.prepare import timed
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import excluded, usable_tiles
 from pathgene_rt.files import writable_folder
 from pathgene_rt.geometry import Float32Array, Int64Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.heads.prediction import Prediction
@@ -111,10 +113,15 @@ class ScanSession:
             deferred_bytes=self._options.deferred_bytes,
         )
         self._waiting: deque[Tile] = deque()
-        self._bag = PushedBag(model.bundle.feature_dim)
         tiles_mpp = self._span * mpp / preprocess.tile_px
-        self._inspection = TileInspection(CheckedSlide(shown, tiles_mpp, None))
         # Not of self: a session that nobody needs any more is freed at once.
+        inspection = TileInspection(CheckedSlide(shown, tiles_mpp, None))
+        policy = excluding(model.bundle.manifest.quality)
+        self._inspection = inspection
+        self._bag = PushedBag(
+            model.bundle.feature_dim,
+            lambda rows: ~excluded(inspection.of_rows(rows), policy, shown),
+        )
         bag, info, span = self._bag, self._info, self._span
         self._interim = model.heads.interim(
             total=None, bag=lambda: _feature_bag(model, info, span, *bag.reported())
@@ -372,8 +379,9 @@ class ScanSession:
             stats = self._stream.wait()
         bag = _feature_bag(self._model, self._info, self._span, grid.coords, self._bag.rows(places))
         flags = self._inspection.of_rows(self._bag.order_of(places))
+        tiles = usable_tiles(replace(bag, flags=flags), self._model.bundle.manifest.quality)
         quality = {**mask.quality, **flags.quality}
-        slide = ScannedSlide(info, grid, bag, overview, quality, flags, stats, never_pushed)
+        slide = ScannedSlide(info, grid, tiles, overview, quality, stats, never_pushed)
         return scan_result(self._model, slide, seconds)
 
     def _send_missing(self, grid: TileGrid) -> list[TileIndex]:

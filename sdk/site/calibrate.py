@@ -32,6 +32,7 @@ from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.describe_domain import LEAST_CASES, describe_domain
 from pathgene_rt.features.hdf5 import read_features
+from pathgene_rt.features.left_out import usable_tiles
 from pathgene_rt.report.features_file import FEATURES_FILE
 from pathgene_rt.report.report import utc_now
 from pathgene_rt.site.cases import group_cases
@@ -41,7 +42,9 @@ LEAST_SLIDES = 30
 """What MSIntuit is calibrated on for each scanner (C. Saillard and others, Nature Communications
 14, 2023)."""
 
-_INADEQUATE = frozenset({"too_little_tissue", "too_few_tiles", "too_much_unusable"})
+_INADEQUATE = frozenset(
+    {"too_little_tissue", "too_few_tiles", "too_much_unusable", "too_much_excluded"}
+)
 _DEFAULT_ALARM = 0.05
 _EDGE = 1e-9
 
@@ -300,16 +303,17 @@ class _Described:
 
 
 class _Reader:
-    """Reads features files of the bundle's encoder."""
+    """Reads features files of the bundle's encoder, what of them its heads see."""
 
-    def __init__(self, encoder: str) -> None:
-        self._encoder = encoder
+    def __init__(self, bundle: Bundle) -> None:
+        self._encoder = bundle.encoder.weights_sha256
+        self._policy = bundle.manifest.quality
 
     def read(self, path: Path) -> FeatureBag:
         bag = read_features(path)
         if bag.encoder_sha256 not in (None, self._encoder):
             raise UsageError(f"{path} is of another encoder; predict its slide again")
-        return bag
+        return usable_tiles(bag, self._policy).bag
 
 
 def _domain(
@@ -330,7 +334,7 @@ def _domain(
             f"no description of the site's slides: it takes {LEAST_CASES} cases, not {count}"
         )
         return None
-    description = describe_domain(described, _Reader(bundle.encoder.weights_sha256))
+    description = describe_domain(described, _Reader(bundle))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **description.arrays())  # type: ignore[arg-type]
     spec = bundle.manifest.domain

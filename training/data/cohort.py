@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.errors import FeatureFileError, UsageError
 from pathgene_rt.evaluation.labels import LabelTable, listed, order_classes, spelled
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import usable_tiles
 from pathgene_rt.heads.prediction import NO_CALL
 from pathgene_rt.tables import find_id, hint
 from pathgene_rt.training.data.feature_files import find_feature_files, read_bag
@@ -156,28 +158,43 @@ class BagStore:
     would displace one that is needed sooner. What does not fit is read at every use and belongs to
     the caller, so memory holds the cache and the bags in use, never the cohort.
 
-    ``places`` is the folder of the coordinates of CLAM's .pt files, if it is not beside theirs. All
+    ``places`` is the folder of the coordinates of CLAM's .pt files, if it is not beside theirs.
+    Tiles are left out as ``policy`` says, as the runtime does it. All
     bags must come from one encoder: the first that has another width or encoder hash is named by a
     :class:`FeatureFileError`.
     """
 
-    def __init__(self, cache_bytes: int, places: Path | None = None) -> None:
+    def __init__(
+        self, cache_bytes: int, places: Path | None = None, policy: TilePolicy | None = None
+    ) -> None:
         self._left = cache_bytes
+        self._policy = policy
+        self._lost: dict[Path, float] = {}
         self._places = places
         self._bags: dict[Path, FeatureBag] = {}
         self._first: tuple[Path, int, str | None] | None = None
 
     def read(self, path: Path) -> FeatureBag:
-        """The bag of ``path``. Raises FeatureFileError, also for what the file itself lacks."""
+        """The bag of ``path``. Raises FeatureFileError, also for what the file itself lacks, and
+        BagError where it does not say which tiles are to be left out."""
         if path in self._bags:
             return self._bags[path]
-        bag = read_bag(path, self._places)
+        tiles = usable_tiles(read_bag(path, self._places), self._policy)
+        bag = tiles.bag
         self._check(bag, path)
+        if tiles.too_many:
+            self._lost[path] = tiles.share
         size = bag.features.nbytes + bag.xy.nbytes
         if size <= self._left:
             self._bags[path] = bag
             self._left -= size
         return bag
+
+    def excessive_loss(self, path: Path) -> float | None:
+        """The share 0..1 of the tiles of ``path`` that would be left out, where the policy does not
+        allow so many. Raises as :meth:`read`."""
+        self.read(path)
+        return self._lost.get(path)
 
     def _check(self, bag: FeatureBag, path: Path) -> None:
         width, encoder = bag.features.shape[1], bag.encoder_sha256

@@ -190,7 +190,12 @@ class _Trainer:
         save_head(
             path,
             HeadCheckpoint(
-                head, plan.targets.classes, task, plan.encoder_sha256, plan.targets.activation
+                head,
+                plan.targets.classes,
+                task,
+                plan.encoder_sha256,
+                plan.targets.activation,
+                plan.quality,
             ),
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from pathgene_rt.bundle.tile_policy import TilePolicy, excluding
 from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import UsageError
 from pathgene_rt.evaluation.labels import LabelTable, listed, read_labels
@@ -15,7 +16,7 @@ from pathgene_rt.evaluation.zones import CaseScores, require_support
 from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.training import heads
 from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
-from pathgene_rt.training.data.cohort import BagStore, LabelledSlide, Split
+from pathgene_rt.training.data.cohort import BagStore, Cohort, LabelledSlide, Split
 from pathgene_rt.training.data.privileged import Privileged, read_privileged
 from pathgene_rt.training.data.targets import Targets, select_labelled
 from pathgene_rt.training.heads.base import Head
@@ -40,7 +41,8 @@ class External:
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """A head that is ready to be trained on features [n, in_dim] of ``encoder_sha256``."""
+    """A head that is ready to be trained on features [n, in_dim] of ``encoder_sha256``, of tiles
+    that ``quality`` does not leave out."""
 
     config: HeadConfig
     training: LoopConfig
@@ -50,6 +52,7 @@ class HeadPlan:
     privileged: Privileged | None
     in_dim: int
     encoder_sha256: str | None
+    quality: TilePolicy | None = None
 
     def create(self) -> Head:
         """The head with the random weights of the seed. Raises UsageError for its options."""
@@ -72,7 +75,8 @@ class Planner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.bags = BagStore(int(config.data.cache_gib * _GIB), config.data.coords)
+        cache = int(config.data.cache_gib * _GIB)
+        self.bags = BagStore(cache, config.data.coords, excluding(config.quality))
         self.notes: list[str] = []
         self._tables: dict[Path, LabelTable] = {}
         data = config.data
@@ -95,6 +99,7 @@ class Planner:
         )
         for note in cohort.notes:
             self._note(note)
+        cohort = replace(cohort, slides=self._sound(cohort))
         if data.split is not None:
             given = self._given or {row.slide_id: row.split for row in table.rows}
             folds = given_folds(cohort, targets, given, validation=data.validation, seed=seed)
@@ -123,6 +128,7 @@ class Planner:
             self._privileged,
             bag.features.shape[1],
             bag.encoder_sha256,
+            excluding(self.config.quality),
         )
         _check_objective(plan.create(), plan.folds[0].train[0], self.bags, targets)
         return plan
@@ -140,20 +146,43 @@ class Planner:
             targets.classes,
             multi_label=head.multi_label,
         )
-        shared = {slide.case_id for slide in slides} & {slide.case_id for slide in cohort.slides}
+        external = self._sound(cohort)
+        shared = {slide.case_id for slide in slides} & {slide.case_id for slide in external}
         if shared:
             raise UsageError(
                 f"{data.external}: {len(shared)} cases are in the training labels too "
                 f"({listed(sorted(shared))}); an external cohort shares none"
             )
-        truth = there.truth(cohort.slides)
+        truth = there.truth(external)
         for number, name in enumerate(targets.classes):
             if truth[:, number].all() or not truth[:, number].any():
                 raise UsageError(
                     f"{data.external}: column {head.task} needs slides with and without the class "
                     f"{name!r}; add some, or leave out data.external"
                 )
-        return External(cohort.slides, there)
+        return External(external, there)
+
+    def _sound(self, cohort: Cohort) -> tuple[LabelledSlide, ...]:
+        """The slides of ``cohort`` without those that would lose more tiles than the policy of
+        quality allows: the runtime gives no answer for such."""
+        policy = excluding(self.config.quality)
+        if policy is None:
+            return cohort.slides
+        lost = {slide: self.bags.excessive_loss(slide.features) for slide in cohort.slides}
+        kept = tuple(slide for slide, share in lost.items() if share is None)
+        for slide, share in lost.items():
+            if share is not None:
+                self._note(
+                    f"{slide.slide_id} is left out: {share:.0%} of its tiles are flawed, and at "
+                    f"most {policy.max_excluded_share:.0%} may be (quality.max_excluded_share)"
+                )
+        if len({slide.label for slide in kept}) < 2:
+            raise UsageError(
+                f"task {cohort.task}: slides of one class only are left where at most "
+                f"{policy.max_excluded_share:.0%} of a slide's tiles may be flawed; add slides or "
+                "raise quality.max_excluded_share"
+            )
+        return kept
 
     def _table(self, path: Path, split: str | None) -> LabelTable:
         if path not in self._tables:

@@ -1,0 +1,95 @@
+"""What checks of quality found of the tiles of a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from pathgene_rt.geometry import BoolArray, Int64Array
+
+
+@dataclass(frozen=True, eq=False)
+class TileFlags:
+    """``flags`` bool [N] by the checks' names; ``checked`` bool [N]: which tiles were looked at.
+    The others have no flag: a GPU decoded them itself, or an older version kept their features.
+    """
+
+    flags: Mapping[str, BoolArray]
+    checked: BoolArray
+
+    @classmethod
+    def none_checked(cls, names: Sequence[str], tiles: int) -> Self:
+        """Of ``tiles`` that nobody has looked at yet."""
+        nothing: BoolArray = np.zeros(tiles, dtype=np.bool_)
+        return cls(dict.fromkeys(names, nothing), nothing)
+
+    @classmethod
+    def from_text(cls, text: str, tiles: int) -> Self | None:
+        """What :attr:`text` was of so many ``tiles``; None if not all of them were checked.
+
+        Raises ValueError for what is no such text.
+        """
+        if text == "-":
+            return None
+        found = {}
+        for part in text.split(";"):
+            name, bits = part.split("=")
+            packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
+            if len(packed) != -(-tiles // 8):
+                raise ValueError(f"{len(packed)} bytes are no flags of {tiles} tiles")
+            found[name] = np.unpackbits(packed)[:tiles].astype(np.bool_)
+        return cls(found, np.ones(tiles, dtype=np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.checked)
+
+    @property
+    def unchecked(self) -> int:
+        """How many tiles were never looked at."""
+        return int(np.count_nonzero(~self.checked))
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """Figures for the report: ``<check>_tiles`` and its ``<check>_tile_share`` 0..1 of the
+        tiles that were looked at; the same of ``unusable`` tiles, which any check flags; and
+        ``unchecked_tiles``. Each where it is not 0."""
+        found = {**self.flags, "unusable": self.unusable}
+        figures: dict[str, float] = {}
+        for name, flagged in found.items():
+            count = int(flagged.sum())
+            if count:
+                figures[f"{name}_tiles"] = count
+                figures[f"{name}_tile_share"] = count / (len(flagged) - self.unchecked)
+        if self.unchecked:
+            figures["unchecked_tiles"] = self.unchecked
+        return figures
+
+    @property
+    def unusable(self) -> BoolArray:
+        """Which tiles any check flags, bool [N]."""
+        return self.any_of(self.flags)
+
+    def any_of(self, checks: Collection[str]) -> BoolArray:
+        """Which tiles one of ``checks`` flags, bool [N]. Raises KeyError for an unknown one."""
+        flagged: BoolArray = np.zeros(len(self), dtype=np.bool_)
+        for name in checks:
+            flagged = flagged | self.flags[name]
+        return flagged
+
+    def take(self, rows: Int64Array | BoolArray) -> TileFlags:
+        """Of some of the tiles: ``rows`` int64 [k], or bool [N]."""
+        return TileFlags(
+            {name: flagged[rows] for name, flagged in self.flags.items()}, self.checked[rows]
+        )
+
+    @property
+    def text(self) -> str:
+        """The flags as a word without blanks, for :meth:`from_text`; "-" if not all tiles were
+        checked."""
+        if self.unchecked or not self.flags:
+            return "-"
+        packed = {name: np.packbits(found).tobytes().hex() for name, found in self.flags.items()}
+        return ";".join(f"{name}={bits}" for name, bits in packed.items())
