@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pathgene_rt.bundle.tile_policy import excluding
+from pathgene_rt.bundle.tile_policy import TilePolicy, excluding
 from pathgene_rt.files import sha256
 from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import Split
@@ -60,9 +60,9 @@ def settings_of(config: TrainConfig, plan: HeadPlan) -> dict[str, Any]:
         for slide in (*split.train, *split.validation, *split.test)
     ]
     policy = excluding(config.quality)
-    quality = {} if policy is None else {"quality": asdict(policy)}
+    quality = TypeAdapter(TilePolicy).dump_python(policy, mode="json") if policy else None
     return {
-        **quality,
+        **({"quality": quality} if quality else {}),
         "data": tables,
         "training": TypeAdapter(LoopConfig).dump_python(config.training, mode="json"),
         "head": TypeAdapter(HeadConfig).dump_python(head, mode="json"),

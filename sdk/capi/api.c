@@ -85,14 +85,20 @@ static pgrt_status not_null(const void *pointer, const char *name) {
     return pointer != NULL ? PGRT_OK : fail(PGRT_E_USAGE, "%s is NULL", name);
 }
 
-/* What the host's options say, in a struct of our size; theirs may be NULL, older or newer. */
-static pgrt_status read_options(void *ours, uint32_t known, const void *theirs, const char *name) {
+/* What the host's options say, in a struct of our size; theirs may be NULL, newer, or as old as the
+ * first header, of which it had `first` bytes. */
+static pgrt_status read_options(void *ours, uint32_t known, uint32_t first, const void *theirs,
+                                const char *name) {
     memset(ours, 0, known);
     if (theirs == NULL) {
         return PGRT_OK;
     }
     uint32_t given;
     memcpy(&given, theirs, sizeof given);
+    if (given == first) {
+        memcpy(ours, theirs, first);
+        return PGRT_OK;
+    }
     if (given < known || given > 4096) {
         return fail(PGRT_E_USAGE, "struct_size %u of %s cannot be; set it to sizeof(%s), %u", given,
                     name, name, known);
@@ -165,7 +171,8 @@ static pgrt_status open_predictor(const char *bundle, const pgrt_open_options *t
     uint64_t handle;
     pgrt_status status = not_null(bundle, "bundle");
     if (status == PGRT_OK) {
-        status = read_options(&options, sizeof options, theirs, "pgrt_open_options");
+        status = read_options(&options, sizeof options, offsetof(pgrt_open_options, site), theirs,
+                              "pgrt_open_options");
     }
     if (status == PGRT_OK) {
         status = python_start(NULL, &last_error);
@@ -194,7 +201,8 @@ static pgrt_status begin_scan(pgrt_predictor *predictor, const pgrt_scan_options
                               pgrt_scan **scan) {
     pgrt_scan_options options;
     uint64_t handle, parent = as_number(predictor);
-    pgrt_status status = read_options(&options, sizeof options, theirs, "pgrt_scan_options");
+    pgrt_status status =
+        read_options(&options, sizeof options, sizeof options, theirs, "pgrt_scan_options");
     if (status == PGRT_OK) {
         status = hold(predictor, KIND_PREDICTOR, NULL);
     }
@@ -320,7 +328,8 @@ PGRT_API pgrt_status pgrt_predict_file(pgrt_predictor *predictor, const char *sl
     wanted_report wanted = {.slide = slide, .options = &options};
     pgrt_status status = not_null(slide, "slide");
     if (status == PGRT_OK) {
-        status = read_options(&options, sizeof options, theirs, "pgrt_predict_options");
+        status = read_options(&options, sizeof options, sizeof options, theirs,
+                              "pgrt_predict_options");
     }
     if (status == PGRT_OK) {
         status = get_report(predictor, KIND_PREDICTOR, &wanted, report);

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pathgene_rt.bundle.site_profile import read_profile
 from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.report_data import ReportData
 from pathgene_rt.errors import PathGeneError, UsageError
@@ -133,7 +134,12 @@ class HostCalls:
         if options.batch:
             choices["batch"] = options.batch
         engines = EngineOptions(threads=options.threads, **choices)
-        self._objects[handle] = Predictor.open(Path(self._text(bundle, "bundle")), engines)
+        site = self._optional(options.site, "site")
+        self._objects[handle] = Predictor.open(
+            Path(self._text(bundle, "bundle")),
+            engines,
+            site=None if site is None else read_profile(Path(site)),
+        )
         return OK
 
     def scan_begin(self, handle: int, predictor: int, options: CData) -> int:

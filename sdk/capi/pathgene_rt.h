@@ -16,7 +16,7 @@
  *
  * Options. Fill the struct with zeros, set struct_size to its sizeof, then what differs: zero is
  * always the default. A library older than the header refuses only members that it does not know
- * and that are not zero.
+ * and that are not zero; a newer one takes the structs of older headers.
  */
 #ifndef PATHGENE_RT_H
 #define PATHGENE_RT_H
@@ -101,6 +101,8 @@ typedef struct pgrt_open_options {
     const char *engine;    /* "openvino", "onnxruntime"; NULL: the best that is there */
     const char *precision; /* "float32", "bfloat16", ...; NULL: what `pathgene-rt build` chose */
     const char *cache_dir; /* compiled engines; NULL: the user's cache folder, "": none */
+    const char *site;      /* the profile NAME.site.json of this bundle by which heads answer, and
+                              which every report names; NULL: as the bundle has them */
 } pgrt_open_options;
 
 typedef struct pgrt_scan_options {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,8 @@ import cffi
 import numpy as np
 import pytest
 
-from pathgene_rt import EngineOptions, Predictor, ScanSession, errors
+from pathgene_rt import Bundle, EngineOptions, Predictor, ScanSession, errors
+from pathgene_rt.bundle.site_profile import ProfiledBundle, ProfiledSlides, SiteHead, SiteProfile
 from pathgene_rt.capi.calls import HostScan
 from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.library import HEADER, LIBRARY, declarations
@@ -148,6 +150,34 @@ def test_every_wrong_argument_is_refused_with_a_reason(
     program = compiled("bad_input", capi_library, folder)
     done = run_host(program, sys.prefix, bundle, damaged, raw)
     assert done.returncode == 0, done.stderr
+
+
+def test_heads_answer_by_a_site_profile(
+    capi_library: Path, folder: Path, bundle: Path, raw: Path
+) -> None:
+    with Bundle.open(bundle) as opened:
+        manifest, digest = opened.manifest, opened.sha256
+        profile = SiteProfile(
+            name="here",
+            created="2026-11-29T12:00:00+00:00",
+            bundle=ProfiledBundle(name=manifest.name, version=manifest.version, sha256=digest),
+            slides=ProfiledSlides(count=30, cases=30, sha256="0" * 64),
+            heads={"egfr": SiteHead(temperature=0.5, offset=1.25, threshold=0.3, cases=30)},
+        )
+        adapted = opened.at_site(profile).heads[0].calibration
+    foreign = replace(profile, bundle=replace(profile.bundle, sha256="ab" * 32))
+    foreign.write(folder / "foreign.site.json")
+    written = profile.write(folder / "here.site.json")
+    program = compiled("site", capi_library, folder)
+    paths = (folder / "here.site.json", folder / "foreign.site.json", raw)
+    done = run_host(program, sys.prefix, bundle, *paths)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["provenance"]["site"]["sha256"] == written.sha256
+    egfr = report["predictions"][0]
+    expected = adapted.apply(np.array(egfr["logits"]))
+    np.testing.assert_allclose(egfr["probabilities"], expected, atol=1e-6)
+    assert egfr["threshold"] == 0.3
 
 
 def test_the_host_is_left_as_it_was(

@@ -14,6 +14,7 @@ import pytest
 from pathgene_rt import EngineOptions, PredictOptions, Predictor
 from pathgene_rt.errors import SlideReadError, TileDecodeError
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.quality import inspection as inspections
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
 from pathgene_rt.quality.damaged import DamagedTiles
@@ -79,13 +80,15 @@ def test_what_a_killed_run_found_is_taken_over() -> None:
     rows = np.arange(11)
     text = before.of_rows(rows).text
     assert " " not in text
+    kept = TileFlags.from_text(text, 11)
     after = TileInspection(SLIDE, (Odd, PenTiles))
     xy = np.stack([rows * 64, np.zeros(11)], axis=1).astype(np.int32)
-    after.restore(rows, xy, text)
+    after.restore(rows, xy, kept)
     assert after.of_rows(rows).quality == before.of_rows(rows).quality
     assert after.of_rows(rows).quality["odd_tiles"] == 5
     # A check that is new, and tiles that nobody looked at.
-    for wanted, given in (((Odd, PenTiles, DamagedTiles), text), ((Odd,), "-")):
+    assert TileFlags.from_text("-", 11) is None
+    for wanted, given in (((Odd, PenTiles, DamagedTiles), kept), ((Odd,), None)):
         other = TileInspection(SLIDE, wanted)
         other.restore(rows, xy, given)
         assert other.of_rows(rows).unchecked == 11
@@ -97,7 +100,7 @@ def test_damaged_tiles_of_a_killed_run_count_towards_the_limit() -> None:
     slide = CheckedSlide("s", 0.5, 300)
     before, after = (TileInspection(slide, (DamagedTiles,)) for _ in range(2))
     before.look(damaged(7))
-    after.restore(np.array([7]), np.array([[448, 0]], np.int32), before.of_rows(np.array([7])).text)
+    after.restore(np.array([7]), np.array([[448, 0]], np.int32), before.of_rows(np.array([7])))
     after.look(damaged(8))
     after.look(damaged(9))
     assert "3 of 300 tiles are damaged" in after.warnings[0] and "x 448 y 0" in after.warnings[0]

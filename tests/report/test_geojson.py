@@ -6,12 +6,15 @@ import errno
 import json
 import tracemalloc
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pathgene_rt.errors import OutputError
+from pathgene_rt.features.left_out import UsableTiles, usable_tiles
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.geojson import write_geojson
 from pathgene_rt.report.writer import write_report
@@ -145,11 +148,16 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
+def checked(flags: dict[str, np.ndarray]) -> UsableTiles:
+    flagged = replace(BAG, flags=TileFlags(flags, np.ones(TILES, bool)))
+    return usable_tiles(flagged, None)
+
+
 def test_tiles_that_are_not_usable_have_a_file_of_their_own(tmp_path: Path) -> None:
     none, two, one = (np.isin(np.arange(TILES), rows) for rows in ([], [1, 4], [4]))
     flags = {"pen": two, "damaged": none, "out_of_focus": one}
     written = write_report(
-        make_report(flags=flags), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
+        make_report(tiles=checked(flags)), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
     )
     assert written.files["quality_geojson"] == "quality.geojson"
     features = json.loads((tmp_path / "quality.geojson").read_text())["features"]
@@ -160,7 +168,7 @@ def test_tiles_that_are_not_usable_have_a_file_of_their_own(tmp_path: Path) -> N
         {"pen": 1, "damaged": 0, "out_of_focus": 1},
     ]
     written = write_report(
-        make_report(flags={"pen": none}), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
+        make_report(tiles=checked({"pen": none})), tmp_path, OVERVIEW, INFO, BAG, PredictOptions()
     )
     assert "quality_geojson" not in written.files
     assert not (tmp_path / "quality.geojson").exists()

@@ -178,7 +178,7 @@ def test_pale_tiles_may_be_tissue_and_ink_is_none() -> None:
 
 
 def test_rows_of_a_bag_whose_tiles_are_not_known_beforehand() -> None:
-    bag = PushedBag(2)
+    bag = PushedBag(2, lambda rows: np.ones(len(rows), bool))
     places = [(number % 50, number // 50) for number in range(3000)]
     for place in places:
         bag.send(place)
