@@ -7,7 +7,9 @@ from typing import Annotated, cast
 
 import typer
 
+from pathgene_rt.cli.choices import PseudonymizeOption, PseudonymKeyOption
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.pseudonymize import choose_pseudonyms
 from pathgene_rt.errors import DriftError, UsageError
 from pathgene_rt.options import Language
 
@@ -33,6 +35,8 @@ def monitor(
     language: Annotated[
         str, typer.Option(help="In which the page opens: en or zh; it holds both.")
     ] = "en",
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,8 +56,9 @@ def monitor(
         raise UsageError(f"language {language!r} is unknown; choose en or zh")
     console = Console(json=json, quiet=quiet)
     options = MonitorOptions(baseline=baseline, window=window, false_alarms=false_alarms)
+    pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
     named = {} if scanners is None else read_scanners(scanners)
-    found = charted(observe(predictions, named), options, utc_now())
+    found = charted(observe(predictions, named, pseudonyms), options, utc_now())
     for folder, why in found.unread.items():
         console.warn(f"{folder}: {why}")
     page = out or predictions / PAGE_FILE

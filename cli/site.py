@@ -14,12 +14,15 @@ from pathgene_rt.cli.choices import (
     EngineOption,
     MppOption,
     PrecisionOption,
+    PseudonymizeOption,
+    PseudonymKeyOption,
     ReadersOption,
     RecursiveOption,
     ThreadsOption,
     find_bundle,
 )
 from pathgene_rt.cli.console import Console, JsonOption, QuietOption
+from pathgene_rt.cli.pseudonymize import choose_pseudonyms
 from pathgene_rt.errors import BatchError, UsageError, VerificationError
 from pathgene_rt.options import Language
 
@@ -80,6 +83,8 @@ def validate(
     threads: ThreadsOption = 0,
     batch: BatchOption = 0,
     readers: ReadersOption = 0,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -100,13 +105,18 @@ def validate(
     from pathgene_rt.site.validate import validate as validated
 
     console = Console(json=json, quiet=quiet)
-    options = PredictOptions(mpp=mpp, readers=readers, language=cast(Language, language))
+    pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
+    options = PredictOptions(
+        mpp=mpp, readers=readers, language=cast(Language, language), pseudonyms=pseudonyms
+    )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     at_site = None if profile is None else read_profile(profile)
     with Bundle.open(find_bundle(bundle)) as plain:
         opened = plain if at_site is None else plain.at_site(at_site)
-        known = read_known(labels, opened.heads)
-        there = SiteSlides.of(slides, predictions or out / "predictions", console, recursive)
+        known = read_known(labels, opened.heads, pseudonyms)
+        there = SiteSlides.of(
+            slides, predictions or out / "predictions", console, recursive, pseudonyms
+        )
         there.require(known)
         folder = writable_folder(out)
         with there.predicted(opened.path, engines, options, console, at_site) as predictor:
@@ -171,6 +181,8 @@ def calibrate(
     threads: ThreadsOption = 0,
     batch: BatchOption = 0,
     readers: ReadersOption = 0,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -192,14 +204,17 @@ def calibrate(
     console = Console(json=json, quiet=quiet)
     zones = stated_zones(sensitivity, specificity, npv, ppv, prevalence, confidence)
     choice = CalibrationChoice(prevalence=prevalence, zones=zones, keep_cut_offs=keep_cut_offs)
-    options = PredictOptions(mpp=mpp, readers=readers, features=True)
+    pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
+    options = PredictOptions(mpp=mpp, readers=readers, features=True, pseudonyms=pseudonyms)
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another --out or give --overwrite")
     writable_folder(out.parent)
     with Bundle.open(find_bundle(bundle)) as opened:
-        known = read_known(labels, opened.heads)
-        there = SiteSlides.of(slides, predictions or out.parent / "predictions", console, recursive)
+        known = read_known(labels, opened.heads, pseudonyms)
+        there = SiteSlides.of(
+            slides, predictions or out.parent / "predictions", console, recursive, pseudonyms
+        )
         there.require(known)
         with there.predicted(opened.path, engines, options, console, None):
             pass
@@ -255,6 +270,8 @@ def compare(
     threads: ThreadsOption = 0,
     batch: BatchOption = 0,
     readers: ReadersOption = 0,
+    pseudonymize: PseudonymizeOption = False,
+    pseudonym_key: PseudonymKeyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -266,7 +283,10 @@ def compare(
     from pathgene_rt.site.pages import write_comparison
 
     console = Console(json=json, quiet=quiet)
-    options = PredictOptions(mpp=mpp, readers=readers, language=cast(Language, language))
+    pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
+    options = PredictOptions(
+        mpp=mpp, readers=readers, language=cast(Language, language), pseudonyms=pseudonyms
+    )
     engines = EngineOptions(backend=engine, precision=precision, threads=threads, batch=batch)
     folder = writable_folder(out)
     found = compared(

@@ -11,20 +11,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pathgene_rt.batch import SlideResult, known_ids
+from pathgene_rt.batch import SlideResult
 from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.site_profile import SiteProfile
 from pathgene_rt.cli.console import Console
+from pathgene_rt.cli.pseudonymize import find_unnamed
 from pathgene_rt.errors import UsageError
 from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
+from pathgene_rt.pseudonyms import Pseudonyms
 from pathgene_rt.report.assemble import bundle_identity
 from pathgene_rt.site.cases import group_cases
 from pathgene_rt.site.compare import SiteComparison, compare_heads, shared_heads
 from pathgene_rt.site.slides import KnownSlides, predicted_ids, read_known, read_predicted
-from pathgene_rt.site.validate import predict_missing
-from pathgene_rt.slides.find import find_slides
+from pathgene_rt.site.validate import predict_missing, shown_ids
 
 
 @dataclass
@@ -38,17 +39,22 @@ class SiteSlides:
 
     @classmethod
     def of(
-        cls, names: Sequence[str], folder: Path, console: Console, recursive: bool
+        cls,
+        names: Sequence[str],
+        folder: Path,
+        console: Console,
+        recursive: bool,
+        pseudonyms: Pseudonyms | None,
     ) -> SiteSlides:
         """What ``names`` stand for: slides, or one folder of predictions. Raises UsageError."""
         if len(names) == 1 and predicted_ids(Path(names[0])):
             return cls(Path(names[0]), [])
-        return cls(folder, find_slides(names, recursive=recursive, told=console.note))
+        return cls(folder, find_unnamed(names, pseudonyms, console, recursive=recursive))
 
     def require(self, known: KnownSlides) -> None:
         """Raise UsageError if a slide of ``known`` is neither given nor predicted: before hours of
         work."""
-        ids = known_ids(self.slides, self.folder)
+        ids = shown_ids(self.slides, self.folder, known.pseudonyms)
         known.require({*ids.values(), *predicted_ids(self.folder)})
 
     @contextmanager
@@ -126,8 +132,9 @@ def compared(
         if first.sha256 == second.sha256:
             raise UsageError(f"{bundles[0]} and {bundles[1]} are the same bundle; give two")
         heads = shared_heads(first, second)
-        known = read_known(labels, heads)
-        found = find_slides(slides, recursive=recursive, told=console.note) if slides else []
+        pseudonyms = options.pseudonyms
+        known = read_known(labels, heads, pseudonyms)
+        found = find_unnamed(slides, pseudonyms, console, recursive=recursive) if slides else []
         cases, folders = [], []
         for place, bundle in enumerate((first, second)):
             folder = predictions[place] or out / ("first", "second")[place]

@@ -111,6 +111,11 @@ def shown_id(name: str, pseudonyms: Pseudonyms | None) -> str:
     return name if pseudonyms is None else pseudonyms.of(name)
 
 
+def is_pseudonym(name: str) -> bool:
+    """Whether ``name`` has the form of one."""
+    return re.fullmatch(rf"[0-9a-f]{{{PSEUDONYM_DIGITS}}}", name) is not None
+
+
 def _pattern(path: Path) -> re.Pattern[str]:
     """What tells ``path``: itself, a file beside it (slides of several), its name, its stem."""
     whole = {str(path), str(path.absolute()), str(path.resolve())}

@@ -113,12 +113,12 @@ def slide_id_of(entry: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def find_id(entry: str, known: Collection[str]) -> str | None:
+def find_id(entry: str, known: Collection[str], shown: Callable[[str], str] = str) -> str | None:
     """Which of the slide ids ``known`` an entry means, with or without its file's ending; .ome.tiff
-    is two of them."""
+    is two of them. ``shown`` is what ``known`` calls an id."""
     plain = slide_id_of(entry)
     names = (entry, plain, f"{plain}.ome", plain.removesuffix(".ome"))
-    return next((name for name in names if name in known), None)
+    return next((name for name in map(shown, names) if name in known), None)
 
 
 def hint(entry: str, known: Collection[str]) -> str:

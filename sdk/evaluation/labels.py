@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,9 @@ class LabelTable:
     notes: tuple[str, ...]
 
 
-def read_labels(path: Path, case_pattern: str, split: str | None = None) -> LabelTable:
+def read_labels(
+    path: Path, case_pattern: str, split: str | None = None, shown: Callable[[str], str] = str
+) -> LabelTable:
     """Read a table (:func:`~pathgene_rt.tables.read_table`) with slide_id, case_id and one column a
     task, or PathGene's path,label[,Fold].
 
@@ -69,7 +71,7 @@ def read_labels(path: Path, case_pattern: str, split: str | None = None) -> Labe
     or a decimal point are one class (``notes`` say so). Without case_id, the case is what
     ``case_pattern`` matches at the start of the slide id, else the slide itself. ``split`` names
     the column of a given split. PathGene's Fold is not used otherwise: in its files the slides of
-    one patient lie in several folds.
+    one patient lie in several folds. ``shown`` is what messages call a slide or case.
 
     Raises :class:`UsageError` if the file cannot be read, lacks the slide column or that of the
     split, has no task column or no row, lists a slide twice, or has case ids that differ in
@@ -97,12 +99,20 @@ def read_labels(path: Path, case_pattern: str, split: str | None = None) -> Labe
     classes = {task: class_names(_named(row.cells[task] for row in table.rows)) for task in tasks}
     rows = tuple(
         _row(
-            path, row, slide_column, case_column, classes, case_pattern, split_column, centre_column
+            path,
+            row,
+            slide_column,
+            case_column,
+            classes,
+            case_pattern,
+            split_column,
+            centre_column,
+            shown,
         )
         for row in table.rows
     )
-    _require_unique(path, table, rows)
-    require_distinct(path, "case", (row.case_id for row in rows))
+    _require_unique(path, table, rows, shown)
+    require_distinct(path, "case", (row.case_id for row in rows), shown)
     notes = [*_merged(table, classes), *_notes(path, case_column, fold_column, rows, split_column)]
     return LabelTable(path, tasks, rows, tuple(notes))
 
@@ -148,6 +158,7 @@ def _row(
     case_pattern: str,
     split: str | None,
     centre: str | None,
+    shown: Callable[[str], str],
 ) -> LabelRow:
     entry = row.cells[slide_column]
     if is_missing(entry):
@@ -157,7 +168,9 @@ def _row(
     slide_id = slide_id_of(entry)
     case_id = _case_of(slide_id, case_pattern) if case_column is None else row.cells[case_column]
     if is_missing(case_id):
-        raise UsageError(f"{path} line {row.line}: slide {slide_id} has no {_CASE}; fill it in")
+        raise UsageError(
+            f"{path} line {row.line}: slide {shown(slide_id)} has no {_CASE}; fill it in"
+        )
     labels = {
         task: JOINT.join(names[class_form(part)] for part in _named([row.cells[task]]))
         for task, names in classes.items()
@@ -200,14 +213,16 @@ def _case_of(slide_id: str, case_pattern: str) -> str:
     return match.group(1 if match.re.groups else 0) or slide_id
 
 
-def _require_unique(path: Path, table: Table, rows: tuple[LabelRow, ...]) -> None:
+def _require_unique(
+    path: Path, table: Table, rows: tuple[LabelRow, ...], shown: Callable[[str], str]
+) -> None:
     seen: dict[str, int] = {}
     for row, read in zip(rows, table.rows, strict=True):
         earlier = seen.setdefault(row.slide_id, read.line)
         if earlier != read.line:
             raise UsageError(
-                f"{path} lists the slide {row.slide_id} twice, in lines {earlier} and {read.line}; "
-                "keep one row a slide"
+                f"{path} lists the slide {shown(row.slide_id)} twice, in lines {earlier} and "
+                f"{read.line}; keep one row a slide"
             )
 
 

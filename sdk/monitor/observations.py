@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathgene_rt.errors import FileAccessError, OutputError, UsageError
+from pathgene_rt.pseudonyms import Pseudonyms, is_pseudonym, shown_id
 from pathgene_rt.report.shown_call import is_withheld
 from pathgene_rt.report.stored import REPORT_FILE, read_document
 from pathgene_rt.tables import is_missing, read_table, slide_id_of
@@ -39,10 +40,18 @@ class Observed:
     unread: Mapping[str, str]
 
 
-def observe(folder: Path, scanners: Mapping[str, str] | None = None) -> Observed:
+def observe(
+    folder: Path,
+    scanners: Mapping[str, str] | None = None,
+    pseudonyms: Pseudonyms | None = None,
+) -> Observed:
     """The reports in the folders of ``folder``. Scanners are those of ``scanners`` by slide, else
-    what the reports say of them. Raises UsageError if there is no report."""
+    what the reports say of them. With ``pseudonyms`` no slide is named: reports may have been made
+    under the same ones, or name slides. Raises UsageError if there is no report."""
     found, unread = [], {}
+    named = dict(scanners or {})
+    if pseudonyms is not None:
+        named |= {pseudonyms.of(slide): scanner for slide, scanner in named.items()}
     try:
         folders = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
     except OSError as error:
@@ -53,11 +62,12 @@ def observe(folder: Path, scanners: Mapping[str, str] | None = None) -> Observed
         if not (item / REPORT_FILE).is_file():
             continue
         try:
-            found.append(_observation(read_document(item)[0], scanners or {}))
+            found.append(_observation(read_document(item)[0], named, pseudonyms))
         except (OutputError, FileAccessError) as error:
-            unread[item.name] = str(error)
+            why = str(error) if pseudonyms is None else pseudonyms.conceal(str(error), item)
+            unread[_shown(item.name, pseudonyms)] = why
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            unread[item.name] = f"lacks what a report has ({error})"
+            unread[_shown(item.name, pseudonyms)] = f"lacks what a report has ({error})"
     if not found:
         raise UsageError(f"{folder} has no report; give the folder that predict wrote")
     found.sort(key=lambda one: (one.created, one.slide_id))
@@ -81,7 +91,14 @@ def read_scanners(path: Path) -> dict[str, str]:
     }
 
 
-def _observation(document: Mapping[str, Any], scanners: Mapping[str, str]) -> Observation:
+def _shown(name: str, pseudonyms: Pseudonyms | None) -> str:
+    """``name`` if it may be told, or is a pseudonym already."""
+    return name if is_pseudonym(name) else shown_id(name, pseudonyms)
+
+
+def _observation(
+    document: Mapping[str, Any], scanners: Mapping[str, str], pseudonyms: Pseudonyms | None
+) -> Observation:
     slide_id = str(document["slide"])
     provenance, quality = document["provenance"], document["quality"]
     predictions: Sequence[Mapping[str, Any]] = document["predictions"]
@@ -115,7 +132,7 @@ def _observation(document: Mapping[str, Any], scanners: Mapping[str, str]) -> Ob
     slide = provenance["slide"]
     stated = f"{slide.get('vendor') or slide['reader']}, {slide['mpp']:.2f} um/px"
     return Observation(
-        slide_id=slide_id,
+        slide_id=_shown(slide_id, pseudonyms),
         created=datetime.fromisoformat(document["created"]),
         scanner=scanners.get(slide_id, stated),
         bundle=str(provenance["bundle"]["sha256"]),

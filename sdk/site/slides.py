@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pathgene_rt.evaluation.labels import (
 )
 from pathgene_rt.heads.decision import Reason
 from pathgene_rt.heads.prediction import NO_CALL, Prediction, make_prediction
+from pathgene_rt.pseudonyms import Pseudonyms, shown_id
 from pathgene_rt.report.shown_call import is_withheld
 from pathgene_rt.report.stored import REPORT_FILE, read_document
 from pathgene_rt.tables import find_id, hint
@@ -44,40 +46,49 @@ class KnownSlide:
 
 @dataclass(frozen=True)
 class KnownSlides:
-    """The rows, the heads that the table has a column for, and ``notes`` on how it was read."""
+    """The rows, the heads that the table has a column for, and ``notes`` on how it was read. With
+    ``pseudonyms`` the rows have names that :meth:`require` takes away."""
 
     path: Path
     rows: tuple[KnownSlide, ...]
     columns: Mapping[str, str]
     notes: tuple[str, ...]
+    pseudonyms: Pseudonyms | None = None
 
     def require(self, available: Iterable[str]) -> KnownSlides:
-        """With the ids by which slides are ``available``. Raises UsageError if any is not."""
+        """With the ids or pseudonyms by which slides are ``available``, and cases called so, too.
+        Raises UsageError if any is not."""
         known = set(available)
-        found = [find_id(row.slide_id, known) for row in self.rows]
+        shown = partial(shown_id, pseudonyms=self.pseudonyms)
+        found = [find_id(row.slide_id, known, shown) for row in self.rows]
         unknown = [row.slide_id for row, one in zip(self.rows, found, strict=True) if one is None]
         if unknown:
-            tip = next(filter(None, (hint(name, known) for name in unknown)), "")
+            named = self.pseudonyms is None
+            tip = next(filter(None, (hint(name, known) for name in unknown if named)), "")
             raise UsageError(
                 f"{self.path}: {len(unknown)} of {len(self.rows)} slides are neither given nor "
-                f"predicted ({listed(unknown)}{tip}); give them, or remove their rows"
+                f"predicted ({listed([*map(shown, unknown)])}{tip}); give them, or remove their "
+                "rows"
             )
         rows = (
-            replace(row, slide_id=one)
+            replace(row, slide_id=one, case_id=shown(row.case_id))
             for row, one in zip(self.rows, found, strict=True)
             if one is not None
         )
-        return replace(self, rows=tuple(rows))
+        return replace(self, rows=tuple(rows), pseudonyms=None)
 
 
-def read_known(path: Path, heads: Sequence[HeadSpec]) -> KnownSlides:
+def read_known(
+    path: Path, heads: Sequence[HeadSpec], pseudonyms: Pseudonyms | None = None
+) -> KnownSlides:
     """The table of labels ``path``: slide_id, case_id and a column for each head, by its name or
-    its gene; GLASS and SCANNER where slides were scanned again.
+    its gene; GLASS and SCANNER where slides were scanned again. With ``pseudonyms`` no message
+    names a slide or case.
 
     Raises UsageError if there is no column of any head, a label is none of the head's classes, or a
     case has slides of several classes.
     """
-    table = read_labels(path, "")
+    table = read_labels(path, "", shown=partial(shown_id, pseudonyms=pseudonyms))
     columns = {
         head.name: column for head in heads if (column := _column(table, head, heads)) is not None
     }
@@ -103,8 +114,8 @@ def read_known(path: Path, heads: Sequence[HeadSpec]) -> KnownSlides:
         )
         for row in table.rows
     )
-    _require_one_truth(path, rows, columns)
-    return KnownSlides(path, rows, columns, table.notes)
+    _require_one_truth(path, rows, columns, pseudonyms)
+    return KnownSlides(path, rows, columns, table.notes, pseudonyms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +233,12 @@ def _truth(path: Path, column: str, label: str, head: HeadSpec) -> Truth:
     return frozenset(names)
 
 
-def _require_one_truth(path: Path, rows: Sequence[KnownSlide], columns: Mapping[str, str]) -> None:
+def _require_one_truth(
+    path: Path,
+    rows: Sequence[KnownSlide],
+    columns: Mapping[str, str],
+    pseudonyms: Pseudonyms | None,
+) -> None:
     seen: dict[tuple[str, str], Truth] = {}
     for row in rows:
         for head, truth in row.truth.items():
@@ -230,6 +246,6 @@ def _require_one_truth(path: Path, rows: Sequence[KnownSlide], columns: Mapping[
             if earlier != truth:
                 one, two = (listed(sorted(each)) for each in (earlier, truth))
                 raise UsageError(
-                    f"{path}: the case {row.case_id} has slides of several classes in column "
-                    f"{columns[head]} ({one} and {two}); give them one label"
+                    f"{path}: the case {shown_id(row.case_id, pseudonyms)} has slides of several "
+                    f"classes in column {columns[head]} ({one} and {two}); give them one label"
                 )

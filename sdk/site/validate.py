@@ -14,6 +14,7 @@ from pathgene_rt.errors import UsageError
 from pathgene_rt.files import sha256
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.predictor import Predictor
+from pathgene_rt.pseudonyms import Pseudonyms, shown_id
 from pathgene_rt.report.report import utc_now, without_nan
 from pathgene_rt.site.cases import group_cases
 from pathgene_rt.site.figures import HeadFigures, figures_of
@@ -31,7 +32,8 @@ Told = Callable[[SlideResult], None]
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """All that was found. ``failures`` are what slides without a report failed of, by id;
-    ``labels_sha256`` is of the table. The document is ``validation.json``."""
+    ``labels_sha256`` is of the table, under the key of the pseudonyms where there are any. The
+    document is ``validation.json``."""
 
     labels: str
     labels_sha256: str
@@ -90,6 +92,14 @@ def predict_missing(
     return failures
 
 
+def shown_ids(
+    slides: Sequence[Path], folder: Path, pseudonyms: Pseudonyms | None
+) -> dict[Path, str]:
+    """By what id or pseudonym ``slides`` are predicted into ``folder``. Raises UsageError."""
+    ids = known_ids(slides, folder, pseudonyms)
+    return {slide: shown_id(name, pseudonyms) for slide, name in ids.items()}
+
+
 def predict_again(
     predictor: Predictor,
     known: KnownSlides,
@@ -100,13 +110,14 @@ def predict_again(
 ) -> list[Pair]:
     """The first ``count`` labelled slides predicted once more, in a folder that goes again, beside
     what ``folder`` has of them. Slides that fail are left out: they are told of already."""
-    ids = known_ids(slides, folder)
-    labelled = {row.slide_id for row in known.rows}
+    ids = shown_ids(slides, folder, options.pseudonyms)
+    available = {*ids.values(), *predicted_ids(folder)}
+    labelled = {row.slide_id for row in known.require(available).rows}
     chosen = [slide for slide in slides if ids[slide] in labelled][:count]
     again = folder / f".{REPEAT_FOLDER}"
     try:
         predict_missing(predictor, chosen, again, options, overwrite=True)
-        names = known_ids(chosen, again)
+        names = shown_ids(chosen, again, options.pseudonyms)
         pairs = []
         for slide in chosen:
             first = read_predicted(folder, predictor.bundle, [ids[slide]])
@@ -134,6 +145,7 @@ def validate(
     Raises UsageError for slides that have neither, and as
     :func:`~pathgene_rt.site.slides.read_predicted`.
     """
+    labels_sha256 = shown_id(_table_hash(known.path), known.pseudonyms)
     known = known.require({*predicted_ids(folder), *failures})
     slides = read_predicted(folder, bundle, [row.slide_id for row in known.rows])
     cases = group_cases(known, slides, bundle)
@@ -145,7 +157,7 @@ def validate(
     listed = {row.slide_id for row in known.rows}
     return Validation(
         labels=known.path.name,
-        labels_sha256=_table_hash(known.path),
+        labels_sha256=labels_sha256,
         slides=len(known.rows),
         cases=len(cases),
         heads=heads,
