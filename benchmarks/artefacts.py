@@ -89,6 +89,17 @@ def ink_arc(colour: tuple[int, int, int]) -> Make:
     return make
 
 
+LIKE_EOSIN = {
+    "fuchsia": (200, 0, 120),
+    "cherry": (140, 0, 40),
+    "scarlet": (200, 10, 20),
+    "rose": (240, 60, 130),
+    "magenta": (220, 20, 110),
+    "salmon": (250, 110, 100),
+}
+"""Inks of eosin's hues beside crimson and pink: what of them absorbs light as eosin does cannot be
+told from it."""
+
 KINDS: dict[str, dict[str, Make]] = {
     "out_of_focus": {"defocused by 4 to 7 um": defocus, "shaken by 8 to 14 um": shaken},
     "bubble": {"oval bubbles with two walls": oval_bubble, "curved coverslip edges": curved_edge},

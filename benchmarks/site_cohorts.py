@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bars import Bar, with_interval
-from pathgene_rt.evaluation.recalibration import fit_map
+from pathgene_rt.evaluation.recalibration import LogOddsMap, fit_map
 from pathgene_rt.evaluation.reliability import calibration_error
 from pathgene_rt.geometry import BoolArray
 
 Floats = NDArray[np.float64]
 
 SLIDES, DRAWS, OTHERS = 30, 200, 50_000
+
+EARLIER_RESULTS = 200
+"""Of the laboratory, by which it knows its share of positive cases."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,95 @@ SHIFTED = (
 )
 
 
+@dataclass(frozen=True)
+class Design:
+    """How slides are chosen, and what is known: ``prevalence`` gives the share of positive cases
+    that ``--prevalence`` states, None for none."""
+
+    words: str
+    chosen: bool
+    prevalence: Callable[[np.random.Generator, Scanner], float | None]
+
+
+def _counted(random: np.random.Generator, scanner: Scanner) -> float:
+    """As a laboratory knows it from EARLIER_RESULTS (with half a case of each class more: none or
+    all is no share)."""
+    positive = random.binomial(EARLIER_RESULTS, scanner.prevalence)
+    return float(positive + 0.5) / (EARLIER_RESULTS + 1)
+
+
+DESIGNS = (
+    Design("15 positive and 15 negative slides, --prevalence", True, lambda _, one: one.prevalence),
+    Design(
+        f"30 slides as they come, --prevalence of {EARLIER_RESULTS} earlier results",
+        False,
+        _counted,
+    ),
+    Design("30 slides as they come", False, lambda *_: None),
+)
+
+
 def site() -> Iterator[Bar]:
     """How often the error halves: of slides chosen by their class, and of slides as they come,
-    where the sample's own share of positives adds to the error."""
-    for chosen in (True, False):
+    where the sample's own share of positives adds to the error unless the site's is known. Last,
+    what any method can reach that knows nothing of it: one that is told by how much the scanner
+    stretches log-odds, and fits the shift alone."""
+    for order, design in enumerate(DESIGNS):
         for number, scanner in enumerate(SHIFTED):
-            random = np.random.default_rng((31, number, chosen))
-            truth = random.random(OTHERS) < scanner.prevalence
-            stated = scanner.draw(random, truth)
-            before = calibration_error(1 / (1 + np.exp(-stated)), truth, bins=20)
-            after = []
-            for _ in range(DRAWS):
-                own = np.arange(SLIDES) < SLIDES // 2 if chosen else _as_they_come(random, scanner)
-                prevalence = scanner.prevalence if chosen else None
-                fitted = fit_map(scanner.draw(random, own), own, prevalence)
-                after.append(calibration_error(fitted.probabilities(stated), truth, bins=20))
-            halved = int(np.sum(np.array(after) <= before / 2))
-            how = "15 positive and 15 negative slides" if chosen else "30 slides as they come"
+            random = np.random.default_rng((31, number, order))
+            words, halved = _halved(random, scanner, design, fit_map)
             yield Bar(
-                f"{how}; {scanner.words}: error {before:.3f}, after {np.median(after):.3f}",
+                f"{design.words}; {words}",
                 f"halved in {with_interval(halved, DRAWS)}",
                 "at least 0.90",
                 halved >= 0.9 * DRAWS,
             )
+    for number, scanner in enumerate(SHIFTED):
+        random = np.random.default_rng((31, number, len(DESIGNS)))
+        stretch = 1 / scanner.stretch
+
+        def told(
+            log_odds: Floats, truth: BoolArray, _: float | None, stretch: float = stretch
+        ) -> LogOddsMap:
+            return _shift_alone(log_odds, truth, stretch)
+
+        words, halved = _halved(random, scanner, DESIGNS[-1], told)
+        yield Bar(
+            f"30 slides as they come, told the stretch; {words}",
+            f"halved in {with_interval(halved, DRAWS)}",
+            "what can be had",
+            held=True,
+        )
+
+
+Fit = Callable[[Floats, BoolArray, float | None], LogOddsMap]
+
+
+def _halved(
+    random: np.random.Generator, scanner: Scanner, design: Design, fit: Fit
+) -> tuple[str, int]:
+    """(the scanner and the errors in words, in how many of DRAWS the error halves)."""
+    truth = random.random(OTHERS) < scanner.prevalence
+    stated = scanner.draw(random, truth)
+    before = calibration_error(1 / (1 + np.exp(-stated)), truth, bins=20)
+    after = []
+    for _ in range(DRAWS):
+        own = np.arange(SLIDES) < SLIDES // 2 if design.chosen else _as_they_come(random, scanner)
+        prevalence = design.prevalence(random, scanner)
+        fitted = fit(scanner.draw(random, own), own, prevalence)
+        after.append(calibration_error(fitted.probabilities(stated), truth, bins=20))
+    words = f"{scanner.words}: error {before:.3f}, after {np.median(after):.3f}"
+    return words, int(np.sum(np.array(after) <= before / 2))
+
+
+def _shift_alone(log_odds: Floats, truth: BoolArray, stretch: float) -> LogOddsMap:
+    """The most likely shift, by bisection of the likelihood's slope, which is monotone."""
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_high = LogOddsMap(stretch, middle).probabilities(log_odds).sum() > truth.sum()
+        low, high = (low, middle) if too_high else (middle, high)
+    return LogOddsMap(stretch, middle)
 
 
 def _as_they_come(random: np.random.Generator, scanner: Scanner) -> BoolArray:

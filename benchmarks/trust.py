@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.artefacts import KINDS
+from benchmarks.artefacts import KINDS, LIKE_EOSIN, ink_arc
 from benchmarks.bars import Bar, with_interval
 from benchmarks.domain_cohorts import (
     MemoryBags,
@@ -219,6 +219,18 @@ def quality() -> Iterator[Bar]:
                 "at least 0.95",
                 area >= 0.95,
             )
+    clean = [measures["pen"](tile) for tile in tiles]
+    for number, (name, colour) in enumerate(LIKE_EOSIN.items()):
+        random = np.random.default_rng(150 + number)
+        made = [measures["pen"](ink_arc(colour)(tile, random, mpp)) for tile in tiles]
+        area, low, high_end = _auroc(made, clean)
+        yield Bar(
+            f"pen: {name} ink, of eosin's hues ({len(made)} tiles, {_flagged('pen', made):.0%} "
+            "flagged)",
+            f"AUROC {area:.3f} ({low:.3f} to {high_end:.3f})",
+            "how far it goes",
+            held=True,
+        )
     yield _clean("CMU-1, JPEG", tiles, mpp)
     overlapping = [
         np.ascontiguousarray(picture[y : y + 256, x : x + 256])

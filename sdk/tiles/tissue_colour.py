@@ -54,13 +54,14 @@ White = tuple[float, float, float]
 class Colours:
     """Of white-balanced pixels: ``chroma`` uint8 [h, w]; ``cool`` bool [h, w], whether stains never
     have their colour; ``ink`` bool [h, w], whether a pen may have made them, and ``black`` those of
-    them that have no colour.
+    them that have no colour; ``eosin`` bool [h, w], whether only their hue says that they are none.
     """
 
     chroma: UInt8Array
     cool: BoolArray
     ink: BoolArray
     black: BoolArray
+    eosin: BoolArray
 
     @classmethod
     def of(cls, rgb: UInt8Array) -> Colours:
@@ -72,9 +73,10 @@ class Colours:
         cool &= (hue < BLUE_HUE) | (saturation >= INK_SATURATION)
         ink = cool & (chroma >= PEN_CHROMA)
         eosin = (hue >= EOSIN_HUES[0]) & (hue <= EOSIN_HUES[1])
-        ink |= (saturation >= VIVID_SATURATION) & (chroma >= VIVID_CHROMA) & ~eosin
+        vivid = (saturation >= VIVID_SATURATION) & (chroma >= VIVID_CHROMA)
+        ink |= vivid & ~eosin
         black = (value < BLACK_PEN_VALUE) & (chroma < BLACK_PEN_CHROMA) & (value > UNSCANNED_VALUE)
-        return cls(chroma, cool, ink | black, black)
+        return cls(chroma, cool, ink | black, black, vivid & eosin)
 
     def tissue(self, threshold: int) -> BoolArray:
         """Which pixels have the colour of tissue, bool [h, w]."""

@@ -117,7 +117,10 @@ def test_rows_of_a_slide_that_is_pushed_are_not_known_beforehand() -> None:
     assert found.unchecked == 2
 
 
-@pytest.mark.parametrize("colour", [BLUE_PEN, BLACK_PEN, (20, 120, 60), (210, 10, 40)])
+@pytest.mark.parametrize(
+    "colour",
+    [BLUE_PEN, BLACK_PEN, (20, 120, 60), (210, 10, 40), (250, 40, 140), (180, 0, 30)],
+)
 def test_ink_over_a_tenth_of_a_tile_is_told(colour: tuple[int, int, int]) -> None:
     (rgb,) = tissue_tiles(1)
     check = PenTiles(SLIDE)
@@ -129,6 +132,13 @@ def test_ink_over_a_tenth_of_a_tile_is_told(colour: tuple[int, int, int]) -> Non
     marked[:, :48] = colour
     assert check.share(CheckedTile(0, (0, 0), marked)) == 3 / 16
     assert check.flags(CheckedTile(0, (0, 0), marked))
+
+
+@pytest.mark.parametrize("colour", [(205, 45, 130), (215, 50, 95)], ids=["much eosin", "frozen"])
+def test_pink_that_absorbs_light_as_eosin_does_is_no_ink(colour: tuple[int, int, int]) -> None:
+    uneven = np.random.default_rng(1).integers(-25, 26, (256, 256, 1))
+    rgb = np.clip(np.array(colour) + uneven, 0, 255).astype(np.uint8)
+    assert PenTiles(SLIDE).share(CheckedTile(0, (0, 0), rgb)) == 0
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
