@@ -162,7 +162,10 @@ def calibrate(
     predictions: PredictionsOption = None,
     prevalence: Annotated[
         float | None,
-        typer.Option(help="Share of positive cases there, if slides were chosen by their class."),
+        typer.Option(
+            help="Share of positive cases there: needed where slides were chosen by their class, "
+            "and better than the share of 30 slides where the laboratory knows it."
+        ),
     ] = None,
     keep_cut_offs: Annotated[
         bool,

@@ -51,10 +51,10 @@ _EDGE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationChoice:
-    """``prevalence`` is the share of positive cases where the slides come from, if they were chosen
-    by their class. Cut-offs: what ``zones`` states; without it, what the bundle's own state, anew;
-    with ``keep_cut_offs`` the bundle's own, moved with the probabilities, so that every slide is
-    called as before."""
+    """``prevalence`` is the share of positive cases where the slides come from: it must be given if
+    they were chosen by their class, and is better than their own share where it is known. Cut-offs:
+    what ``zones`` states; without it, what the bundle's own state, anew; with ``keep_cut_offs`` the
+    bundle's own, moved with the probabilities, so that every slide is called as before."""
 
     prevalence: float | None = None
     zones: ZonesConfig | None = None
