@@ -183,7 +183,7 @@ def test_what_is_not_said_is_left_out_for_runtimes_that_do_not_know_it(tmp_path:
     "change",
     [
         {"domain": {"file": "domain.npz", "policy": "guess"}},
-        {"quality": {"policy": "exclude"}},
+        {"quality": {"policy": "repair"}},
         {"adequacy": {"max_blur": 1}},
     ],
 )

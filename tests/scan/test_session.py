@@ -84,8 +84,8 @@ def from_file(
 
 def assert_same(report: Report, session: ScanSession, bag: FeatureBag, expected: Report) -> None:
     assert session._result is not None
-    np.testing.assert_array_equal(session._result.slide.bag.xy, bag.xy)
-    np.testing.assert_allclose(session._result.slide.bag.features, bag.features, atol=1e-6)
+    np.testing.assert_array_equal(session._result.slide.tiles.bag.xy, bag.xy)
+    np.testing.assert_allclose(session._result.slide.tiles.bag.features, bag.features, atol=1e-6)
     assert report.quality == expected.quality
     assert report.warnings == expected.warnings
     for ours, theirs in zip(report.predictions, expected.predictions, strict=True):
@@ -156,8 +156,10 @@ def test_what_is_never_pushed_is_background(
         share = 400 * (SIZE_PX[1] - 500) / (SIZE_PX[0] * SIZE_PX[1])
         assert report.warnings[0].startswith(f"{share:.2%} of the slide was never pushed")
         assert session._result is not None
-        np.testing.assert_array_equal(session._result.slide.bag.xy, bag.xy)
-        np.testing.assert_allclose(session._result.slide.bag.features, bag.features, atol=1e-6)
+        np.testing.assert_array_equal(session._result.slide.tiles.bag.xy, bag.xy)
+        np.testing.assert_allclose(
+            session._result.slide.tiles.bag.features, bag.features, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("tile_px", [64, 256])
