@@ -11,8 +11,8 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 def bound_arenas() -> bool:
     """Let threads of this process take memory from as many pools of glibc as there are processors,
     two at least. Otherwise it has eight a processor, each with holes of its own: over 2,000 slides
-    a process grew by 6 % with them, by 1 % with two (benchmarks/slide_soak.py). Call it before
-    anything is imported that starts threads.
+    a process grew by 6 % with them, by 1 to 4 % with two (benchmarks/slide_soak.py). Call it
+    before anything is imported that starts threads.
 
     False, and nothing changed, where ``MALLOC_ARENA_MAX`` says it already or the C library is
     another's.
