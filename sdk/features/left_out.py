@@ -58,13 +58,13 @@ def usable_tiles(bag: FeatureBag, policy: TilePolicy | None) -> UsableTiles:
     if flags is None:
         raise BagError(
             f"{bag.slide_id}: its features do not say which tiles are flawed, and flawed tiles are "
-            "to be left out; extract the slide again"
+            "to be left out; extract the slide again, with --overwrite"
         )
     if flags.unchecked:
         raise BagError(
             f"{bag.slide_id}: {flags.unchecked} of its {len(bag)} tiles were not checked, and "
-            "flawed tiles are to be left out; extract the slide again, with a bundle that leaves "
-            "them out or with --exact"
+            "flawed tiles are to be left out; extract the slide again, with --overwrite and on the "
+            "processor, or with a bundle that leaves them out"
         )
     left_out = excluded(flags, policy, bag.slide_id)
     kept = bag if left_out.all() or not left_out.any() else bag.take(~left_out)
@@ -79,6 +79,6 @@ def excluded(flags: TileFlags, policy: TilePolicy | None, slide_id: str) -> Bool
     if missing:
         raise BagError(
             f"{slide_id}: its tiles were not checked for {missing[0]!r}, and such tiles are to be "
-            "left out; extract the slide again"
+            "left out; extract the slide again, with --overwrite"
         )
     return flags.any_of(checks)

@@ -82,10 +82,12 @@ def test_a_panel_is_read_with_its_paths(tmp_path):
 def test_limits_domain_and_panel_are_read(tmp_path):
     (tmp_path / "panel.toml").write_text(
         "[adequacy]\nmin_tiles = 50\n[domain]\npath = 'run/domain.npz'\n"
+        "[quality]\npolicy = 'exclude'\n"
         "[[panel]]\nhead = 'exon'\nneeds = 'egfr'\ncalled = 'mutated'\n"
     )
     config = load_config(tmp_path / "panel.toml")
     assert config.adequacy.min_tiles == 50
+    assert config.quality is not None and config.quality.excludes
     assert config.domain.path == tmp_path / "run" / "domain.npz"
     assert (config.domain.policy, config.domain.alarm) == ("report", 0.05)
     assert [(one.head, one.needs, one.called) for one in config.panel] == [
@@ -97,6 +99,8 @@ def test_limits_domain_and_panel_are_read(tmp_path):
     ("text", "message"),
     [
         ("[adequacy]\nmin_tumour = 1", r"adequacy\.min_tumour"),
+        ("[quality]\npolicy = 'mend'", r"quality\.policy"),
+        ("[quality]\nchecks = ['folds']", r"quality\.checks"),
         ("[domain]\npath = 'x'\npolicy = 'ignore'", r"domain\.policy"),
         ('encodr = "x"', "unknown key encodr; did you mean encoder"),
         ('[[head]]\npath = "x"\ntreshold = 0.5', r"head\.0\.treshold; did you mean threshold"),

@@ -18,6 +18,7 @@ from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.domain import DomainSpec
 from pathgene_rt.bundle.panel import Requirement
 from pathgene_rt.bundle.spec import Preprocess
+from pathgene_rt.bundle.tile_policy import TilePolicy
 from pathgene_rt.cli.main import app
 from pathgene_rt.errors import (
     BundleError,
@@ -436,16 +437,22 @@ def test_limits_domain_and_their_policy_are_in_bundle_and_card(
     bags = Bags([random.standard_normal((30, DIM), np.float32) for _ in range(20)])
     write_domain(tmp_path / "domain.npz", describe_domain(labelled(20), bags))
     domain = DomainRequest(path=tmp_path / "domain.npz", policy="withhold", alarm=0.1)
-    request = replace(quick, adequacy=Adequacy(min_tiles=50), domain=domain)
+    quality = TilePolicy(policy="exclude", checks=("pen", "damaged"), max_excluded_share=0.2)
+    request = replace(quick, adequacy=Adequacy(min_tiles=50), domain=domain, quality=quality)
     export_bundle(request)
     with Bundle.open(request.out) as bundle:
         assert bundle.manifest.adequacy == Adequacy(min_tiles=50)
         assert bundle.manifest.domain == DomainSpec(file="domain.npz", policy="withhold", alarm=0.1)
+        assert bundle.manifest.quality == quality
         description = domain_of(bundle)
         assert description is not None and description.width == DIM
         card = bundle.read("MODEL_CARD.md").decode()
     assert "does not have at least 50 usable tiles" in card
     assert "gives no answer for a slide that is less like those of training" in card
+    words = "tiles are left out that are damaged, pen, at most 20% of a slide's"
+    assert words in card
+    shown = CliRunner().invoke(app, ["inspect", str(request.out)])
+    assert f"quality: {words}" in " ".join(shown.output.split())
 
 
 def test_a_panel_of_heads_that_are_not_exported_is_refused(quick: ExportRequest) -> None:

@@ -394,10 +394,13 @@ class Hdf5(Kind):
 
         from pathgene_rt.features.bag import FeatureBag
         from pathgene_rt.features.hdf5 import write_features
+        from pathgene_rt.features.tile_flags import TileFlags
 
         rows = np.random.default_rng(0).standard_normal((12, 8), dtype=np.float32)
         xy = np.stack([np.arange(12) * 64, np.zeros(12)], axis=1).astype(np.int32)
-        write_features(self.folder / "0.h5", FeatureBag("x", rows, xy, 64, 0.5, 64.0, "0" * 64))
+        flags = TileFlags({"pen": xy[:, 0] > 300}, np.ones(12, dtype=np.bool_))
+        bag = FeatureBag("x", rows, xy, 64, 0.5, 64.0, "0" * 64, flags=flags)
+        write_features(self.folder / "0.h5", bag)
         with h5py.File(self.folder / "1.h5", "w") as file:
             file.create_dataset("features", data=rows, chunks=(1, 8), maxshape=(None, 8))
             file.create_dataset("coords", data=xy, chunks=(1, 2), maxshape=(None, 2))
