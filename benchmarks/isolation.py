@@ -12,6 +12,7 @@ next to nothing is written to it first.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,7 @@ from pathgene_rt import EngineOptions, Predictor
 from pathgene_rt.extraction.extract import TileOrder, encode_slide, feature_dim
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.options import Isolate, TissueOptions
-from pathgene_rt.slides import open_slide
+from pathgene_rt.slides import isolated_slide, open_slide, opening, registry
 from pathgene_rt.slides.isolated_slide import IsolatedSlide
 from pathgene_rt.slides.slide_wrapper import SlideWrapper
 from pathgene_rt.tiles.grid import plan_grid
@@ -39,8 +40,11 @@ def main(
     pairs: int = 5,
     tiles: int = 3600,
     readers: int = 0,
+    openslide: bool = False,
 ) -> None:
-    """Print a JSON line a pair, and the medians."""
+    """Print a JSON line a pair, and the medians. With --openslide that reads the slide in both."""
+    if openslide:
+        leave_openslide_alone()
     if not bundle.exists():
         write_small_bundle(bundle)
     rows = []
@@ -90,6 +94,26 @@ def run(
         "open_wall_s": opened[0],
         "open_cpu_s": opened[1],
     }
+
+
+def leave_openslide_alone() -> None:
+    """Here and in the processes that read, as if no other reader were there."""
+    opening.BUILT_IN_READERS = only_openslide()
+
+    def command(module: str, *arguments: str) -> list[str]:
+        source = (
+            f"from {module} import main; from pathgene_rt.slides import opening, registry; "
+            "opening.BUILT_IN_READERS = registry.BUILT_IN_READERS[-1:]; main()"
+        )
+        return [sys.executable, "-P", "-c", source, *arguments]
+
+    isolated_slide.module_command = command
+
+
+def only_openslide() -> tuple[registry.SlideReader, ...]:
+    found = registry.BUILT_IN_READERS[-1:]
+    assert found[0].name == "openslide"
+    return found
 
 
 def reader_of(slide: object) -> int | None:

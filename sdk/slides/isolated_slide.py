@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pathgene_rt import errors
-from pathgene_rt.errors import PathGeneError, SlideOpenError, SlideReadError
+from pathgene_rt.errors import PathGeneError, SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.own_process import PipedProcess, ProcessEndedError, how_ended, module_command
 from pathgene_rt.process_messages import Message, receive, send
@@ -30,9 +30,11 @@ from pathgene_rt.slides.pixel_slide import PixelSlide
 from pathgene_rt.slides.reader_lanes import (
     HAS_LANES,
     LANE_BYTES,
+    MOST_REGIONS,
+    Failure,
     LaneBrokenError,
     Lanes,
-    RegionRequest,
+    RegionsRequest,
 )
 
 ANSWER_S = 300.0
@@ -137,16 +139,30 @@ class ReaderProcess:
             raise _failure(header)
         return header, payload
 
-    def read(self, request: RegionRequest, out: UInt8Array) -> None:
-        """The pixels of ``request``, written to ``out``. Raises as :meth:`ask` does."""
-        if self._lanes is None or out.nbytes > LANE_BYTES:
-            _, payload = self.ask({"do": "read", **request._asdict()})
-            np.copyto(out, np.frombuffer(payload, np.uint8).reshape(out.shape))
-            return
+    def read(
+        self, request: RegionsRequest, outs: Sequence[UInt8Array]
+    ) -> list[TileDecodeError | None]:
+        """The pixels of ``request``, written to ``outs``; what is damaged of each. Raises as
+        :meth:`ask` does."""
+        if self._lanes is None or request.nbytes > LANE_BYTES:
+            failure, payload = self.ask({"do": "read", **request._asdict()})
+            regions = np.frombuffer(payload, np.uint8).reshape(request.shape)
+            for out, region in zip(outs, regions, strict=True):
+                np.copyto(out, region)
+        else:
+            failure = self._on_lane(self._lanes, request, outs)
+        damages: list[TileDecodeError | None] = [None] * len(outs)
+        for place, said in failure.get("damaged", ()):
+            damages[place] = TileDecodeError(said)
+        return damages
+
+    def _on_lane(
+        self, lanes: Lanes, request: RegionsRequest, outs: Sequence[UInt8Array]
+    ) -> Failure:
         if self._ended:
             raise ProcessEndedError(self._ended)
         try:
-            failure = self._lanes.read(request, out, ANSWER_S)
+            failure = lanes.read(request, outs, ANSWER_S)
         except TimeoutError:
             raise self._gives_up() from None
         except LaneBrokenError as broken:
@@ -154,8 +170,9 @@ class ReaderProcess:
                 self._process.kill()
                 self._gone.wait()
             raise ProcessEndedError(self._ended) from broken
-        if failure is not None:
+        if failure is not None and "error" in failure:
             raise _failure(failure)
+        return failure or {}
 
     def end(self) -> None:
         """End the process, whatever it is doing. Idempotent."""
@@ -196,6 +213,8 @@ def _failure(told: Mapping[str, Any]) -> Exception:
 class IsolatedSlide(PixelSlide):
     """A :class:`~pathgene_rt.slides.slide.Slide`. Its tiles are never given undecoded."""
 
+    reads_together = 8
+
     def __init__(self, process: ReaderProcess, opened: dict[str, Any]) -> None:
         info: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
@@ -219,21 +238,38 @@ class IsolatedSlide(PixelSlide):
         approximate: bool = False,
     ) -> UInt8Array:
         """See :meth:`Slide.read`. The process may take ``ANSWER_S``."""
-        request = RegionRequest(
-            int(xy_px[0]),
-            int(xy_px[1]),
-            int(level),
-            int(size_px[0]),
-            int(size_px[1]),
-            int(shrink),
-            approximate,
+        if out is None:
+            out = np.empty((size_px[1] // shrink, size_px[0] // shrink, 3), np.uint8)
+        (damage,) = self.read_many(
+            [xy_px], level, size_px, [out], shrink=shrink, approximate=approximate
         )
-        pixels = np.empty(request.shape, np.uint8) if out is None else out
-        try:
-            self._process.read(request, pixels)
-        except ProcessEndedError as error:
-            raise self._told(error) from error
-        return pixels
+        if damage is not None:
+            raise damage
+        return out
+
+    def read_many(
+        self,
+        corners_px: Sequence[tuple[int, int]],
+        level: int,
+        size_px: tuple[int, int],
+        outs: Sequence[UInt8Array],
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
+    ) -> list[TileDecodeError | None]:
+        """See :meth:`Slide.read_many`, in requests of what a lane holds."""
+        one = max(1, size_px[0] // shrink * (size_px[1] // shrink) * 3)
+        count = max(1, min(MOST_REGIONS, LANE_BYTES // one))
+        damages: list[TileDecodeError | None] = []
+        for first in range(0, len(corners_px), count):
+            corners = [(int(x), int(y)) for x, y in corners_px[first : first + count]]
+            sides = (int(size_px[0]), int(size_px[1]), int(shrink))
+            request = RegionsRequest(corners, int(level), *sides, int(approximate))
+            try:
+                damages += self._process.read(request, outs[first : first + count])
+            except ProcessEndedError as error:
+                raise self._told(error) from error
+        return damages
 
     def encoding_signature(self, level: int) -> str:
         """See :meth:`Slide.encoding_signature`."""

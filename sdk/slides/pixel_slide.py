@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Self
 
-from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.slides.one_by_one import OneByOne
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.slide import EncodedSource, Overview
 
 
-class PixelSlide(ABC):
+class PixelSlide(OneByOne):
     """A :class:`~pathgene_rt.slides.slide.Slide` to be derived from.
 
     A subclass sets ``info`` and ``reader`` and says how a region is read and how to close.
@@ -18,19 +19,6 @@ class PixelSlide(ABC):
 
     info: SlideInfo
     reader: str
-
-    @abstractmethod
-    def read(
-        self,
-        xy_px: tuple[int, int],
-        level: int,
-        size_px: tuple[int, int],
-        out: UInt8Array | None = None,
-        *,
-        shrink: int = 1,
-        approximate: bool = False,
-    ) -> UInt8Array:
-        """See :meth:`Slide.read`."""
 
     @abstractmethod
     def close(self) -> None:

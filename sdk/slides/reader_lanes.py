@@ -1,15 +1,16 @@
 """Lanes on which another process gives the pixels of regions: each a socket of its own, for a
 request and its answer of some bytes, and a part of memory that both processes have, for the pixels.
 
-A thread that reads has a lane to itself and the other process a thread for it, so that a read costs
-two wake-ups and one copy: no queue, no JSON, no third thread. Not on Windows, which has other ways
-to hand over sockets.
+A thread that reads has a lane to itself and the other process a thread for it, so that a request,
+of several regions where they are small, costs two wake-ups, and each region one copy: no queue, no
+JSON, no third thread. Not on Windows, which has other ways to hand over sockets.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import mmap
 import os
 import socket
@@ -17,7 +18,7 @@ import struct
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -30,11 +31,15 @@ LANES = 16
 """Reads at once; more threads wait for their turn."""
 
 LANE_BYTES = 8 << 20
-"""For the pixels of one read: a block of the overview."""
+"""For the pixels of one request: a block of the overview, several tiles."""
 
 HAS_LANES = hasattr(socket, "send_fds")
 
-_REQUEST = struct.Struct("<7q")
+MOST_REGIONS = 64
+"""Of one request."""
+
+_REQUEST = struct.Struct("<5qI")
+_CORNER = struct.Struct("<2q")
 _ANSWER = struct.Struct("<I")
 _LIMIT = struct.Struct("ll")
 """Seconds and microseconds, as the system has them."""
@@ -45,11 +50,10 @@ _QUIET = getattr(socket, "MSG_NOSIGNAL", 0)
 """Linux: no SIGPIPE for a process that is gone, which would end a program that we live in."""
 
 
-class RegionRequest(NamedTuple):
-    """What :meth:`~pathgene_rt.slides.slide.Slide.read` is asked for."""
+class RegionsRequest(NamedTuple):
+    """What :meth:`~pathgene_rt.slides.slide.Slide.read_many` is asked for."""
 
-    x_px: int
-    y_px: int
+    corners_px: Sequence[tuple[int, int]]
     level: int
     width_px: int
     height_px: int
@@ -57,13 +61,25 @@ class RegionRequest(NamedTuple):
     approximate: int
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of the pixels, uint8."""
-        return self.height_px // self.shrink, self.width_px // self.shrink, 3
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the pixels of all regions, uint8."""
+        height, width = self.height_px // self.shrink, self.width_px // self.shrink
+        return len(self.corners_px), height, width, 3
+
+    @property
+    def nbytes(self) -> int:
+        """Of the pixels of all regions."""
+        return math.prod(self.shape)
+
+    def packed(self) -> bytes:
+        """As it is sent on a lane."""
+        corners = b"".join(_CORNER.pack(*one) for one in self.corners_px)
+        return _REQUEST.pack(*self[1:], len(self.corners_px)) + corners
 
 
 Failure = dict[str, Any]
-"""An error that crosses processes: ``error``, the name of its class, and ``said``."""
+"""What went wrong, across processes: ``error``, the name of a class, and ``said``; or, where only
+some regions are damaged, ``damaged``: the place of each and what is said of it, in a list."""
 
 
 class LaneBrokenError(Exception):
@@ -94,16 +110,19 @@ class Lanes:
             os.close(descriptor)
         self.inherited = ()
 
-    def read(self, request: RegionRequest, out: UInt8Array, seconds: float) -> Failure | None:
-        """Write the pixels of ``request``, at most ``LANE_BYTES``, to ``out`` uint8 [h, w, 3]; or
-        what went wrong. Raises LaneBrokenError, TimeoutError after ``seconds``.
+    def read(
+        self, request: RegionsRequest, outs: Sequence[UInt8Array], seconds: float
+    ) -> Failure | None:
+        """Write the pixels of ``request``, at most ``LANE_BYTES`` of at most ``MOST_REGIONS``, to
+        ``outs`` uint8 [h, w, 3]; what went wrong. Raises LaneBrokenError, TimeoutError after
+        ``seconds``.
         """
         with self._turns:
             try:
                 lane = self._idle.pop()
             except IndexError:
                 lane = self._made()
-            failure = lane.read(request, out, seconds)
+            failure = lane.read(request, outs, seconds)
             self._idle.append(lane)  # one that broke is of no further use
         return failure
 
@@ -135,8 +154,11 @@ class _Lane:
         self._memory = memory
         self._seconds = 0.0
 
-    def read(self, request: RegionRequest, out: UInt8Array, seconds: float) -> Failure | None:
+    def read(
+        self, request: RegionsRequest, outs: Sequence[UInt8Array], seconds: float
+    ) -> Failure | None:
         """See :meth:`Lanes.read`."""
+        failure: Failure | None = None
         try:
             if self._seconds != seconds:
                 # Not settimeout(), with which each answer would take two calls of the system.
@@ -144,26 +166,28 @@ class _Lane:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
                 self._seconds = seconds
             if _QUIET:
-                self.socket.sendall(_REQUEST.pack(*request), _QUIET)
+                self.socket.sendall(request.packed(), _QUIET)
             else:
                 with told_of_broken_pipes():
-                    self.socket.sendall(_REQUEST.pack(*request))
+                    self.socket.sendall(request.packed())
             (length,) = _ANSWER.unpack(_exactly(self.socket, _ANSWER.size))
             if length:
-                failure: Failure = json.loads(_exactly(self.socket, length))
-                return failure
+                failure = json.loads(_exactly(self.socket, length))
         except BlockingIOError:
             self.socket.close()
             raise TimeoutError from None
         except (OSError, ValueError, EOFError) as error:
             self.socket.close()
             raise LaneBrokenError from error
-        np.copyto(out, self._memory[: out.nbytes].reshape(out.shape))
-        return None
+        if failure is None or "damaged" in failure:
+            regions = self._memory[: request.nbytes].reshape(request.shape)
+            for out, region in zip(outs, regions, strict=True):
+                np.copyto(out, region)
+        return failure
 
 
-Answer = Callable[[RegionRequest, UInt8Array], Failure | None]
-"""Write the pixels of a request into uint8 [h, w, 3]; or what went wrong. It raises nothing."""
+Answer = Callable[[RegionsRequest, UInt8Array], Failure | None]
+"""Write the pixels of a request into uint8 [n, h, w, 3]; what went wrong. It raises nothing."""
 
 
 def serve_lanes(argument: str, answer: Answer) -> None:
@@ -190,10 +214,10 @@ def _take_lanes(introduced: socket.socket, memory: UInt8Array, answer: Answer) -
 def _serve_lane(lane: socket.socket, memory: UInt8Array, answer: Answer) -> None:
     with suppress(OSError, EOFError), lane:
         while True:
-            request = RegionRequest(*_REQUEST.unpack(_exactly(lane, _REQUEST.size)))
-            height, width, samples = request.shape
-            out = memory[: height * width * samples].reshape(request.shape)
-            failure = answer(request, out)
+            *asked, count = _REQUEST.unpack(_exactly(lane, _REQUEST.size))
+            corners = _exactly(lane, count * _CORNER.size)
+            request = RegionsRequest(list(_CORNER.iter_unpack(corners)), *asked)
+            failure = answer(request, memory[: request.nbytes].reshape(request.shape))
             if failure is None:
                 lane.sendall(_ANSWER.pack(0))
             else:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathgene_rt.geometry import UInt8Array
-    from pathgene_rt.slides.reader_lanes import Failure, RegionRequest
+    from pathgene_rt.slides.reader_lanes import Failure, RegionsRequest
 
 _MOST_SAID = 2000
 """Of an error, in characters."""
@@ -74,20 +74,21 @@ class _Served:
         with self._lock:
             send(self._answers, {"number": number, **header}, payload)
 
-    def read(self, request: RegionRequest, out: UInt8Array) -> Failure | None:
+    def read(self, request: RegionsRequest, out: UInt8Array) -> Failure | None:
         """A request of a lane."""
-        try:
-            self._slide.read(
-                (request.x_px, request.y_px),
-                request.level,
-                (request.width_px, request.height_px),
-                out,
-                shrink=request.shrink,
-                approximate=bool(request.approximate),
-            )
-        except BaseException as error:  # noqa: BLE001 - others' code raises anything: the answer
-            return self._failure(error)
-        return None
+        from pathgene_rt.errors import TileDecodeError
+
+        size_px = request.width_px, request.height_px
+        ways = {"shrink": request.shrink, "approximate": bool(request.approximate)}
+        damaged = []
+        for place, xy_px in enumerate(request.corners_px):
+            try:
+                self._slide.read(xy_px, request.level, size_px, out[place], **ways)
+            except TileDecodeError as error:
+                damaged.append((place, str(error)[:_MOST_SAID]))
+            except BaseException as error:  # noqa: BLE001 - others' code raises anything
+                return self._failure(error)
+        return {"damaged": damaged} if damaged else None
 
     def _open(
         self, path: str, mpp: float | None, only_plug_ins: bool
@@ -112,16 +113,17 @@ class _Served:
     def _signature(self, level: int) -> tuple[dict[str, Any], bytes]:
         return {"signature": self._slide.encoding_signature(level)}, b""
 
-    def _read(self, **asked: int) -> tuple[dict[str, Any], bytes | memoryview]:
+    def _read(
+        self, corners_px: list[list[int]], **asked: int
+    ) -> tuple[dict[str, Any], bytes | memoryview]:
         """What is larger than a lane, or has none."""
         import numpy as np
 
-        from pathgene_rt.slides.reader_lanes import RegionRequest
+        from pathgene_rt.slides.reader_lanes import RegionsRequest
 
-        request = RegionRequest(**asked)
+        request = RegionsRequest([(x, y) for x, y in corners_px], **asked)
         out = np.empty(request.shape, np.uint8)
-        failure = self.read(request, out)
-        return (failure, b"") if failure is not None else ({}, out.data.cast("B"))
+        return self.read(request, out) or {}, out.data.cast("B")
 
     def _failure(self, error: BaseException) -> Failure:
         from pathgene_rt.errors import slide_failure

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 
@@ -68,6 +70,25 @@ class Slide(Protocol):
 
         Raises TileDecodeError if this region's stored pixels are damaged: other regions can still
         be read. Any other SlideReadError means that the slide cannot be read any more.
+        """
+
+    @property
+    def reads_together(self) -> int:
+        """For how many regions :meth:`read_many` is best called at a time: 1 where that is no
+        cheaper than to read each."""
+
+    def read_many(
+        self,
+        corners_px: Sequence[tuple[int, int]],
+        level: int,
+        size_px: tuple[int, int],
+        outs: Sequence[UInt8Array],
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
+    ) -> list[TileDecodeError | None]:
+        """:meth:`read` at each of ``corners_px``, into the one of ``outs``; what is damaged of
+        each, whose pixels are then anything, else None. Raises as :meth:`read` does otherwise.
         """
 
     def encoding_signature(self, level: int) -> str:

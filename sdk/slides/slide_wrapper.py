@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
+from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.slide import EncodedSource, Overview, Slide
@@ -38,6 +40,25 @@ class SlideWrapper:
     ) -> UInt8Array:
         """See :meth:`Slide.read`."""
         return self._slide.read(xy_px, level, size_px, out, shrink=shrink, approximate=approximate)
+
+    @property
+    def reads_together(self) -> int:
+        return self._slide.reads_together
+
+    def read_many(
+        self,
+        corners_px: Sequence[tuple[int, int]],
+        level: int,
+        size_px: tuple[int, int],
+        outs: Sequence[UInt8Array],
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
+    ) -> list[TileDecodeError | None]:
+        """See :meth:`Slide.read_many`."""
+        return self._slide.read_many(
+            corners_px, level, size_px, outs, shrink=shrink, approximate=approximate
+        )
 
     def encoding_signature(self, level: int) -> str:
         """See :meth:`Slide.encoding_signature`."""

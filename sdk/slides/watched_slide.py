@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pathgene_rt.errors import TileDecodeError
 from pathgene_rt.geometry import UInt8Array
 from pathgene_rt.options import Isolate
 from pathgene_rt.slide_ids import slide_id_of
@@ -60,6 +62,22 @@ class WatchedSlide(SlideWrapper):
         """See :meth:`Slide.read`; this waits as long as that does."""
         with self._watch.reading():
             return super().read(xy_px, level, size_px, out, shrink=shrink, approximate=approximate)
+
+    def read_many(
+        self,
+        corners_px: Sequence[tuple[int, int]],
+        level: int,
+        size_px: tuple[int, int],
+        outs: Sequence[UInt8Array],
+        *,
+        shrink: int = 1,
+        approximate: bool = False,
+    ) -> list[TileDecodeError | None]:
+        """See :meth:`Slide.read_many`; this waits as long as that does."""
+        with self._watch.reading():
+            return super().read_many(
+                corners_px, level, size_px, outs, shrink=shrink, approximate=approximate
+            )
 
     def overview(self, mpp: float) -> Overview:
         """See :meth:`Slide.overview`. Raises SlideReadError also when a read of it stalls."""

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from pathgene_rt.bundle.spec import Reduction
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.engines.machine import usable_cpus
-from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
+from pathgene_rt.errors import CancelledError, SlideReadError
 from pathgene_rt.geometry import Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
@@ -17,7 +17,7 @@ from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides.read_watch import ReadWatch
 from pathgene_rt.slides.slide import EncodedSource, Slide
 from pathgene_rt.streaming.batcher import Slot
-from pathgene_rt.tiles.grid import read_tile
+from pathgene_rt.tiles.grid import read_tiles
 
 # A read that hangs (a network share that went away) must not hold up Ctrl-C: the threads are
 # daemons, and after this long they are left behind.
@@ -25,12 +25,18 @@ _JOIN_S = 1.0
 
 _WHITE = 255
 
+_TOGETHER_S = 0.1
+"""What a call for several tiles may take, so that a slow disk is told from one that stalls."""
+
 
 class TileSlots(Protocol):
-    """Where tiles go: a stream into the encoder. Both methods may be called from any thread."""
+    """Where tiles go: a stream into the encoder. Every method may be called from any thread."""
 
     def acquire(self) -> Slot | None:
         """The next slot; waits for room. None when all are handed out. Raises when cancelled."""
+
+    def try_acquire(self) -> Slot | None:
+        """The next slot if there is room now. Never waits. Raises when cancelled."""
 
     def commit(self, slot: Slot) -> None:
         """The slot's pixels are written."""
@@ -103,10 +109,12 @@ class TileReader:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
+        count = 1
         try:
-            while (slot := self._slots.acquire()) is not None:
-                self._read(slot)
-                self._slots.commit(slot)
+            while slots := self._acquired(count):
+                seconds = self._read(slots) / len(slots)
+                best = self._slide.reads_together
+                count = max(1, min(best, int(_TOGETHER_S / max(seconds, 1e-6))))
         except CancelledError as stopped:
             self._token.cancel(stopped)
         except BaseException as error:  # noqa: BLE001 - raised again by the waiting consumer
@@ -117,28 +125,43 @@ class TileReader:
                 if self._running == 0:
                     self._watch.finish()
 
-    def _read(self, slot: Slot) -> None:
-        row = slot.number if self._order is None else int(self._order[slot.number])
-        x, y = (int(value) for value in self._grid.xy[row])
-        if self._source is not None:
-            with self._watch.reading():
-                slot.put(self._source.region((x, y), self._grid.read_px))
-            return
-        damage = None
-        try:
-            with self._watch.reading():
-                read_tile(
-                    self._slide,
-                    self._grid,
-                    (x, y),
-                    self._reduction,
-                    slot.rgb,
-                    approximate=self._approximate,
-                )
-        except TileDecodeError as error:
-            slot.rgb[:] = _WHITE
-            damage = error
-        self._inspection.look(CheckedTile(row, (x, y), slot.rgb, damage))
+    def _acquired(self, count: int) -> list[Slot]:
+        """The next slot, which is waited for, and up to ``count`` in all; empty at the end."""
+        slot = self._slots.acquire()
+        slots = []
+        while slot is not None:
+            slots.append(slot)
+            slot = self._slots.try_acquire() if len(slots) < count else None
+        return slots
+
+    def _read(self, slots: list[Slot]) -> float:
+        """Read into ``slots`` and commit them; how many seconds the reading took."""
+        rows = [
+            slot.number if self._order is None else int(self._order[slot.number]) for slot in slots
+        ]
+        corners = [(int(x), int(y)) for x, y in self._grid.xy[rows]]
+        began = time.monotonic()
+        with self._watch.reading():
+            if self._source is not None:
+                for slot, corner in zip(slots, corners, strict=True):
+                    slot.put(self._source.region(corner, self._grid.read_px))
+                    self._slots.commit(slot)
+                return 0.0
+            damages = read_tiles(
+                self._slide,
+                self._grid,
+                corners,
+                self._reduction,
+                [slot.rgb for slot in slots],
+                approximate=self._approximate,
+            )
+        seconds = time.monotonic() - began
+        for slot, row, corner, damage in zip(slots, rows, corners, damages, strict=True):
+            if damage is not None:
+                slot.rgb[:] = _WHITE
+            self._inspection.look(CheckedTile(row, corner, slot.rgb, damage))
+            self._slots.commit(slot)
+        return seconds
 
     def _guard(self) -> None:
         try:

@@ -9,6 +9,7 @@ coarser slide is always refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathgene_rt.bundle.spec import Preprocess, Reduction
-from pathgene_rt.errors import NoTissueError, SlideScaleError
+from pathgene_rt.errors import NoTissueError, SlideScaleError, TileDecodeError
 from pathgene_rt.geometry import Float32Array, Int32Array, SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.options import TissueOptions
 from pathgene_rt.slides.scale import slide_mpp
@@ -156,19 +157,43 @@ def read_tile(
     *,
     approximate: bool = False,
 ) -> None:
-    """Read the tile at level-0 corner ``xy`` into ``out`` uint8 [tile_px, tile_px, 3].
+    """Read the tile at level-0 corner ``xy`` into ``out`` uint8 [tile_px, tile_px, 3], as
+    :func:`read_tiles` does. Raises TileDecodeError, SlideReadError.
+    """
+    (damage,) = read_tiles(slide, grid, [xy], reduction, [out], approximate=approximate)
+    if damage is not None:
+        raise damage
+
+
+def read_tiles(
+    slide: Slide,
+    grid: TileGrid,
+    corners_px: Sequence[tuple[int, int]],
+    reduction: Reduction,
+    outs: Sequence[UInt8Array],
+    *,
+    approximate: bool = False,
+) -> list[TileDecodeError | None]:
+    """Read the tile at each level-0 corner into the one of ``outs`` uint8 [tile_px, tile_px, 3];
+    what is damaged of each, whose pixels are then anything, else None.
 
     Pixels are copied where the level has the grid's scale, else reduced: "box" by means over whole
     pixels (areas for other than whole factors), "bilinear" by PIL's antialiased triangle filter.
     ``approximate`` lets the slide decode at reduced size in place of the means
-    (:meth:`Slide.read`). Thread-safe. Raises TileDecodeError, SlideReadError.
+    (:meth:`Slide.read`). Thread-safe. Raises SlideReadError.
     """
     read = (grid.read_px, grid.read_px)
     if is_means(grid, reduction):
         shrink = grid.read_px // grid.tile_px
-        slide.read(xy, grid.level, read, out, shrink=shrink, approximate=approximate)
-        return
-    np.copyto(out, reduced_tile(slide.read(xy, grid.level, read), grid.tile_px, reduction))
+        return slide.read_many(
+            corners_px, grid.level, read, outs, shrink=shrink, approximate=approximate
+        )
+    regions = [np.empty((*read, 3), np.uint8) for _ in outs]
+    damages = slide.read_many(corners_px, grid.level, read, regions)
+    for region, damage, out in zip(regions, damages, outs, strict=True):
+        if damage is None:
+            np.copyto(out, reduced_tile(region, grid.tile_px, reduction))
+    return damages
 
 
 def is_means(grid: TileGrid, reduction: Reduction) -> bool:

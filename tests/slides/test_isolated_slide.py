@@ -126,6 +126,27 @@ def test_threads_and_reads_larger_than_their_lane(
         )
 
 
+def test_several_regions_at_once(
+    install: Install, svs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corners = [(x, y) for y in (-20, 0, 700) for x in (0, 64, 990)]
+    with open_slide(svs) as here, open_slide(svs, isolate="always") as there:
+        expected = [here.read(xy, 0, (64, 64), shrink=2) for xy in corners]
+        assert there.reads_together > 1 == here.reads_together
+        for bytes_of_a_lane in (isolated_slide.LANE_BYTES, 1 << 10, 2 * 32 * 32 * 3):
+            monkeypatch.setattr(isolated_slide, "LANE_BYTES", bytes_of_a_lane)
+            outs = np.zeros((9, 32, 32, 3), np.uint8)
+            assert there.read_many(corners, 0, (64, 64), outs, shrink=2) == [None] * 9
+            np.testing.assert_array_equal(outs, expected)
+    path = install("raise TileDecodeError('damaged here')")
+    with open_slide(path, 0.5) as slide:
+        outs = np.zeros((20, 8, 8, 3), np.uint8)
+        damages = slide.read_many([(n, 0) for n in range(20)], 0, (8, 8), outs)
+        assert [str(one) for one in damages if one is not None] == ["damaged here"]
+        assert isinstance(damages[16], TileDecodeError)
+        assert outs[:, 0, 0, 0].tolist() == [*range(16), outs[16, 0, 0, 0], 17, 18, 19]
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -141,7 +162,7 @@ def test_a_crash_costs_the_slide_alone(install: Install, svs: Path, how: str, wo
             assert slide.read((number, 0), 0, (8, 8)).max() == number
         for _ in range(2):
             with pytest.raises(SlideReadError, match=words) as caught:
-                slide.read((0, 0), 0, (8, 8))
+                slide.read_many([(0, 0)] * 4, 0, (8, 8), np.zeros((4, 8, 8, 3), np.uint8))
             assert not isinstance(caught.value, TileDecodeError)
     with open_slide(svs) as slide:
         slide.read((0, 0), 0, (64, 64))

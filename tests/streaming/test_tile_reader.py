@@ -70,6 +70,27 @@ def test_damaged_tiles_become_white_and_are_told(service: EncoderService) -> Non
     assert warning.count("x ") == 3 and "and more" in warning
 
 
+def test_a_slide_is_asked_for_as_many_tiles_at_a_time_as_suit_it(service: EncoderService) -> None:
+    asked: list[int] = []
+
+    class Together(ScriptedSlide):
+        reads_together = 7
+
+        def read_many(self, corners_px, *more, **options):
+            asked.append(len(corners_px))
+            return super().read_many(corners_px, *more, **options)
+
+    damaged = frozenset({3, 57, 199})
+    np.testing.assert_array_equal(
+        encode(service, Together(500, damaged), 500), expected(500, damaged)
+    )
+    assert sum(asked) == 500 and max(asked) == 7 and asked[0] == 1
+    slow = Together(20, before=lambda _: time.sleep(0.06))
+    asked.clear()
+    np.testing.assert_array_equal(encode(service, slow, 20), expected(20))
+    assert asked == [1] * 20
+
+
 @pytest.mark.parametrize(("damaged", "tiles"), [(1, 48), (2, 100), (11, 1000)])
 def test_over_one_percent_damaged_is_an_error(
     service: EncoderService, damaged: int, tiles: int

@@ -11,6 +11,7 @@ import numpy as np
 from pathgene_rt.errors import SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, TileGrid, UInt8Array
 from pathgene_rt.slides import Overview
+from pathgene_rt.slides.one_by_one import OneByOne
 from pathgene_rt.slides.overview import read_overview
 from tests.support import tiny_models as tiny
 
@@ -32,7 +33,7 @@ def colour(number: int) -> np.ndarray:
     return np.array([number % 256, number // 256 % 256, 77], np.uint8)
 
 
-class ScriptedSlide:
+class ScriptedSlide(OneByOne):
     """Each tile has its colour. ``before`` is called with a tile's number before it is read."""
 
     reader = "scripted"

@@ -19,6 +19,7 @@ from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
+from pathgene_rt.slides.one_by_one import OneByOne
 from pathgene_rt.slides.openslide_reader import WHITE, OpenSlideReader
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.scale import Scale
@@ -57,7 +58,7 @@ def slide_of_levels(
     return TiledSlide(files, levels, info, WHITE, None)
 
 
-class TiledSlide:
+class TiledSlide(OneByOne):
     """A :class:`~pathgene_rt.slides.slide.Slide`. Memory: ``CACHE_BYTES`` of decoded tiles, and a
     encoded tile and a region of each thread that reads.
 
