@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pathgene_rt.archive.own_folder import OwnFolder
 from pathgene_rt.archive.pool import Died, Event, Finished, Opened
 from pathgene_rt.archive.tasks import Ended, Hello, SlideTask, Task, WorkerSpec, package_sha256
 from pathgene_rt.archive.worker import Worker
@@ -32,6 +32,7 @@ _OBJECT_STORE_BYTES = 80 << 20
 """What Ray asks for at least: tasks and answers are small, results go to files."""
 
 _MAX_REASON = 300
+_PREFIX = "pgrt-ray-"
 
 _THREADS = 4
 """Of a worker on a CPU, where nothing else is said: more workers encode little faster, and each has
@@ -76,7 +77,7 @@ class RayPool:
     ) -> None:
         # Before the import, which reads them.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        self._folder = ""
+        self._folder: OwnFolder | None = None
         if address:
             _require_answer(address)
         else:
@@ -89,9 +90,12 @@ class RayPool:
                 )
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            self._folder = tempfile.mkdtemp(prefix="pgrt-", dir=_short_folder())
-        import ray
-
+            self._folder = OwnFolder(_PREFIX, _short_folder(), "set TMPDIR to another folder")
+        try:
+            import ray
+        except BaseException:  # Ctrl-C: it takes seconds
+            self._close_folder()
+            raise
         self._ray = ray
         self._workers = workers
         self._backend = str(spec.engine.get("backend", "auto"))
@@ -163,9 +167,14 @@ class RayPool:
     def close(self) -> None:
         for worker in list(self._actors):
             self.stop(worker)
-        self._ray.shutdown()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._ray.shutdown()
+        finally:
+            self._close_folder()
+
+    def _close_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
 
     def _event(self, ref: Any) -> Event:
         from ray.exceptions import RayError
@@ -187,7 +196,7 @@ class RayPool:
             "logging_level": "ERROR",
             "include_dashboard": False,
         }
-        if not address:
+        if self._folder is not None:
             if self._devices:
                 # Ray hands these on, one to each worker.
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self._devices)
@@ -197,7 +206,7 @@ class RayPool:
                 "num_cpus": usable_cpus(),
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "_node_ip_address": "127.0.0.1",
-                "_temp_dir": self._folder,
+                "_temp_dir": str(self._folder.path),
             }
         else:
             common["address"] = address
@@ -239,11 +248,11 @@ class RayPool:
         return Share(threads or min(cores, _THREADS), gpus=1 if with_gpu else 0)
 
 
-def _short_folder() -> str | None:
-    """Where Ray's sockets go: their paths, 77 bytes longer, may have 107. None: the system's own
-    temporary folder."""
-    folder = os.fsencode(tempfile.gettempdir())
-    return "/tmp" if len(folder) > 30 and Path("/tmp").is_dir() else None
+def _short_folder() -> Path:
+    """Where Ray's sockets go: their paths, 77 bytes longer, may have 107."""
+    folder = Path(tempfile.gettempdir())
+    short = Path("/tmp")
+    return short if len(os.fsencode(folder)) > 26 and short.is_dir() else folder
 
 
 def _require_answer(address: str) -> None:

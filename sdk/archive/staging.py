@@ -6,26 +6,25 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from pathgene_rt.archive.own_folder import OwnFolder
 from pathgene_rt.archive.ranges import by_ranges
 from pathgene_rt.archive.stores import StoredSlide
-from pathgene_rt.errors import EngineError, OutputError, SlideError, SlideOpenError, SlideReadError
+from pathgene_rt.errors import EngineError, SlideError, SlideOpenError, SlideReadError
 from pathgene_rt.files import reason
-from pathgene_rt.locks import try_acquire, unlink
 from pathgene_rt.options import IO_TIMEOUT_S, PredictOptions
+from pathgene_rt.slides.find import find_slides
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.slides.given_slide import GivenSlide
 
 DEFAULT_LIMIT = 200 * 1000**3
 
 _PREFIX = "pgrt-stage-"
-_FRESH_S = 60.0
 
 
 class SlideSource(Protocol):
@@ -65,17 +64,12 @@ class Staging:
         self._limit = limit
         self._free = threading.Condition()
         self._used = 0
+        self._sizes: dict[Path, int] = {}
         self._next: dict[str, Future[Path]] = {}
         self._threads = ThreadPoolExecutor(1, "stage")
         root = Path(folder or tempfile.gettempdir())
-        _remove_left(root)
-        try:
-            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-            self._lock = try_acquire(self.folder / "lock")
-        except OSError as error:
-            raise OutputError(
-                f"cannot stage slides in {root}: {reason(error)}; choose another with --stage"
-            ) from error
+        self._own = OwnFolder(_PREFIX, root, "choose another folder with --stage")
+        self.folder = self._own.path
 
     def begin(self, url: str) -> None:
         """Fetch the slide ``url`` in the background, for who asks for it next."""
@@ -100,9 +94,7 @@ class Staging:
     def close(self) -> None:
         """Remove everything. Idempotent."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.release()
+        self._own.close()
 
     def _fetch(self, slide: StoredSlide, *, ahead: bool = False) -> Path:
         """The slide's file. One that is fetched ahead waits for room."""
@@ -119,13 +111,13 @@ class Staging:
             self._used += size
         # Readers go by the name's ending.
         path = Path(tempfile.mkdtemp(dir=self.folder)) / slide.name
+        self._sizes[path] = size
         try:
-            with path.open("wb") as file:
-                os.truncate(file.fileno(), size)
-                version = slide.fetch(file)
+            version = slide.fetch(path.parent)
+            _require_one_series(path)
             os.utime(path, ns=(version.time_ns, version.time_ns))
         except BaseException as error:
-            self._remove(path, size)
+            self._remove(path)
             if isinstance(error, OSError) and not isinstance(error, SlideError):
                 raise EngineError(
                     f"{slide.name}: cannot be staged in {self.folder}: {reason(error)}; free "
@@ -134,12 +126,9 @@ class Staging:
             raise
         return path
 
-    def _remove(self, path: Path, size: int | None = None) -> None:
+    def _remove(self, path: Path) -> None:
         with self._free:
-            if size is None:
-                with suppress(OSError):
-                    size = path.stat().st_size
-            self._used -= size or 0
+            self._used -= self._sizes.pop(path, 0)
             shutil.rmtree(path.parent, ignore_errors=True)
             self._free.notify_all()
 
@@ -161,7 +150,7 @@ class StagedSlide:
     def opened(self, options: PredictOptions) -> Iterator[Path | GivenSlide]:
         with ExitStack() as stack:
             slide: Path | GivenSlide | None = None
-            if self._ranges and options.mpp_override is None:
+            if self._ranges and not self._slide.several and options.mpp_override is None:
                 with suppress(SlideOpenError):  # then whole; what it truly lacks is said there
                     found = self._found or self.fingerprint()
                     ranged = by_ranges(self._slide, found, self._staging.folder, options.mpp)
@@ -171,14 +160,9 @@ class StagedSlide:
             yield slide
 
 
-def _remove_left(root: Path) -> None:
-    """What workers that were killed on this machine had staged: nobody holds its lock."""
-    for folder in root.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime < _FRESH_S:
-                continue  # another worker may be about to lock it
-            lock = try_acquire(folder / "lock")
-            if lock is not None:
-                unlink(folder / "lock")
-                lock.release()
-                shutil.rmtree(folder, ignore_errors=True)
+def _require_one_series(path: Path) -> None:
+    """Raise SlideOpenError where the folder of a DICOM slide holds others, too."""
+    if path.suffix.lower() == ".dcm" and len(slides := find_slides([str(path.parent)])) > 1:
+        raise SlideOpenError(
+            f"{path.name}: its folder in the store holds {len(slides)} slides; give each a folder"
+        )

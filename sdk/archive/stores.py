@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pathgene_rt.errors import MissingExtraError, SlideOpenError, SlideReadError, UsageError
@@ -32,7 +35,9 @@ _AHEAD_BYTES = 64 << 10
 """Of a read in a head: directories and their values lie close together."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
-_SEVERAL_FILES = (".mrxs", ".dcm")
+_INDEX = "Slidedat.ini"
+"""In an MRXS slide's folder: what its fingerprint is of, beside the file itself."""
+
 _FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 
 Value = TypeVar("Value")
@@ -61,8 +66,9 @@ def shown_url(url: str) -> str:
 
 
 def list_store(url: str) -> list[tuple[str, int]]:
-    """(address, bytes) of each slide at or below ``url``, sorted. MRXS and DICOM slides, which are
-    several files each, are not taken. Raises UsageError, MissingExtraError.
+    """(address, bytes) of each slide at or below ``url``, sorted. The bytes of an MRXS are with
+    those of its folder; the ``.dcm`` files of a folder are one slide, called by the first of them.
+    Raises UsageError, MissingExtraError.
     """
     store, path = open_store(checked_url(url))
     try:
@@ -71,18 +77,37 @@ def list_store(url: str) -> list[tuple[str, int]]:
         )
     except (SlideOpenError, SlideReadError) as error:
         raise UsageError(f"cannot list {shown_url(url)}: {error}") from error
-    suffixes = {one for one in known_suffixes() if one not in _SEVERAL_FILES}
+    suffixes = known_suffixes()
     scheme = url.partition("://")[0]
-    slides = [
-        (name if is_url(name) else f"{scheme}://{name}", int(entry.get("size") or 0))
-        for name, entry in found.items()
-        if Path(name).suffix.lower() in suffixes
-    ]
-    if not slides:
-        raise UsageError(
-            f"{shown_url(url)} holds no slide of one file; known: {' '.join(sorted(suffixes))}"
-        )
-    return sorted(slides)
+    sizes: dict[str, int] = {}
+    series: dict[str, str] = {}  # the first DICOM file of each folder
+    of_folder: Counter[str] = Counter()
+    for name in sorted(found):
+        suffix = Path(name).suffix.lower()
+        size = int(found[name].get("size") or 0)
+        folder = name.rpartition("/")[0]
+        of_folder[folder] += size
+        if suffix == ".dcm":
+            first = series.setdefault(folder, name)
+            sizes[first] = sizes.get(first, 0) + size
+        elif suffix in suffixes:
+            sizes[name] = size
+    for name in sizes:
+        if name.lower().endswith(".mrxs"):
+            sizes[name] += of_folder[name[: -len(".mrxs")]]
+    if not sizes:
+        raise UsageError(f"{shown_url(url)} holds no slide; known: {' '.join(sorted(suffixes))}")
+    return [(name if is_url(name) else f"{scheme}://{name}", size) for name, size in sizes.items()]
+
+
+def _is_companion(slide: str, name: str) -> bool:
+    """Whether the object ``name`` belongs to ``slide``: what is in an MRXS's folder, the instances
+    beside a DICOM one."""
+    suffix = Path(slide).suffix.lower()
+    if suffix == ".mrxs":
+        return name.startswith(f"{slide[: -len(suffix)]}/")
+    beside = slide.rpartition("/")[0] == name.rpartition("/")[0]
+    return suffix == ".dcm" and name != slide and beside and name.lower().endswith(suffix)
 
 
 def sizes_of(urls: Iterable[str]) -> dict[str, int]:
@@ -107,6 +132,15 @@ class ObjectVersion:
 
     size: int
     tag: str
+    parts: Mapping[str, ObjectVersion] = field(default_factory=dict, compare=False, repr=False)
+    """Of a slide of several objects, by their names beside it; ``size`` is then that of all."""
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """Bytes of each object of the slide ``name``, its own the first."""
+        if not self.parts:
+            return {name: self.size}
+        own = {name: self.parts[name].size}
+        return own | {one: part.size for one, part in self.parts.items()}
 
     @property
     def time_ns(self) -> int:
@@ -114,8 +148,9 @@ class ObjectVersion:
 
 
 class StoredSlide:
-    """The object ``url``. Every method raises SlideOpenError if it is not there or not allowed,
-    SlideReadError if the store does not answer, again and again, or answers wrong.
+    """The object ``url``, with those that belong to it. Every method raises SlideOpenError if it is
+    not there or not allowed, SlideReadError if the store does not answer, again and again, or
+    answers wrong.
     """
 
     def __init__(self, url: str) -> None:
@@ -123,46 +158,86 @@ class StoredSlide:
         self.name = Path(urlsplit(url).path).name
         self._store, self._path = open_store(url)
 
+    @property
+    def several(self) -> bool:
+        """Whether it may be several objects."""
+        return Path(self.name).suffix.lower() in (".mrxs", ".dcm")
+
     def version(self) -> ObjectVersion:
         """Which version is there now."""
 
         def ask() -> ObjectVersion:
             self._store.invalidate_cache()
-            found = self._store.info(self._path)
-            size = found.get("size")
-            if size is None:
-                raise NotImplementedError("the server tells no size")
-            tags = ("ETag", "etag", "generation", "version_id", "LastModified", "mtime", "created")
-            return ObjectVersion(int(size), repr([found.get(tag) for tag in tags]))
+            parts = self._parts()
+            if [*parts] == [self.name]:
+                return parts[self.name]
+            tag = repr(sorted((name, part.size, part.tag) for name, part in parts.items()))
+            return ObjectVersion(sum(part.size for part in parts.values()), tag, parts)
 
         return patiently(ask, self.name)
 
-    def read(self, first: int, count: int) -> bytes:
-        """The ``count`` bytes from ``first`` on, of whatever version is there now."""
+    def read(self, first: int, count: int, part: str = "") -> bytes:
+        """The ``count`` bytes from ``first`` on, of whatever version is there now; of the ``part``
+        that belongs to it, if one is named."""
+        path = self._path.removesuffix(self.name) + (part or self.name)
 
         def fetch() -> bytes:
-            data: bytes = self._store.cat_file(self._path, start=first, end=first + count)
+            data: bytes = self._store.cat_file(path, start=first, end=first + count)
             if len(data) != count:
                 raise OSError(0, f"{len(data)} bytes came of {count}")
             return data
 
         return patiently(fetch, self.name)
 
-    def fetch(self, file: BinaryIO) -> ObjectVersion:
-        """Write all of it, one version, to ``file``. Raises OSError of the disk, too."""
+    def fetch(self, folder: Path) -> ObjectVersion:
+        """Write all of it, one version, to files in ``folder``. Raises OSError of the disk, too."""
         version = self.version()
-        for first in range(0, version.size, BLOCK_BYTES):
-            file.write(self.read(first, min(BLOCK_BYTES, version.size - first)))
+        for name, size in version.sizes(self.name).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                os.truncate(file.fileno(), size)
+                for first in range(0, size, BLOCK_BYTES):
+                    file.write(self.read(first, min(BLOCK_BYTES, size - first), name))
         self.require(version)
         return version
 
     def fingerprint(self) -> SlideFingerprint:
-        """As of a file of the same bytes, by a few ranges of one version."""
+        """As of files of the same bytes, by a few ranges of one version."""
         version = self.version()
-        with io.BufferedReader(_Ranges(self, version.size), _AHEAD_BYTES) as file:
-            found = SlideFingerprint.of_bytes(file, version.size, version.time_ns)
+        sizes = version.sizes(self.name)
+        index = f"{Path(self.name).stem}/{_INDEX}"
+        if self.name.lower().endswith(".mrxs") and index not in sizes:
+            raise SlideOpenError(f"{self.name}: its folder with {_INDEX} is not beside it")
+        names = [self.name, *([index] if self.name.lower().endswith(".mrxs") else [])]
+        with ExitStack() as stack:
+            files = [
+                (
+                    stack.enter_context(
+                        io.BufferedReader(_Ranges(self, sizes[name], name), _AHEAD_BYTES)
+                    ),
+                    sizes[name],
+                )
+                for name in names
+            ]
+            found = SlideFingerprint.of_bytes(files, version.time_ns)
         self.require(version)
         return found
+
+    def _parts(self) -> dict[str, ObjectVersion]:
+        """The slide's objects by their names beside it."""
+        folder = self._path.removesuffix(self.name)
+        suffix = Path(self.name).suffix.lower()
+        if not self.several:
+            return {self.name: _version_of(self._store.info(self._path))}
+        below = folder if suffix == ".dcm" else self._path[: -len(suffix)]
+        found: dict[str, dict[str, Any]] = {self._path: self._store.info(self._path)}
+        found |= self._store.find(below.rstrip("/"), detail=True)
+        return {
+            path.removeprefix(folder): _version_of(entry)
+            for path, entry in sorted(found.items())
+            if path == self._path or _is_companion(self._path, path)
+        }
 
     def require(self, version: ObjectVersion) -> None:
         """Raise SlideReadError if another version is there by now."""
@@ -175,8 +250,9 @@ class StoredSlide:
 class _Ranges(io.RawIOBase):
     """A stored slide of ``size`` bytes as a file to seek in and read from."""
 
-    def __init__(self, slide: StoredSlide, size: int) -> None:
+    def __init__(self, slide: StoredSlide, size: int, part: str) -> None:
         self._slide = slide
+        self._part = part
         self._size = size
         self._at = 0
 
@@ -193,9 +269,17 @@ class _Ranges(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = max(0, min(len(buffer), self._size - self._at))
         if count:
-            buffer[:count] = self._slide.read(self._at, count)
+            buffer[:count] = self._slide.read(self._at, count, self._part)
         self._at += count
         return count
+
+
+def _version_of(found: Mapping[str, Any]) -> ObjectVersion:
+    size = found.get("size")
+    if size is None:
+        raise NotImplementedError("the server tells no size")
+    tags = ("ETag", "etag", "generation", "version_id", "LastModified", "mtime", "created")
+    return ObjectVersion(int(size), repr([found.get(tag) for tag in tags]))
 
 
 def open_store(url: str) -> tuple[Any, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +42,13 @@ class SlideFingerprint:
         return cls(*run_watched(read, watch, path.stem, "its head could not be read"))
 
     @classmethod
-    def of_bytes(cls, file: BinaryIO, size: int, time_ns: int) -> Self:
-        """Of a slide of one file that lies elsewhere: as of a file of these bytes and that time.
-
-        Raises what ``file`` raises.
+    def of_bytes(cls, files: Iterable[tuple[BinaryIO, int]], time_ns: int) -> Self:
+        """Of a slide that lies elsewhere: as of files of these bytes, each with its size, and that
+        time; of MRXS its Slidedat.ini is the second. Raises what they raise.
         """
         content = hashlib.sha256()
-        _add(content, file, size)
+        for file, size in files:
+            _add(content, file, size)
         return cls(content.hexdigest(), _stamp(content.hexdigest(), [time_ns]))
 
 

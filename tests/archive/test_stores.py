@@ -29,10 +29,12 @@ from pathgene_rt.errors import (
 )
 from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.slides import open_slide
+from pathgene_rt.slides.find import find_slides
 from pathgene_rt.slides.fingerprint import SlideFingerprint
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.archive.test_run import DONE, run
 from tests.support import tiny_models as tiny
+from tests.support.dicom_slides import DicomLayout, write_dicom
 from tests.support.scripted_pool import ScriptedPool
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra s3")
@@ -77,14 +79,24 @@ def test_what_is_an_address() -> None:
 def test_slides_of_a_store_are_listed(store: FaultyStore, tmp_path: Path) -> None:
     store.pipe_file("/bucket/2024/deep/b.tif", b"xx")
     store.pipe_file("/bucket/2024/notes.txt", b"x")
-    store.pipe_file("/bucket/2024/c.mrxs", b"x")
+    for name, data in (("c.mrxs", b"x"), ("c/Slidedat.ini", b"xx"), ("c/Data0000.dat", b"xxx")):
+        store.pipe_file(f"/bucket/2024/{name}", data)
+    for name in ("2.dcm", "1.dcm"):
+        store.pipe_file(f"/bucket/2024/d/{name}", b"xx")
     size = store.size("/bucket/2024/a.svs")
     assert list_store("faulty://bucket/2024") == [
         ("faulty:///bucket/2024/a.svs", size),
+        ("faulty:///bucket/2024/c.mrxs", 6),
+        ("faulty:///bucket/2024/d/1.dcm", 4),
         ("faulty:///bucket/2024/deep/b.tif", 2),
     ]
     slides = find_archive("faulty://bucket/2024", tmp_path, print)
-    assert [(one.slide_id, one.size) for one in slides] == [("a", size), ("b", 2)]
+    assert [(one.slide_id, one.size) for one in slides] == [
+        ("a", size),
+        ("c", 6),
+        ("1", 4),
+        ("b", 2),
+    ]
     manifest = tmp_path / "m.csv"
     manifest.write_text(f"url,case\n{SLIDE},P1\n")
     (listed,) = find_archive(str(manifest), tmp_path, print)
@@ -205,17 +217,60 @@ def test_the_limit_of_a_disk_is_kept(
     room.close()
 
 
-def test_what_killed_workers_staged_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_slide_of_several_objects_is_staged_with_all_of_them(
+    store: FaultyStore, staged: Staging, tmp_path: Path
 ) -> None:
-    left = tmp_path / "pgrt-stage-old"
-    left.mkdir()
-    (left / "a.svs").touch()
-    Staging(str(tmp_path)).close()
-    assert left.exists()  # it may be about to be locked
-    monkeypatch.setattr(staging, "_FRESH_S", 0.0)
-    Staging(str(tmp_path)).close()
-    assert not left.exists()
+    local = tmp_path / "local" / "m.mrxs"
+    parts = {"m.mrxs": b"head", "m/Slidedat.ini": b"[GENERAL]", "m/Data0000.dat": b"pixels" * 99}
+    for name, data in parts.items():
+        path = local.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        store.pipe_file(f"/bucket/2024/{name}", data)
+    store.pipe_file("/bucket/2024/m.txt", b"of somebody else")
+    slide = StoredSlide("faulty://bucket/2024/m.mrxs")
+    found = slide.fingerprint()
+    assert found.content_sha256 == SlideFingerprint.of(local).content_sha256
+    with staged.staged(slide) as path:
+        there = {
+            one.relative_to(path.parent).as_posix(): one.read_bytes()
+            for one in path.parent.rglob("*")
+            if one.is_file()
+        }
+    assert there == parts and not path.parent.exists()
+    store.pipe_file("/bucket/2024/m/Data0000.dat", b"others")
+    assert slide.fingerprint() != found  # what was read may be of either
+    store.rm_file("/bucket/2024/m/Slidedat.ini")
+    with pytest.raises(SlideOpenError, match=r"Slidedat\.ini is not beside it"):
+        slide.fingerprint()
+
+
+def test_a_dicom_series_is_done_as_the_folder_of_its_files(
+    store: FaultyStore, tmp_path: Path
+) -> None:
+    (tmp_path / "local").mkdir()
+    noise = np.random.default_rng(0).integers(-15, 15, (1024, 1024, 1))
+    pixels = (np.array([205, 130, 175]) + noise).astype(np.uint8)
+    levels = [pixels, pixels[::4, ::4]]
+    files = write_dicom(tmp_path / "local", levels, DicomLayout("explicit", tile_px=256))
+    for path in files:
+        store.pipe_file(f"/bucket/series/{path.name}", path.read_bytes())
+    ((url, size),) = list_store("faulty://bucket/series")
+    assert size == sum(path.stat().st_size for path in files)
+    (local,) = find_slides([str(tmp_path / "local")])
+    worker = worker_of(tmp_path)
+    for name, source in (("there", url), ("here", str(local))):
+        ended = worker.do(SlideTask(name, source), name)
+        assert ended.outcome == "done", ended.message
+    there, here = (read_features(tmp_path / "out" / f"{one}.h5") for one in ("there", "here"))
+    assert (there.features == here.features).all()
+    (tmp_path / "other").mkdir()
+    layout = DicomLayout("explicit", tile_px=256, number=2)
+    (other,) = write_dicom(tmp_path / "other", levels[:1], layout, "z")
+    store.pipe_file(f"/bucket/series/{other.name}", other.read_bytes())
+    mixed = worker.do(SlideTask("mixed", url), "mixed")
+    assert mixed.kind == "SlideOpenError" and "holds 2 slides" in mixed.message
+    worker.close()
 
 
 def worker_of(tmp_path: Path, *, ranges: bool = False) -> Worker:
