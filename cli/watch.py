@@ -143,7 +143,6 @@ def run(
     from pathgene_rt.watch.watcher import Watcher
 
     token = CancellationToken()
-    _stop_on_signals(token)
     console = Console(quiet=True)
     pseudonyms = choose_pseudonyms(pseudonymize, pseudonym_key, console)
     if not inbox.is_dir():
@@ -193,6 +192,9 @@ def run(
             for note in predictor.notes:
                 _log("engine", text=note)
             watcher = Watcher(predictor, inbox, out, options, settings, log=_log, service=service)
+            # Not before: while a bundle opens, engines compile for minutes, in which no handler of
+            # ours would run. There the system ends the process at once, which costs nothing.
+            _stop_on_signals(token)
             service.ready()
             watcher.run(token)
             service.stopping()
@@ -205,7 +207,7 @@ def status(
     quiet: QuietOption = False,
 ) -> None:
     """Say what watchers did and do: counts, what is under way, what waits, what failed and why."""
-    from pathgene_rt.watch.watcher import watch_status
+    from pathgene_rt.watch.status import watch_status
 
     console = Console(json=json, quiet=quiet)
     found = watch_status(out)

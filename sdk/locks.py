@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathgene_rt.errors import FileAccessError, OutputError
-from pathgene_rt.files import beside, reason, remove_unfinished
+from pathgene_rt.files import beside, reason, remove_unfinished, writable_folder
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock, FileLock
@@ -49,6 +49,24 @@ def unlink(path: Path) -> None:
     """
     with suppress(PermissionError):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """``folder``, made if there is none, with nobody else writing there while the block runs. One
+    that was made here is removed again if the block raises before anything is in it.
+
+    Raises as :func:`~pathgene_rt.files.writable_folder` and :func:`sole_writer`.
+    """
+    made = not folder.exists()
+    try:
+        with sole_writer(writable_folder(folder)):
+            yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager

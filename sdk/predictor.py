@@ -27,10 +27,10 @@ from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
 from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.left_out import UsableTiles, usable_tiles
-from pathgene_rt.files import json_bytes, sha256, writable_folder
+from pathgene_rt.files import json_bytes, sha256
 from pathgene_rt.heads.budget import BudgetedRun
 from pathgene_rt.heads.panel import HeadPanel
-from pathgene_rt.locks import sole_writer
+from pathgene_rt.locks import own_folder, sole_writer
 from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.report.assemble import EncodedFacts, Predicted, assemble_report
 from pathgene_rt.report.audit_line import audit_event, report_facts
@@ -146,7 +146,7 @@ class Predictor:
         features_path = out / FEATURES_FILE if out is not None and keeps_features else None
         with ExitStack() as stack:
             if out is not None:
-                stack.enter_context(sole_writer(writable_folder(out)))
+                stack.enter_context(own_folder(out))
             prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
             info = prepared.slide.info
             dicom = find_source(slide, info, options) if options.dicom and out is not None else None

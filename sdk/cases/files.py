@@ -16,11 +16,10 @@ from pathgene_rt.files import (
     atomic_path,
     json_bytes,
     reason,
-    writable_folder,
     write_bytes,
     write_json,
 )
-from pathgene_rt.locks import sole_writer
+from pathgene_rt.locks import own_folder, sole_writer
 from pathgene_rt.options import Language, PredictOptions
 from pathgene_rt.report.dicom_files import REPORT_OBJECT
 from pathgene_rt.report.fhir import FHIR_FILE
@@ -58,7 +57,7 @@ def write_case(
     are of different patients.
     """
     wanted = wanted or CaseFiles()
-    with sole_writer(writable_folder(folder)):
+    with own_folder(folder):
         report = replace(report, files=_write_documents(report, folder, slides, wanted))
         document = report.to_dict()
         if wanted.page is not None:

@@ -1,8 +1,9 @@
 """A watched folder: slides are predicted as they come, each once, by any number of watchers.
 
 ``arrivals`` says which slides are whole, from the files that ``parts`` finds of each; ``ledger`` is
-what became of them, ``verdicts`` which failures may pass. ``watcher`` does the work; ``service``
-tells systemd of it, ``hooks`` runs a command for what is done. Imports all of the runtime.
+what became of them, ``inbox`` which are to be done now, ``verdicts`` which failures may pass.
+``watcher`` does the work; ``service`` tells systemd of it, ``status`` people; ``hooks`` runs a
+command for what is done. Imports all of the runtime.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pathgene_rt.batch import BatchModel, SlideResult, attempt, predict_many
 from pathgene_rt.cancellation import CancellationToken
@@ -22,23 +21,19 @@ from pathgene_rt.errors import (
     SlideReadError,
     UsageError,
 )
-from pathgene_rt.files import reason, sha256, writable_folder, write_json
+from pathgene_rt.files import reason, writable_folder, write_json
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import PredictOptions
-from pathgene_rt.pseudonyms import shown_id
 from pathgene_rt.report.report import utc_now
-from pathgene_rt.slide_ids import slide_id_of
-from pathgene_rt.slides.find import find_slides
-from pathgene_rt.watch.arrivals import Arrivals, Arrived, look_at, require_opens
+from pathgene_rt.watch.arrivals import Arrived, look_at, require_opens
 from pathgene_rt.watch.hooks import run_hook
-from pathgene_rt.watch.ledger import LEDGER_FILE, Entry, Ledger
+from pathgene_rt.watch.inbox import FAILED_FOLDER, Inbox, failure_file
+from pathgene_rt.watch.ledger import Entry, Ledger
 from pathgene_rt.watch.parts import SlideParts
-from pathgene_rt.watch.priority import Priority
 from pathgene_rt.watch.service import ServiceNotifier
 from pathgene_rt.watch.settings import WatchSettings
 from pathgene_rt.watch.verdicts import MAX_CRASHES, verdict
 
-FAILED_FOLDER = "failed"
 CLAIMS_FOLDER = ".claims"
 _SEEN_EVERY_S = 20.0
 _HOOK_TRIES = 5
@@ -79,21 +74,21 @@ class Watcher:
         if out.resolve() == inbox.resolve():
             raise UsageError("results would lie among the slides; choose another --out")
         self._model = model
-        self._inbox, self._out = inbox, writable_folder(out)
+        self._out = writable_folder(out)
         self._options = replace(options, resume=True)
         self._log: Log = log or (lambda *_, **__: None)
         self._service = service or ServiceNotifier({})
         self._claims = writable_folder(out / CLAIMS_FOLDER)
         self.ledger = Ledger(out)
-        self._arrivals = Arrivals(self._settings.settle_s)
-        self._priority = Priority(self._settings.priority)
+        self._inbox = Inbox(inbox, out, self.ledger, self._settings, options.pseudonyms)
+        self._watched = str(inbox)
         self._troubles: dict[str, str] = {}
         self._seen_at = 0.0
 
     def run(self, token: CancellationToken) -> None:
         """Watch until ``token`` is cancelled; a slide that is under way is given up, and goes on
         where it was when a watcher runs again. Raises UsageError, BundleError."""
-        self._log("started", inbox=str(self._inbox), bundle=self._model.bundle.sha256)
+        self._log("started", inbox=self._watched, bundle=self._model.bundle.sha256)
         try:
             with self._bearing("out"):
                 self._tidy_claims()
@@ -115,80 +110,25 @@ class Watcher:
             self._run_hooks(token)
             if self._disk_is_low():
                 return False
-            for arrived, file in self._due():
+            due = self._inbox.due()
+            self._trouble("inbox", self._inbox.missing)
+            for arrived, file in due:
                 if token.cancelled:
                     return False
                 if self._attempt(arrived, file, token):
                     return True
         return False
 
-    def _due(self) -> list[tuple[Arrived, str]]:
-        """Slides to be predicted now, the most urgent first, and what the ledger calls them."""
-        files = {self._file(slide): slide for slide in self._slides()}
-        known = self.ledger.entries(list(files))
-        now, parts = time.time(), SlideParts()
-        there: list[Arrived] = []
-        names: dict[Path, tuple[str, int]] = {}
-        for file, slide in files.items():
-            arrived = look_at(slide, parts)
-            if arrived is None or not self._is_open(known.get(file), arrived, now):
-                continue
-            entry = known.get(file)
-            names[slide] = file, 0 if entry is None else entry.crashes
-            there.append(arrived)
-        still = self._arrivals.settled(there)
-        still.sort(
-            key=lambda one: (
-                names[one.path][1],
-                self._priority.rank(one.path.name),
-                one.changed_ns,
-                one.path.name,
-            )
-        )
-        return [(one, names[one.path][0]) for one in still]
-
-    def _slides(self) -> list[Path]:
-        if not self._inbox.is_dir():
-            self._trouble("inbox", f"the inbox {self._inbox} is not there")
-            return []
-        self._trouble("inbox", "")
-        try:
-            return find_slides([str(self._inbox)], recursive=self._settings.recursive)
-        except UsageError:  # there is none
-            return []
-
-    def _is_open(self, entry: Entry | None, arrived: Arrived, now: float) -> bool:
-        """Whether the slide is still to be done, and now."""
-        if entry is None or entry.signature != arrived.signature:
-            return True
-        if entry.state == "done":
-            return False
-        if entry.state == "failed":
-            return not self._failure_file(entry.slide_id).exists()
-        return entry.next_try <= now
-
-    def _file(self, slide: Path) -> str:
-        """What the ledger calls the slide: its path in the inbox, or the pseudonym of that."""
-        return shown_id(_relative(slide, self._inbox), self._options.pseudonyms)
-
-    def _ids(self, slide: Path) -> dict[str, str]:
-        """Ids that the slide may have, the preferred one first, by what outputs call them."""
-        plain, file = slide_id_of(slide), _relative(slide, self._inbox)
-        ids = [plain, f"{plain}~{sha256(file.encode())[:8]}"]
-        if plain.casefold() == FAILED_FOLDER:
-            ids = ids[1:]
-        return {shown_id(one, self._options.pseudonyms): one for one in ids}
-
     def _attempt(self, arrived: Arrived, file: str, token: CancellationToken) -> bool:
         """Predict one slide unless another watcher has it; whether it was tried."""
-        slide, ids = arrived.path, self._ids(arrived.path)
+        slide, ids = arrived.path, self._inbox.ids(arrived.path)
         shown = self.ledger.enter(file, ids, arrived.signature).slide_id
         places = ResultPlaces(self._out, self._options.pseudonyms, {slide: ids[shown]})
         with self._claim(shown) as claimed:
             if not claimed:
                 return False
             entry = self.ledger.enter(file, ids, arrived.signature)
-            if not self._is_open(entry, arrived, time.time()):
+            if not self._inbox.is_open(entry, arrived, time.time()):
                 return False
             if look_at(slide, SlideParts()) != arrived:
                 return False  # it is still being written, after all
@@ -238,7 +178,7 @@ class Watcher:
         elif isinstance(result, PathGeneError):
             self._failed(entry, name, result)
         else:
-            self._failure_file(entry.slide_id).unlink(missing_ok=True)
+            failure_file(self._out, entry.slide_id).unlink(missing_ok=True)
             self.ledger.done(entry.file, hook=bool(self._settings.on_done))
             self._log(
                 result.outcome,
@@ -296,12 +236,9 @@ class Watcher:
             "time": utc_now(),
         }
         writable_folder(self._out / FAILED_FOLDER)
-        write_json(self._failure_file(entry.slide_id), document)
+        write_json(failure_file(self._out, entry.slide_id), document)
         self.ledger.failed(entry.file, error.code, str(error))
         self._log("failed", level="error", slide=name, reason=str(error), code=error.code)
-
-    def _failure_file(self, slide_id: str) -> Path:
-        return self._out / FAILED_FOLDER / f"{slide_id}.json"
 
     def _run_hooks(self, token: CancellationToken) -> None:
         """The command for results that have not had it; the claim is held meanwhile."""
@@ -366,46 +303,7 @@ class Watcher:
             self.ledger.seen(doing)
 
 
-def _relative(slide: Path, inbox: Path) -> str:
-    """Its path in the inbox as text, whatever bytes its name has."""
-    return slide.relative_to(inbox).as_posix().encode("utf-8", "backslashreplace").decode()
-
-
 def _wait(token: CancellationToken, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not token.cancelled and (left := end - time.monotonic()) > 0:
         time.sleep(min(0.2, left))
-
-
-def watch_status(out: Path) -> dict[str, Any]:
-    """What watchers of ``out`` did and do, as a JSON document. Raises UsageError if none ever
-    wrote there."""
-    if not (out / LEDGER_FILE).is_file():
-        raise UsageError(f"{out} holds no {LEDGER_FILE}: nothing was ever watched into it")
-    ledger = Ledger(out)
-
-    def told(state: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "slide": one.slide_id,
-                "file": one.file,
-                "since": one.changed,
-                "worker": one.worker,
-                "tries": one.tries,
-                "next_try": one.next_try or None,
-                "reason": one.reason,
-            }
-            for one in ledger.in_state(state)
-        ]
-
-    return {
-        "counts": ledger.counts(),
-        "running": told("running"),
-        "retry": told("retry"),
-        "failed": told("failed"),
-        "hooks_due": len(ledger.hooks_due(float("inf"))),
-        "watchers": [
-            {"worker": worker, "seen": seen, "doing": doing}
-            for worker, seen, doing in ledger.watchers()
-        ],
-    }

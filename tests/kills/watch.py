@@ -34,7 +34,8 @@ from pathgene_rt.options import EngineOptions, PredictOptions
 from pathgene_rt.predictor import Predictor
 from pathgene_rt.watch.ledger import LEDGER_FILE
 from pathgene_rt.watch.settings import WatchSettings
-from pathgene_rt.watch.watcher import Watcher, watch_status
+from pathgene_rt.watch.status import watch_status
+from pathgene_rt.watch.watcher import Watcher
 from tests.support import tiny_models as tiny
 
 STAIN_RGB = (205, 130, 175)

@@ -29,7 +29,8 @@ from pathgene_rt.training.synthetic.slides import write_slide
 from pathgene_rt.watch.hooks import parse_command
 from pathgene_rt.watch.service import ServiceNotifier
 from pathgene_rt.watch.settings import WatchSettings
-from pathgene_rt.watch.watcher import Watcher, watch_status
+from pathgene_rt.watch.status import watch_status
+from pathgene_rt.watch.watcher import Watcher
 from tests.support import tiny_models as tiny
 
 PLAIN = PredictOptions(heatmaps=False, geojson=False, html=False)
@@ -139,7 +140,7 @@ def test_a_slide_that_is_still_being_copied_is_never_opened(
 
     watcher = site.watcher(settle_s=60)
     clock = [0.0]
-    monkeypatch.setattr(watcher._arrivals, "_clock", lambda: clock[0])
+    monkeypatch.setattr(watcher._inbox._arrivals, "_clock", lambda: clock[0])
     token = CancellationToken()
     monkeypatch.setattr(Path, "open", noted)
     pieces = 40
@@ -294,6 +295,7 @@ def test_what_cannot_pass_fails_with_its_reason_and_may_be_tried_again(site: Sit
     assert reason["slide"] == "bad.svs" and reason["exit_code"] == 3
     assert "not a slide" in reason["reason"]
     assert site.reports() == ["good"]
+    assert not (site.out / "bad").exists(), "nothing was written there"
     assert not watcher.turn(CancellationToken())
     (site.out / "failed" / "bad.json").unlink()
     shutil.copy(site.slide, empty)
@@ -453,6 +455,29 @@ def test_the_command_runs_until_sigterm_and_tells_its_state(
     assert len(json.loads(shown.stdout)["watchers"]) == 1
     table = CliRunner().invoke(app, ["watch", "status", str(out)])
     assert table.stdout.startswith("1 done") and watch_status(out)["watchers"] == []
+
+
+_SLOW_TO_OPEN = """
+import ctypes
+from pathgene_rt.predictor import Predictor
+def open(*_, **__):
+    print("opening", flush=True)
+    ctypes.PyDLL(None).sleep(100)  # as an engine that compiles: no Python runs meanwhile
+Predictor.open = open
+from pathgene_rt.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_it_ends_at_once_while_its_engines_compile(tmp_path: Path, bundle: Path) -> None:
+    arguments = ["watch", str(tmp_path), "--out", str(tmp_path / "out"), "--bundle", str(bundle)]
+    command = [sys.executable, "-c", _SLOW_TO_OPEN, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opening\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(50) == -signal.SIGTERM
 
 
 def test_settings_that_make_no_sense(site: Site, tmp_path: Path) -> None:
