@@ -45,6 +45,9 @@ LEAST_SLIDES = 30
 _INADEQUATE = frozenset(
     {"too_little_tissue", "too_few_tiles", "too_much_unusable", "too_much_excluded"}
 )
+_ENOUGH_FOR_A_SHARE = 200
+"""Cases, by which a share is known within 0.07."""
+
 _DEFAULT_ALARM = 0.05
 _EDGE = 1e-9
 
@@ -204,6 +207,11 @@ def _shifted(
     truth = np.array([bool(case.truth[-1]) for case in cases])
     log_odds = np.array([float(own.log_odds(case.logits)[-1]) for case in cases])
     fitted = fit_map(log_odds, truth, choice.prevalence)
+    if choice.prevalence is None and len(cases) < _ENOUGH_FOR_A_SHARE:
+        notes.append(
+            f"{head.name}: {truth.mean():.0%} of these {len(cases)} cases are positive, and that "
+            "is taken for the site's share; --prevalence with the laboratory's own does better"
+        )
     temperature = own.temperature / fitted.stretch
     offset = fitted.stretch * own.offset + fitted.shift
     weights = case_weights(truth, choice.prevalence)

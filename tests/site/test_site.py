@@ -77,6 +77,8 @@ def profile_of(site: Path, choice: CalibrationChoice) -> SiteProfile:
         slides = read_predicted(site / "pred", bundle, [row.slide_id for row in known.rows])
         found = calibrate_site("here", known, slides, bundle, choice)
     assert any("have no features" in note for note in found.notes)
+    told = any("are positive, and that is taken for the site's share" in one for one in found.notes)
+    assert told == (choice.prevalence is None)
     return found.profile
 
 
