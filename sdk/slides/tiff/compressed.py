@@ -7,10 +7,12 @@ zlib is Python's own; imagecodecs has the others, in the extra ``jpeg2000``.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -54,6 +56,15 @@ class TileDecoder(Protocol):
 def imagecodecs_is_installed() -> bool:
     """Whether the package that decodes most of these is there."""
     return importlib.util.find_spec("imagecodecs") is not None
+
+
+@functools.cache
+def _codec(name: str) -> Callable[..., Any]:
+    """imagecodecs' decoder, which is looked up in a module that loads its parts when asked."""
+    import imagecodecs
+
+    decode: Callable[..., Any] = getattr(imagecodecs, f"{name}_decode")
+    return decode
 
 
 class _Undeclared:
@@ -106,11 +117,8 @@ class PackedTiles(_Undeclared):
                 raise ValueError(str(error)) from error
             flat[: len(unpacked)] = np.frombuffer(unpacked, np.uint8)
             return len(unpacked)
-        import imagecodecs
-
-        decode = getattr(imagecodecs, f"{self.packing}_decode")
         try:
-            return len(decode(stored, out=flat))
+            return len(_codec(self.packing)(stored, out=flat))
         except RuntimeError as error:
             raise ValueError(str(error)) from error
 
@@ -128,16 +136,13 @@ class PictureTiles(_Undeclared):
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
         """See :meth:`TileDecoder.decode`."""
-        import imagecodecs
-
-        decode = getattr(imagecodecs, f"{self.picture}_decode")
         options = {"numthreads": 1} if self.picture == "jpegxl" else {}
         target = out[..., 0] if out.shape[2] == 1 else out
         if self.picture == "jpegls" and _JPEG_END not in stored[-_PADDING:]:
             stored += _JPEG_END  # which CharLS looks for without end
         try:
             # It compares what the stream declares with the shape before it decodes.
-            decode(stored, out=target, **options)
+            _codec(self.picture)(stored, out=target, **options)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
         if self.ycbcr:
