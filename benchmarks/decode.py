@@ -11,7 +11,7 @@ Prints a JSON line a case, and a table.
 
 ``--peers`` is a Python that has other readers (`decode_peers.py` says which packages): they then
 read the same tiles, each in a process of its own, with one thread and with two, pass by pass in
-turn with ours; CPU milliseconds a megapixel, in a table of their own.
+turn with ours; CPU and wall milliseconds a megapixel, in a table of their own.
 """
 
 from __future__ import annotations

@@ -259,12 +259,15 @@ def compare(
 
 
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """As Markdown: CPU milliseconds a megapixel, with one thread and with two, by case."""
+    """As Markdown, milliseconds a megapixel by case: of the processor with one thread and with two,
+    and of the wall with two."""
     peers = functools.reduce(lambda names, one: names | dict.fromkeys(one), results.values(), {})
     rows = [f"| | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
     for case, found in results.items():
         cells = [
-            f"{one['cpu_ms_1']:.2f}, {one['cpu_ms_2']:.2f}" if "cpu_ms_1" in one else "-"
+            f"{one['cpu_ms_1']:.2f}, {one['cpu_ms_2']:.2f}, {one['wall_ms_2']:.2f}"
+            if "wall_ms_2" in one
+            else "-"
             for one in (found[name] for name in peers)
         ]
         rows.append(f"| {case} | {' | '.join(cells)} |")
