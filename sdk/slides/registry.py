@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from pathgene_rt.slides import isyntax, tmap
 from pathgene_rt.slides.czi import START as CZI_START
 from pathgene_rt.slides.czi import open_czi
 from pathgene_rt.slides.dicom.header import begins_as_dicom
@@ -22,7 +23,7 @@ from pathgene_rt.slides.openslide_reader import open_with_openslide
 from pathgene_rt.slides.reader_libraries import reader_libraries, remember_library
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.opening import is_tiff, open_plain_tiff, open_tiff
-from pathgene_rt.slides.unread import format_of_suffix
+from pathgene_rt.slides.unread import begins_as_isyntax, format_of_suffix
 
 ENTRY_POINT_GROUP = "pathgene_rt.readers"
 
@@ -78,6 +79,22 @@ BUILT_IN_READERS: tuple[SlideReader, ...] = (
         lambda _, head: head.startswith(CZI_START),
         open_czi,
         # One damaged file in some thousand ends the process that reads it with SIGBUS.
+        isolated=True,
+    ),
+    SlideReader(
+        "tmap",
+        # Without the extra a folder's are told of.
+        frozenset({".tmap"} if tmap.IS_INSTALLED else ()),
+        lambda _, head: tmap.IS_INSTALLED and head.startswith(tmap.START),
+        tmap.open_tmap,
+        isolated=True,
+    ),
+    SlideReader(
+        "isyntax",
+        frozenset({".isyntax", ".i2syntax"} if isyntax.IS_INSTALLED else ()),
+        lambda _, head: isyntax.IS_INSTALLED and begins_as_isyntax(head),
+        isyntax.open_isyntax,
+        # It is known to crash.
         isolated=True,
     ),
     SlideReader(

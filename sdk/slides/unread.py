@@ -36,8 +36,8 @@ SLIDES: tuple[UnreadFormat, ...] = (
     ),
     UnreadFormat(
         "a UNIC slide (TMAP)",
-        f"export it as SVS or TIFF with the scanner's viewer, or {_PLUG_IN}",
-        (),
+        "install the extra tmap, or export it as SVS or TIFF with the scanner's viewer",
+        (b"TMAP0",),
         (".tmap",),
     ),
     UnreadFormat(
@@ -54,7 +54,7 @@ SLIDES: tuple[UnreadFormat, ...] = (
     ),
     UnreadFormat(
         "a Philips iSyntax slide",
-        f"export it as TIFF or DICOM from the Image Management System, or {_PLUG_IN}",
+        "install the extra isyntax, or export it as TIFF or DICOM from the Image Management System",
         (),
         (".isyntax", ".i2syntax"),
     ),
@@ -129,7 +129,7 @@ def refusal(path: Path, head: bytes) -> str:
 
 def recognised(path: Path, head: bytes) -> UnreadFormat | None:
     """The format of a file that no reader takes: by how it begins, else by its ending."""
-    if b"DPUfsImport" in head and head.lstrip(b"\xef\xbb\xbf").startswith(b"<"):
+    if begins_as_isyntax(head):
         return next(one for one in SLIDES if ".isyntax" in one.suffixes)
     for one in (*SLIDES, *_OTHERS):
         if one.starts and head.startswith(one.starts):
@@ -138,6 +138,11 @@ def recognised(path: Path, head: bytes) -> UnreadFormat | None:
                 return ending
             return one
     return format_of_suffix(path)
+
+
+def begins_as_isyntax(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is an iSyntax slide."""
+    return b"DPUfsImport" in head and head.lstrip(b"\xef\xbb\xbf").startswith(b"<")
 
 
 def format_of_suffix(path: Path) -> UnreadFormat | None:
