@@ -25,7 +25,7 @@ from pathgene_rt.pages.messages import in_languages
 from pathgene_rt.pages.style import base_css
 from pathgene_rt.pages.texts import LANGUAGES, Texts
 from pathgene_rt.process_messages import Message
-from pathgene_rt.report.geojson import GEOJSON_FILE
+from pathgene_rt.report.geojson import GEOJSON_FILE, QUALITY_FILE
 from pathgene_rt.report.heatmap import colour_table
 from pathgene_rt.report.page_files import HTML_FILE
 from pathgene_rt.view.events import Events
@@ -157,6 +157,7 @@ def make_app(view: View) -> Starlette:
             route(page, _report_page),
             route(case_page, _case_page),
             route(f"{one}/layer", _layer),
+            route(f"{one}/flaws", _flaws),
             route(f"{one}/slide", _slide),
             route(f"{one}/tiles/{{level}}/{{column}}/{{row}}", _tile),
             route(f"{one}/region", _region),
@@ -250,6 +251,7 @@ async def _result(view: View, request: Request) -> Response:
             "said": _said(document),
             "pictures": [head for head, _ in _pictures(document)],
             "layer": layer is not None,
+            "flaws": view.results.file(result, QUALITY_FILE) is not None,
             "html": view.results.file(result, HTML_FILE) is not None,
         }
     )
@@ -293,9 +295,18 @@ async def _own_page(view: View, result: Result) -> Response:
 
 
 async def _layer(view: View, request: Request) -> Response:
+    return await _tiles(view, request, GEOJSON_FILE)
+
+
+async def _flaws(view: View, request: Request) -> Response:
+    """The tiles that checks of quality flag, as a layer."""
+    return await _tiles(view, request, QUALITY_FILE)
+
+
+async def _tiles(view: View, request: Request, name: str) -> Response:
     result = await view.result(request)
     await _document(view, result)
-    path = view.results.file(result, GEOJSON_FILE)
+    path = view.results.file(result, name)
     if path is None:
         raise HTTPException(404, "no tiles")
     job = {"job": "layer", "path": str(path)}

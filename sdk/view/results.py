@@ -15,13 +15,13 @@ from pathgene_rt.cases.report import CASE_FILE
 from pathgene_rt.cases.report import READABLE_VERSIONS as CASE_VERSIONS
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import reason
-from pathgene_rt.report.geojson import GEOJSON_FILE
+from pathgene_rt.report.geojson import GEOJSON_FILE, QUALITY_FILE
 from pathgene_rt.report.stored import READABLE_VERSIONS, REPORT_FILE
 
 MAX_REPORT_BYTES = 32 << 20
 MAX_RESULTS = 20_000
 
-_PARTS = ("heatmap_*.png", GEOJSON_FILE, "features.h5", "features.h5.partial")
+_PARTS = ("heatmap_*.png", GEOJSON_FILE, QUALITY_FILE, "features.h5", "features.h5.partial")
 """What a folder holds whose report is still to come."""
 
 State = Literal["ready", "writing", "unreadable"]

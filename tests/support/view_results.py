@@ -16,6 +16,8 @@ from pathgene_rt.cases.report import CasePrediction, CaseReport, CaseSlide
 from pathgene_rt.cases.table import Case
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.features.bag import FeatureBag
+from pathgene_rt.features.left_out import UsableTiles, usable_tiles
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.heads.prediction import Prediction
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.report import BundleIdentity, Provenance, Report
@@ -81,10 +83,20 @@ def write_result(folder: Path, slide_path: Path, seed: int = 0) -> Report:
         attention=attention,
         quality={"tissue_area_mm2": 0.7, "tissue_share": 0.4, "tissue_regions": 3}
         | ({"damaged_tiles": 2} if seed % 2 else {}),
+        tiles=_flawed(bag) if seed % 2 else None,
         warnings=("2 tiles could not be decoded and count as white",) if seed % 2 else (),
         created=(datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds"),
     )
     return write_report(report, folder, overview, info, bag, PredictOptions())
+
+
+def _flawed(bag: FeatureBag) -> UsableTiles:
+    """Two tiles in the middle are damaged, one bears ink."""
+    rows = np.arange(len(bag))
+    first = len(bag) // 2
+    flags = {"damaged": (rows >= first) & (rows < first + 2), "pen": rows == first + 2}
+    whole = replace(bag, flags=TileFlags(flags, np.ones(len(bag), dtype=np.bool_)))
+    return usable_tiles(whole, None)
 
 
 def write_view_case(folders: ViewResults, case_id: str) -> None:

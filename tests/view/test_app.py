@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urljoin
@@ -166,6 +167,16 @@ def test_a_slide_that_is_not_there_leaves_the_reports_own_pictures(
         assert client.get("/api/results/case-1/tiles/0/0/0").status_code == 404
         assert client.get("/api/results/case-1/picture/0").status_code == 200
         assert client.get("/api/results/case-1/layer").status_code == 200
+
+
+def test_flawed_tiles_are_a_layer_where_the_report_has_some(client: TestClient) -> None:
+    flawed = [client.get(f"/api/results/{name}").json()["flaws"] for name in ("case-1", "case-2")]
+    assert flawed == [False, True]
+    assert client.get("/api/results/case-1/flaws").status_code == 404
+    data = client.get("/api/results/case-2/flaws").content
+    (length,) = struct.unpack("<I", data[4:8])
+    header = json.loads(data[8 : 8 + length])
+    assert (header["tiles"], header["columns"]) == (3, ["damaged", "pen"])
 
 
 def test_a_slide_that_changes_is_no_longer_shown_as_it_was(own) -> None:

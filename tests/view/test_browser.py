@@ -204,6 +204,23 @@ def test_a_click_on_a_tile_arrives_at_its_pixels(view: Watched, view_results: Vi
         assert view.pixels("overlay", side=2)[..., 3].max() == 0
 
 
+def test_flawed_tiles_are_a_layer(view: Watched) -> None:
+    view.open(SLIDE)
+    assert view.page.get_by_label("Flawed tiles").is_disabled()
+    view.open("#/case-2")
+    view.page.get_by_label("Opacity of attention").fill("0")
+    with view.page.expect_response("**/flaws"):
+        view.page.get_by_label("Flawed tiles").check()
+    view.until(
+        "((c) => c.getContext('2d').getImageData(0, 0, c.width, c.height)"
+        ".data.some((value, at) => at % 4 === 3 && value > 60))"
+        "(document.querySelector('.overlay'))"
+    )
+    view.page.get_by_label("Flawed tiles").uncheck()
+    view.still()
+    assert view.pixels("overlay", side=128).max() == 0
+
+
 def test_outlines_and_the_tissue_mask_are_layers(view: Watched) -> None:
     view.open(SLIDE)
     page = view.page

@@ -19,6 +19,7 @@ export const KEYS = [
   [["["], "key_less", (pane) => pane.page.changeOpacity(-0.1)],
   [["o"], "key_outlines", (pane) => pane.page.toggle("outlines")],
   [["m"], "key_tissue", (pane) => pane.page.toggle("tissue")],
+  [["f"], "key_flaws", (pane) => pane.page.toggle("flaws")],
   [["n"], "key_next", (pane) => pane.page.flyNext(1)],
   [["p"], "key_previous", (pane) => pane.page.flyNext(-1)],
   [["c"], "key_compare", (pane) => pane.page.toggleCompare()],

@@ -1,4 +1,5 @@
-/** What is drawn over a slide: attention, tile outlines, the tissue mask, the tile in focus. */
+/** What is drawn over a slide: attention, flawed tiles, tile outlines, the tissue mask, the tile in
+ * focus. */
 
 const OUTLINES_FROM_PX = 12;
 const MAX_OUTLINES = 20_000;
@@ -18,6 +19,7 @@ export class Overlay {
     this.size = null;
     this.raster = null;
     this.tissue = null;
+    this.flaws = null;
     this.focus = null;
     this.redraw = () => this.draw();
     viewer.addHandler("update-viewport", this.redraw);
@@ -78,6 +80,13 @@ export class Overlay {
       context.globalAlpha = this.opacity;
       context.imageSmoothingEnabled = zoom * width / canvas.width < 1;
       context.drawImage(canvas, 0, 0, width, height);
+    }
+    if (this.flaws) {
+      context.fillStyle = "#c2185b";
+      for (const [path, alpha] of [[this.flaws.told, 0.3], [this.flaws.leftOut, 0.7]]) {
+        context.globalAlpha = alpha;
+        context.fill(path);
+      }
     }
     context.globalAlpha = 1;
     if (this.layer || this.focus) this.lines(context, zoom, scale);

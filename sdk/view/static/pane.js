@@ -38,6 +38,7 @@ export class Pane extends SlideView {
     this.said = result.said;
     this.pictures = result.pictures;
     this.html = result.html;
+    this.flawed = result.flaws;
     this.stamp = result.stamp;
     this.predictions = this.report.predictions;
     this.head = this.predictions.some((one) => one.head === head) ? head
@@ -287,6 +288,28 @@ export class Pane extends SlideView {
       }
     }
     this.overlay.tissue = on ? this.tissue : null;
+    this.overlay.refresh();
+  }
+
+  /** Shade the tiles that checks of quality flag; those that heads did not see all the more. */
+  async setFlaws(on) {
+    if (!this.overlay) return;
+    if (on && this.flawed && !this.flaws) {
+      try {
+        const { xy, span, tiles, columns } = new Layer(
+          await getBuffer(resultPath(this.name, "flaws")));
+        const [told, leftOut] = [new Path2D(), new Path2D()];
+        const unseen = columns.get("left out");
+        for (let tile = 0; tile < tiles; tile += 1) {
+          (unseen?.[tile] ? leftOut : told).rect(xy[2 * tile], xy[2 * tile + 1], span, span);
+        }
+        this.flaws = { told, leftOut };
+      } catch (error) {
+        this.notice(error.message, "warning");
+        return;
+      }
+    }
+    this.overlay.flaws = on ? this.flaws ?? null : null;
     this.overlay.refresh();
   }
 

@@ -78,6 +78,7 @@ export class SidePanel {
         [["percentile", t("value_percentile")], ["weight", t("value_weight")]], settings.value,
         (value) => page.setValue(value), { "data-control": "value" })),
       el("div", { class: "row wrap" }, box("outlines", slide), box("tissue", slide),
+        box("flaws", slide && pane.flawed),
         page.panes.length > 1 ? box("linked") : ""),
       el("div", { class: "row wrap" }, ...[["zoom_in", "+", () => pane.zoom(1.5)],
         ["zoom_out", "−", () => pane.zoom(1 / 1.5)], ["home", "⤢", () => pane.home()],
@@ -111,6 +112,7 @@ export class SidePanel {
       ["bubble_tiles", number],
       ["burnt_tiles", number],
       ["unusable_tiles", number],
+      ["excluded_tiles", number],
       ["pen_share", percent],
     ].filter(([name]) => report.quality[name] !== undefined && report.quality[name] !== null)
       .map(([name, shown]) => [t(`quality_${name}`), shown(report.quality[name])]);

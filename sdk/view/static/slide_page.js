@@ -22,7 +22,8 @@ export class SlidePage {
     this.context = context;
     this.settings = { colours: context.facts.colours, value: address.value,
       opacity: address.opacity === null ? 0.5 : Math.min(1, Math.max(0, address.opacity / 100)),
-      outlines: false, tissue: false, linked: true };
+      outlines: false, tissue: false, flaws: false,
+      linked: true };
     this.panes = [];
     this.gallery = new Gallery();
     this.panel = new SidePanel(this);
@@ -66,6 +67,7 @@ export class SlidePage {
     }
     if (pane.closed) return null;
     pane.setTissue(this.settings.tissue);
+    pane.setFlaws(this.settings.flaws);
     this.activate(pane);
     return pane;
   }
@@ -143,12 +145,13 @@ export class SlidePage {
     say(t("opacity_is", { value: Math.round(100 * this.settings.opacity) }));
   }
 
-  /** Switch "outlines", "tissue" or "linked". */
+  /** Switch "outlines", "tissue", "flaws" or "linked". */
   toggle(what, on = !this.settings[what]) {
     this.settings[what] = on;
     for (const pane of this.panes) {
       pane.applySettings();
       if (what === "tissue") pane.setTissue(on);
+      if (what === "flaws") pane.setFlaws(on);
     }
     if (what === "linked") this.link();
     this.panel.drawControls();
