@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pathgene_rt.archive.own_folder import OwnFolder
 from pathgene_rt.archive.ranges import by_ranges
-from pathgene_rt.archive.stores import StoredSlide
+from pathgene_rt.archive.stores import ObjectVersion, StoredSlide
 from pathgene_rt.errors import EngineError, SlideError, SlideOpenError, SlideReadError
 from pathgene_rt.files import reason
 from pathgene_rt.options import IO_TIMEOUT_S, PredictOptions
@@ -66,6 +66,8 @@ class Staging:
         self._used = 0
         self._sizes: dict[Path, int] = {}
         self._next: dict[str, Future[Path]] = {}
+        self.known: dict[str, tuple[ObjectVersion, SlideFingerprint]] = {}
+        """Of slides that are under way, so that only their versions are asked for again."""
         self._threads = ThreadPoolExecutor(1, "stage")
         root = Path(folder or tempfile.gettempdir())
         self._own = OwnFolder(_PREFIX, root, "choose another folder with --stage")
@@ -75,6 +77,13 @@ class Staging:
         """Fetch the slide ``url`` in the background, for who asks for it next."""
         if url not in self._next:
             self._next[url] = self._threads.submit(self._fetch, StoredSlide(url), ahead=True)
+
+    def forget(self, url: str) -> None:
+        """The slide is done with: what was fetched ahead for nobody goes, too."""
+        self.known.pop(url, None)
+        begun = self._next.pop(url, None)
+        if begun is not None and not begun.cancel():
+            begun.add_done_callback(self._remove_fetched)
 
     def source(self, source: str, *, ranges: bool = False) -> StagedSlide:
         """The slide at the address ``source``, of which with ``ranges`` only what is read is
@@ -98,7 +107,9 @@ class Staging:
 
     def _fetch(self, slide: StoredSlide, *, ahead: bool = False) -> Path:
         """The slide's file. One that is fetched ahead waits for room."""
-        size = slide.version().size
+        known = self.known.get(slide.url)
+        version = slide.version() if known is None else known[0]
+        size = version.size
         if size > self._limit:
             raise SlideReadError(
                 f"{slide.name}: {size} bytes are more than may be staged here; raise --stage-limit"
@@ -113,7 +124,7 @@ class Staging:
         path = Path(tempfile.mkdtemp(dir=self.folder)) / slide.name
         self._sizes[path] = size
         try:
-            version = slide.fetch(path.parent)
+            slide.fetch(path.parent, version)
             _require_one_series(path)
             os.utime(path, ns=(version.time_ns, version.time_ns))
         except BaseException as error:
@@ -125,6 +136,10 @@ class Staging:
                 ) from error
             raise
         return path
+
+    def _remove_fetched(self, begun: Future[Path]) -> None:
+        if not begun.cancelled() and begun.exception() is None:
+            self._remove(begun.result())
 
     def _remove(self, path: Path) -> None:
         with self._free:
@@ -140,11 +155,15 @@ class StagedSlide:
         self._staging = staging
         self._slide = slide
         self._ranges = ranges
-        self._found: SlideFingerprint | None = None
 
     def fingerprint(self) -> SlideFingerprint:
-        self._found = self._slide.fingerprint()
-        return self._found
+        known, version = self._staging.known, self._slide.version()
+        before = known.get(self._slide.url)
+        if before is not None and before[0] == version:
+            return before[1]
+        found = self._slide.fingerprint(version)
+        known[self._slide.url] = (version, found)
+        return found
 
     @contextmanager
     def opened(self, options: PredictOptions) -> Iterator[Path | GivenSlide]:
@@ -152,7 +171,8 @@ class StagedSlide:
             slide: Path | GivenSlide | None = None
             if self._ranges and not self._slide.several and options.mpp_override is None:
                 with suppress(SlideOpenError):  # then whole; what it truly lacks is said there
-                    found = self._found or self.fingerprint()
+                    known = self._staging.known.get(self._slide.url)
+                    found = self.fingerprint() if known is None else known[1]
                     ranged = by_ranges(self._slide, found, self._staging.folder, options.mpp)
                     slide, _ = stack.enter_context(ranged)
             if slide is None:

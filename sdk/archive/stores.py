@@ -189,9 +189,10 @@ class StoredSlide:
 
         return patiently(fetch, self.name)
 
-    def fetch(self, folder: Path) -> ObjectVersion:
-        """Write all of it, one version, to files in ``folder``. Raises OSError of the disk, too."""
-        version = self.version()
+    def fetch(self, folder: Path, version: ObjectVersion | None = None) -> ObjectVersion:
+        """Write all of it, one version, ``version`` where it is known, to files in ``folder``.
+        Raises OSError of the disk, too."""
+        version = version or self.version()
         for name, size in version.sizes(self.name).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,9 +203,10 @@ class StoredSlide:
         self.require(version)
         return version
 
-    def fingerprint(self) -> SlideFingerprint:
-        """As of files of the same bytes, by a few ranges of one version."""
-        version = self.version()
+    def fingerprint(self, version: ObjectVersion | None = None) -> SlideFingerprint:
+        """As of files of the same bytes, by a few ranges of one version, ``version`` where it is
+        known."""
+        version = version or self.version()
         sizes = version.sizes(self.name)
         index = f"{Path(self.name).stem}/{_INDEX}"
         if self.name.lower().endswith(".mrxs") and index not in sizes:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +96,10 @@ class Worker:
         return self._work.do(task, name)
 
     def prepare(self, task: SlideTask) -> None:
-        """Fetch the slide of the next task, if it lies in a store, while this one is done."""
-        if self._work is not None and is_url(task.source) and not self._work.spec.ranges:
-            self._work.staging.begin(task.source)
+        """Fetch the slide of the next task, if it lies in a store and is not done yet, while this
+        one is."""
+        if self._work is not None and is_url(task.source):
+            self._work.prepare(task)
 
     def close(self) -> None:
         """Free the predictor. Idempotent."""
@@ -159,6 +161,9 @@ class _Work:
             ended = attempt(work, task.name, self._conceal_of(task))
         except PathGeneError as error:
             ended, stops = error, True
+        finally:
+            if not isinstance(task, CaseTask) and is_url(task.source):
+                self.staging.forget(task.source)
         finished = Ended(
             "skipped" if ended is None else "done",
             seconds=time.monotonic() - began,
@@ -169,23 +174,20 @@ class _Work:
             return replace(finished, outcome="failed", kind=kind, message=str(ended), stops=stops)
         return replace(finished, tiles=ended or 0)
 
+    def prepare(self, task: SlideTask) -> None:
+        """What can be done for the slide before it is its turn. What fails is told then."""
+        with suppress(PathGeneError):
+            found = self._source(task).fingerprint()
+            if not self._is_done(task, found, lambda _: None) and not self.spec.ranges:
+                self.staging.begin(task.source)
+
     def _predict(self, task: SlideTask, name: str, note: Callable[[str], None]) -> int | None:
         """Tiles of the slide, None where its result is there already."""
         source, options = self._source(task), self._options(task)
         found = source.fingerprint()
-        key = task.slide_id
+        key = self._key(task)
         before = self.results.stamp(key)
-
-        def earlier() -> Earlier:
-            return self.results.earlier_report(
-                key,
-                self.predictor.bundle.sha256,
-                lambda: self._identity(task, options, found),
-                features=options.features,
-                partial=options.budget.limited,
-            )
-
-        if self._is_done(earlier, note):
+        if self._is_done(task, found, note):
             return None
         with self.results.attempt(name, key) as place:
             with source.opened(options) as slide:
@@ -194,7 +196,9 @@ class _Work:
             _require_same(task, found, source)
             if task.case:
                 self.results.remove_case(task.case)
-            self.results.publish(place / key, name, key, before, lambda: earlier().serves)
+            self.results.publish(
+                place / key, name, key, before, lambda: self._earlier(task, found).serves
+            )
         for warning in report.warnings:
             note(warning)
         return report.provenance.tiles
@@ -202,23 +206,18 @@ class _Work:
     def _extract(self, task: SlideTask, name: str, note: Callable[[str], None]) -> int | None:
         source, options = self._source(task), self._options(task)
         found = source.fingerprint()
-        key = f"{task.slide_id}.h5"
+        key = self._key(task)
         before = self.results.stamp(key)
-
-        def earlier() -> Earlier:
-            encoder = self.predictor.bundle.encoder.weights_sha256
-            return self.results.earlier_features(
-                key, encoder, lambda: self._identity(task, options, found)
-            )
-
-        if self._is_done(earlier, note):
+        if self._is_done(task, found, note):
             return None
         with self.results.attempt(name, key) as place:
             with source.opened(options) as slide:
                 asked = _for_reading(slide, options)
                 bag, _ = self.predictor.extract(slide, asked, out=place / key, warn=note)
             _require_same(task, found, source)
-            self.results.publish(place / key, name, key, before, lambda: earlier().serves)
+            self.results.publish(
+                place / key, name, key, before, lambda: self._earlier(task, found).serves
+            )
         return len(bag)
 
     def _case(self, task: CaseTask, name: str) -> int | None:
@@ -271,11 +270,35 @@ class _Work:
         slide = Path(task.source)
         return lambda text: hidden.conceal(text, slide)
 
-    def _is_done(self, earlier: Callable[[], Earlier], note: Callable[[str], None]) -> bool:
-        found = NOTHING if self.spec.overwrite else earlier()
-        if found.note:
-            note(found.note)
-        return found.serves
+    def _key(self, task: SlideTask) -> str:
+        return task.slide_id if self.spec.kind == "predict" else f"{task.slide_id}.h5"
+
+    def _earlier(self, task: SlideTask, found: SlideFingerprint) -> Earlier:
+        """What is there of the slide, whose fingerprint is ``found``."""
+        options = self._options(task)
+
+        def wanted() -> ResultIdentity:
+            return self._identity(task, options, found)
+
+        bundle = self.predictor.bundle
+        if self.spec.kind == "extract":
+            encoder = bundle.encoder.weights_sha256
+            return self.results.earlier_features(self._key(task), encoder, wanted)
+        return self.results.earlier_report(
+            self._key(task),
+            bundle.sha256,
+            wanted,
+            features=options.features,
+            partial=options.budget.limited,
+        )
+
+    def _is_done(
+        self, task: SlideTask, found: SlideFingerprint, note: Callable[[str], None]
+    ) -> bool:
+        earlier = NOTHING if self.spec.overwrite else self._earlier(task, found)
+        if earlier.note:
+            note(earlier.note)
+        return earlier.serves
 
 
 def _profile_of(spec: WorkerSpec, keyring: Path | None) -> SiteProfile | None:

@@ -304,8 +304,10 @@ def test_a_worker_does_a_stored_slide_as_a_file(slide: Path, tmp_path: Path) -> 
         == read_features(tmp_path / "out" / "here.h5").features
     ).all()
     FaultyStore.bytes_sent = 0
+    worker.prepare(stored)  # nothing is fetched of a slide that is done
     again = worker.do(stored, "3")
     assert (again.outcome, again.note) == ("skipped", "")
+    assert FaultyStore.bytes_sent < slide.stat().st_size
     worker.close()
     assert not list(tmp_path.glob("pgrt-stage-*"))
 
