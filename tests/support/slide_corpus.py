@@ -24,6 +24,7 @@ from pathgene_rt.training.synthetic.slide_layouts import SlideLayout, write_layo
 from tests.support.dicom_slides import SYNTAXES, DicomLayout, write_dicom
 from tests.support.kfb_slides import write_kfb
 from tests.support.pushed_slides import picture
+from tests.support.refused_slides import Made, refusals
 
 SIZE_PX = (400, 300)
 JPEG_APART = 8.0
@@ -274,59 +275,16 @@ def _dicom() -> Iterator[Sample]:
 
 
 def _refused() -> Iterator[Sample]:
-    files: dict[str, tuple[str, bytes, str]] = {
-        "KFBF": ("a.kfbf", b"\xf1\x01\xee\xeeKFBF", "KFBio"),
-        "SDPC": ("a.sdpc", b"SQ", "SQRAY"),
-        "TMAP": ("a.tmap", b"x", "UNIC"),
-        "MDS": ("a.mds", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Motic"),
-        "iSyntax": ("a.isyntax", b'<DataObject ObjectType="DPUfsImport">', "iSyntax"),
-        "ETS": ("frame_t.ets", b"SIS\0", "Olympus"),
-        "MRXS without its folder": ("a.mrxs", b"\xff\xd8\xff\xe0", "MRXS.*without a"),
-        "VMS without its pictures": (
-            "a.vms",
-            b"[Virtual Microscope Specimen]\nImageFile=a.jpg\n",
-            r"without a\.jpg",
-        ),
-        "a pointer of Git LFS": ("a.svs", b"version https://git-lfs", "git lfs pull"),
-        "a failed download": ("a.svs", b"<!DOCTYPE html>", "download failed"),
-        "zeros": ("a.svs", bytes(4096), "zeros"),
-        "nothing": ("a.svs", b"", "empty"),
-        "a PDF": ("a.svs", b"%PDF-1.7", "PDF"),
-        "an archive": ("a.svs", b"PK\x03\x04", "unpack"),
-    }
-    for name, (file, content, words) in files.items():
+    for name, made, words in refusals():
 
         def write(
             folder: Path,
             levels: Sequence[np.ndarray],
-            file: str = file,
-            content: bytes = content,
+            made: Made = made,
         ) -> Path:
-            (folder / file).write_bytes(content)
-            return folder / file
+            return made(folder)
 
         yield Sample(f"refused: {name}", write, refused=words)
-    pixels: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]] = {
-        "grey": (lambda rgb: rgb[..., 0], {"photometric": "minisblack"}, "a grey picture"),
-        "16 bits": (lambda rgb: rgb.astype(np.uint16), {"photometric": "rgb"}, "16 bits"),
-        "JPEG XR": (
-            lambda rgb: rgb,
-            {"photometric": "rgb", "tile": (128, 128), "compression": "jpegxr"},
-            "JPEGXR",
-        ),
-    }
-    for name, (made, options, words) in pixels.items():
-
-        def write_pixels(
-            folder: Path,
-            levels: Sequence[np.ndarray],
-            made: Callable[[np.ndarray], np.ndarray] = made,
-            options: dict[str, Any] = options,
-        ) -> Path:
-            tifffile.imwrite(folder / "a.tif", made(levels[0]), metadata=None, **options)
-            return folder / "a.tif"
-
-        yield Sample(f"refused: {name}", write_pixels, refused=words)
 
 
 def main(folder: Path) -> int:
