@@ -12,6 +12,7 @@ from pathgene_rt.geometry import SlideInfo
 from pathgene_rt.options import Isolate, checked_isolate, checked_mpp
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.isolated_slide import open_isolated
+from pathgene_rt.slides.openslide_reader import OpenSlideReader
 from pathgene_rt.slides.registry import (
     BUILT_IN_READERS,
     HEAD_BYTES,
@@ -24,6 +25,7 @@ from pathgene_rt.slides.registry import (
 from pathgene_rt.slides.scale import is_same_scale
 from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.slide_wrapper import SlideWrapper
+from pathgene_rt.slides.tiff.reader import TiledSlide
 from pathgene_rt.slides.unread import missing_companion, refusal
 
 
@@ -42,8 +44,9 @@ def open_slide(
     when it is read.
 
     ``isolate``: whether the slide is read in a process of its own, which can crash without harm
-    and can change no file. "auto": with readers of other packages, and of CZI. Its
-    encoded tiles are then not given undecoded.
+    and can change no file. "auto": with readers of other packages, of CZI, and where OpenSlide
+    reads a TIFF whose directories do not hold together. Its encoded tiles are then not given
+    undecoded.
 
     Raises SlideOpenError; UsageError for an ``mpp`` that is no microscope's. Where nobody says a
     scale that is one, it is missed by whoever needs it (:func:`slide_mpp`).
@@ -90,6 +93,9 @@ def _opened(path: Path, mpp: float | None, isolate: Isolate) -> Slide:
         slide, troubles = _isolated(path, mpp, only_plug_ins=False)
     else:
         slide = _first_to_open(BUILT_IN_READERS, path, head, mpp)
+        if isinstance(slide, OpenSlideReader | TiledSlide) and slide.is_odd:
+            slide.close()
+            slide, troubles = _isolated(path, mpp, only_plug_ins=False)
         if slide is None and any_plug_in():
             slide, troubles = _isolated(path, mpp, only_plug_ins=True)
         if slide is None:

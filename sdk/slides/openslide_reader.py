@@ -85,7 +85,11 @@ class OpenSlideReader(PixelSlide):
     An OpenSlide handle that failed once fails for ever. A region that cannot be read is therefore
     read again through a fresh handle, which takes the place of the first if it can: a damaged
     region costs the slide two openings more.
+
+    ``is_odd`` says that the file is not what its kind is: better read where a crash does no harm.
     """
+
+    is_odd = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from pathgene_rt import PredictOptions
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, UsageError
@@ -308,3 +310,22 @@ def _status(pid: int) -> str:
         return Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return "\nState:\tZ"
+
+
+def test_a_tiff_that_is_not_what_it_seems_costs_nothing_but_itself(tmp_path: Path) -> None:
+    """OpenSlide takes the tile's height for a size of memory, and its library ends the process."""
+    path, rgb = tmp_path / "odd.svs", np.zeros((256, 320, 3), np.uint8)
+    described = "Aperio Image Library v12.0.15\n320x256 (64x64) JPEG/RGB|AppMag = 20|MPP = 0.5"
+    tifffile.imwrite(path, rgb, tile=(64, 64), compression="jpeg", description=described)
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages.first.tags
+        places = {name: tags[name].offset for name in ("SamplesPerPixel", "TileLength")}
+    with path.open("r+b") as file:
+        file.seek(places["SamplesPerPixel"] + 2)
+        file.write(struct.pack("<H", 1))  # a type that has tifffile give up
+        file.seek(places["TileLength"] + 2)
+        file.write(struct.pack("<HII", 4, 1, 2**31 - 1))
+    with open_slide(path) as slide:
+        assert "in a process of its own" in slide.reader
+        with pytest.raises(SlideReadError, match=r"crashed|cannot be"):
+            slide.read((0, 0), 0, (64, 64))

@@ -425,10 +425,10 @@ TAGS = {"width": 256, "length": 257, "tile width": 322, "tile length": 323}
     [
         ("width", 2**31 - 1, "claims to be 2147483647 x 900 px"),
         ("length", 2**32 - 1, "claims to be 1100 x 4294967295 px"),
-        ("width", 2**20, "needs 16384 encoded tiles but lists 20"),
-        ("tile width", 65_520, "needs 4 encoded tiles but lists 20"),
+        ("width", 2**20, "needs 16384 encoded tiles but lists the places of 20"),
+        ("tile width", 65_520, "needs 4 encoded tiles but lists the places of 20"),
         ("tile length", 2**20, r"encoded tiles of 256 x 1048576 px"),
-        ("tile width", 16, "encoded tiles but lists 20"),
+        ("tile width", 16, "encoded tiles but lists the places of 20"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_allocated(

@@ -223,8 +223,9 @@ def _directory(
     expected = -(-size_px[0] // tile_px[0]) * -(-size_px[1] // max(1, tile_px[1])) * planes
     if len(page.dataoffsets) != expected or len(page.databytecounts) != expected:
         raise SlideOpenError(
-            f"{path}: directory {number} needs {expected} encoded tiles but lists "
-            f"{len(page.dataoffsets)}; the file is damaged: copy it again"
+            f"{path}: directory {number} needs {expected} encoded tiles but lists the places "
+            f"of {len(page.dataoffsets)} and the sizes of {len(page.databytecounts)}; the file is "
+            "damaged: copy it again"
         )
     offsets = np.array(page.dataoffsets, dtype=np.uint64)
     byte_counts = np.array(page.databytecounts, dtype=np.uint64)

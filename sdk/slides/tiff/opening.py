@@ -27,7 +27,7 @@ from pathgene_rt.slides.tiff.layout import (
 )
 from pathgene_rt.slides.tiff.main_picture import behind_another, more_slides, pyramid_of
 from pathgene_rt.slides.tiff.ome import is_ome, main_image, ome_images
-from pathgene_rt.slides.tiff.openslide_levels import pyramid_levels
+from pathgene_rt.slides.tiff.openslide_levels import UnlikeItsKind, pyramid_levels
 from pathgene_rt.slides.tiff.reader import TiledSlide, slide_of_levels
 
 FIRST_IS_SLIDE = frozenset({"generic-tiff", "aperio"})
@@ -104,6 +104,7 @@ def _open_with_openslide(
             slide.info = replace(slide.info, warnings=(*slide.info.warnings, *told))
         every_level = pyramid_levels(directories, description, slide.properties)
         levels = [every_level[number] for number in slide.level_numbers]
+        slide.is_odd = any(isinstance(level, UnlikeItsKind) for level in levels)
         if not any(isinstance(level, TiledLevel) for level in levels):
             reasons = dict.fromkeys(level for level in levels if isinstance(level, str))
             slide.reader = f"{slide.reader} ({'; '.join(reasons)})"

@@ -10,6 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathgene_rt.slides.tiff.layout import TiffDirectory, TiledLevel
 
 
+class UnlikeItsKind(str):
+    """Why a level is left to OpenSlide: the file does not hold what its vendor's files hold.
+    OpenSlide then believes numbers that nobody checked, and one that it takes for a size of memory
+    ends the process.
+    """
+
+
 def pyramid_levels(
     directories: Sequence[TiffDirectory], description: str, properties: Mapping[str, str]
 ) -> list[TiledLevel | str]:
@@ -32,7 +39,7 @@ def pyramid_levels(
     else:
         return [f"{vendor} files"] * count
     if len(chosen) != count:
-        return ["its directories are not its levels"] * count
+        return [UnlikeItsKind("its directories are not its levels")] * count
     result: list[TiledLevel | str] = []
     incomplete = False
     for number, (directory, origin_px) in enumerate(chosen):
@@ -42,7 +49,7 @@ def pyramid_levels(
             size_px = (int(properties[declared + "width"]), int(properties[declared + "height"]))
         incomplete |= bool((directory.byte_counts == 0).any())
         if not _fits(size_px, directory):
-            result.append(directory.why_not or "its directory is another size")
+            result.append(UnlikeItsKind(directory.why_not or "its directory is another size"))
         elif incomplete and vendor == "aperio" and number > 0:
             result.append(directory.why_not or "OpenSlide fills missing tiles from the level above")
         else:

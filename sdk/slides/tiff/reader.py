@@ -111,6 +111,11 @@ class TiledSlide(OneByOne):
         return f"encoded tiles by {', '.join(names)}"
 
     @property
+    def is_odd(self) -> bool:
+        """Whether OpenSlide reads what is not as in other files of the kind."""
+        return self._openslide is not None and self._openslide.is_odd
+
+    @property
     def decodes(self) -> tuple[int, int]:
         """How many encoded tiles were decoded, and how often in all."""
         counts = [level.decodes for level in self._direct]
