@@ -112,7 +112,9 @@ class Guard:
             # A path of two slashes would be another host's address.
             path = "/" + scope["path"].lstrip("/\\")
             answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
-            answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", path="/")
+            # Reports are pages of no origin, whose links a browser takes for another site's: with
+            # "strict" it would follow them without the cookie. All that is served is read by GET.
+            answer.set_cookie(COOKIE, given, httponly=True, samesite="lax", path="/")
             return answer
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         if self._is_token(bearer) or self._is_token(_cookie(headers.get("cookie", ""))):

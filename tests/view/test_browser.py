@@ -161,9 +161,12 @@ def test_cases_are_listed_with_their_slides(
     folders = replace(view_results, predictions=tmp_path / "predictions")
     shutil.copytree(view_results.predictions, folders.predictions)
     write_view_case(folders, "P1")
-    with viewer_process(folders.predictions, "--language", "en") as address:
+    token = ("--token", "a-token-of-a-test")
+    with viewer_process(folders.predictions, "--language", "en", *token) as told:
+        address = told.partition("?")[0]
         view = open_page(address)
         view.expected += ["Failed to load resource"]  # there are no slides
+        view.page.goto(told)
         view.open()
         row = view.page.locator("tbody tr", has=view.page.locator(".chip", has_text="Case"))
         assert "mean of the slides: wild type" in row.inner_text()

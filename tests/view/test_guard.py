@@ -124,7 +124,7 @@ def test_the_token_moves_from_the_address_into_a_cookie() -> None:
     assert answer.status_code == 303
     assert answer.headers["location"] == "/a/b?x=1"
     cookie = answer.headers["set-cookie"].lower()
-    assert "httponly" in cookie and "samesite=strict" in cookie
+    assert "httponly" in cookie and "samesite=lax" in cookie
     assert page.get("/a/b").status_code == 200
 
 
