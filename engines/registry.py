@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import cast
 
@@ -25,6 +24,7 @@ from pathgene_rt.options import (
     Precision,
     TensorRtOptions,
 )
+from pathgene_rt.package_versions import package_version
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _reasons(skipped: Iterable[Skipped]) -> Iterator[tuple[str, str]]:
 def decision_key(bundle: Bundle, backend: str, availability: Availability) -> DecisionKey:
     """Under which key `build` keeps the precision it found for ``bundle`` on ``backend``."""
     return DecisionKey(
-        product=version("pathgene-rt"),
+        product=package_version("pathgene-rt"),
         bundle_sha256=bundle.sha256,
         machine=fingerprint(availability.devices, availability.precisions),
         backend=backend,

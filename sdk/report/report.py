@@ -11,7 +11,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from pathgene_rt.bundle.site_profile import SiteIdentity
@@ -21,6 +20,7 @@ from pathgene_rt.features.left_out import UsableTiles
 from pathgene_rt.geometry import Float32Array
 from pathgene_rt.heads.prediction import Partial, Prediction, make_prediction
 from pathgene_rt.options import Language
+from pathgene_rt.package_versions import package_version
 from pathgene_rt.pages.render import framed
 from pathgene_rt.report.evidence import HeadEvidence
 from pathgene_rt.report.page import report_page
@@ -34,9 +34,9 @@ RESEARCH_USE = "Research use only. Not a diagnosis."
 def software_versions() -> dict[str, str]:
     """Versions of what computes a report beside the engine, which names its own."""
     return {
-        "pathgene-rt": version("pathgene-rt"),
+        "pathgene-rt": package_version("pathgene-rt"),
         "python": platform.python_version(),
-        "numpy": version("numpy"),
+        "numpy": package_version("numpy"),
         "platform": f"{platform.system()} {platform.machine()}",
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import threading
 import zlib
@@ -17,6 +16,7 @@ from PIL import Image
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.files import reason
 from pathgene_rt.geometry import SlideInfo, UInt8Array
+from pathgene_rt.package_versions import package_version
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.encoded_region import EncodedLevel, EncodedRegion
 from pathgene_rt.slides.one_by_one import OneByOne
@@ -98,7 +98,7 @@ class TiledSlide(OneByOne):
         names = [
             f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
             if package == "zlib"
-            else f"{package} {importlib.metadata.version(package)}"
+            else f"{package} {package_version(package)}"
             for package in packages
         ]
         others = [
