@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
@@ -218,7 +218,7 @@ def _compiled(graph: bytes, spec: ModelSpec, backend: str) -> Engine:
 
 
 def _part(bag: FeatureBag, rows: np.ndarray) -> FeatureBag:
-    return replace(bag, features=bag.features[rows], xy=bag.xy[rows])
+    return bag.take(rows)
 
 
 def main(
