@@ -67,6 +67,7 @@ def main(
     seed: int = 1,
     json_out: Annotated[Path | None, typer.Option()] = None,
     peers: Annotated[Path | None, typer.Option()] = None,
+    case: Annotated[str, typer.Option(help="Only cases with this in their names.")] = "",
 ) -> None:
     """Measure all cases."""
     beside: dict[str, dict[str, dict[str, Any]]] = {}
@@ -74,16 +75,17 @@ def main(
         cases = list(made_cases(Path(folder), seed))
         if REAL.is_file():
             cases.append(Case("240 px RGB tiles, real slide", REAL, 256, 5.0))
-        results = [measure(case, passes) for case in cases]
-        codecs = decoders(cases[0].path, passes)
+        codecs = decoders(cases[0].path, passes) if not case else []
+        cases = [one for one in cases if case in one.name]
+        results = [measure(one, passes) for one in cases]
         if peers is not None:
             beside = {
-                case.name: decode_peers.compare(case.path, case.read_px, passes, peers)
-                for case in cases
-                if case.read_px == TILE_PX
+                one.name: decode_peers.compare(one.path, one.read_px, passes, peers)
+                for one in cases
+                if one.read_px == TILE_PX
             }
     lines = [json.dumps(result) for result in [*results, *codecs]]
-    lines += [json.dumps({"case": case, "peers": found}) for case, found in beside.items()]
+    lines += [json.dumps({"case": name, "peers": found}) for name, found in beside.items()]
     print("\n".join(lines))
     if json_out is not None:
         json_out.write_text("\n".join(lines) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tifffile
 from pathgene_rt.errors import SlideOpenError, TileDecodeError
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.openslide_reader import open_with_openslide
+from pathgene_rt.slides.tiff import compressed
 from tests.support.pushed_slides import picture
 
 SIZE_PX = (640, 480)
@@ -149,3 +151,23 @@ def test_damage_costs_its_tiles_only(tmp_path: Path, pixels: np.ndarray, compres
         with pytest.raises(TileDecodeError, match="encoded tile 0 of level 0"):
             slide.read((100, 0), 0, (128, 128))
         np.testing.assert_array_equal(slide.read((128, 0), 0, (128, 128)), whole)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_a_deflated_tile_may_be(
+    pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    """Alike with libdeflate and with zlib: longer than its tile, and without its checksum."""
+    monkeypatch.setattr(compressed, "_has_libdeflate", lambda: fast)
+    tile = np.ascontiguousarray(pixels[:64, :64])
+    stored = zlib.compress(tile.tobytes())
+    tiles = compressed.PackedTiles("deflate")
+    for stream in (stored, stored + b"more", stored[:-4], zlib.compress(tile.tobytes() + b"more")):
+        out = np.zeros_like(tile)
+        tiles.decode(stream, out)
+        np.testing.assert_array_equal(out, tile)
+    for stream in (b"", stored[: len(stored) // 2], zlib.compress(tile.tobytes()[:-1])):
+        with pytest.raises(ValueError, match=r"holds \d+ of 12288 bytes"):
+            tiles.decode(stream, out)
+    with pytest.raises(ValueError, match="Error -3"):
+        tiles.decode(b"\0" * 100, out)

@@ -2,7 +2,7 @@
 pictures of newer codecs.
 
 A decoder writes into memory of the tile's size that its caller gives, whatever a stream claims.
-zlib is Python's own; imagecodecs has the others, in the extra ``jpeg2000``.
+zlib is Python's own; imagecodecs has a faster one and the others, in the extra ``jpeg2000``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -67,6 +68,36 @@ def _codec(name: str) -> Callable[..., Any]:
     return decode
 
 
+def _inflated(stored: bytes, flat: UInt8Array) -> int:
+    """Unpack zlib's format into ``flat`` uint8 [n]; how many bytes there were for it. Raises
+    ValueError.
+
+    libdeflate takes a third of zlib's time, but only whole streams that are no longer than
+    ``flat``; of others zlib gives what there is.
+    """
+    if _has_libdeflate():
+        with suppress(RuntimeError):
+            return len(_codec("deflate")(stored, out=flat))
+    try:
+        return _copied(zlib.decompressobj().decompress(stored, len(flat)), flat)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+
+
+def _copied(content: bytes, flat: UInt8Array) -> int:
+    flat[: len(content)] = np.frombuffer(content, np.uint8)
+    return len(content)
+
+
+@functools.cache
+def _has_libdeflate() -> bool:
+    if not imagecodecs_is_installed():
+        return False
+    import imagecodecs
+
+    return bool(imagecodecs.DEFLATE.available)
+
+
 class _Undeclared:
     """What only this process decodes."""
 
@@ -91,7 +122,9 @@ class PackedTiles(_Undeclared):
     @property
     def package(self) -> str:
         """See :attr:`TileDecoder.package`."""
-        return "zlib" if self.packing in ("none", "deflate") else "imagecodecs"
+        if self.packing == "none" or (self.packing == "deflate" and not _has_libdeflate()):
+            return "zlib"
+        return "imagecodecs"
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
         """See :meth:`TileDecoder.decode`."""
@@ -106,17 +139,10 @@ class PackedTiles(_Undeclared):
 
     def _unpack(self, stored: bytes, flat: UInt8Array) -> int:
         """Fill ``flat`` uint8 [n]; how many bytes there were for it. Raises ValueError."""
-        if self.packing in ("none", "deflate"):
-            try:
-                unpacked = (
-                    stored[: len(flat)]
-                    if self.packing == "none"
-                    else zlib.decompressobj().decompress(stored, len(flat))
-                )
-            except zlib.error as error:
-                raise ValueError(str(error)) from error
-            flat[: len(unpacked)] = np.frombuffer(unpacked, np.uint8)
-            return len(unpacked)
+        if self.packing == "none":
+            return _copied(stored[: len(flat)], flat)
+        if self.packing == "deflate":
+            return _inflated(stored, flat)
         try:
             return len(_codec(self.packing)(stored, out=flat))
         except RuntimeError as error:
