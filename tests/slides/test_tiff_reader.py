@@ -464,6 +464,20 @@ def test_tiles_that_lie_outside_the_file_are_refused(
         open_slide(copied)
 
 
+def test_a_number_in_place_of_jpeg_tables_is_no_size_of_memory(tmp_path: Path) -> None:
+    path, rgb = tmp_path / "number.svs", np.full((256, 256, 3), 200, np.uint8)
+    tifffile.imwrite(
+        path,
+        rgb,
+        tile=(64, 64),
+        compression="jpeg",
+        description="Aperio|AppMag = 20|MPP = 0.5",
+        extratags=[(347, 4, 1, 2**31)],
+    )
+    with open_slide(path) as slide:
+        assert "(JPEG whose tables are of another type)" in slide.reader
+
+
 def test_a_tile_of_absurdly_many_bytes_is_refused(copied: Path) -> None:
     with copied.open("ab") as file:
         file.write(bytes(4 << 20))

@@ -55,7 +55,10 @@ def _decoder(page: Any, tile_px: tuple[int, int]) -> TileDecoder:
     if compression == _JPEG:
         # Of OME-TIFF writers some call RGB what their JPEG library stored as YCbCr, in JFIF.
         stored_ycbcr = ycbcr or (samples == 3 and page.parent.is_ome and bool(page.is_jfif))
-        return JpegTiles(stored_ycbcr, bytes(page.jpegtables or b""))
+        tables = page.jpegtables or b""
+        if not isinstance(tables, bytes):  # a damaged tag: of a number bytes() would make zeros
+            raise _NotDecodedError("JPEG whose tables are of another type")
+        return JpegTiles(stored_ycbcr, tables)
     if compression in _PACKINGS:
         return _packed(page, _PACKINGS[compression], ycbcr)
     if compression in _JPEG_2000:
