@@ -81,7 +81,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt setuptools wheel
 	$(BIN)/pip install -q -c constraints.txt --no-compile --no-build-isolation \
-	  --config-settings editable_mode=strict -e ".[cpu,export,train,capi,int8,tensorrt-rtx,view,pdf,dicom,dicomweb,jpeg2000,czi,tmap,isyntax,ray,sign,pkcs11,sbom,dev]"
+	  --config-settings editable_mode=strict -e ".[cpu,export,train,capi,int8,tensorrt-rtx,view,pdf,dicom,dicomweb,jpeg2000,czi,tmap,isyntax,ray,s3,sign,pkcs11,sbom,dev]"
 	# pip would compile on one core. What no Python can compile is a package's own affair.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@

@@ -15,7 +15,7 @@ from pathgene_rt.archive.stored_results import Commit, StoredResults
 pytestmark = pytest.mark.world
 
 pytest.importorskip("s3fs", reason="needs the extra s3")
-moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
+moto_server = pytest.importorskip("moto.server", reason="needs moto")
 
 
 @pytest.fixture
