@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pathgene_rt.dicomweb.file_frames import frames_of_file
 from pathgene_rt.dicomweb.multipart import read_parts, syntax_in, write_parts
 from pathgene_rt.dicomweb.server import ArchiveError
 from pathgene_rt.dicomweb.session import Session
@@ -16,7 +15,6 @@ from pathgene_rt.dicomweb.session import Session
 JSON = "application/dicom+json"
 _DICOM = "application/dicom"
 _FRAMES = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
-_OBJECTS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 PAGE = 100
 _MOST_SERIES = 100_000
 _UID = re.compile(r"\d+(\.\d+)+")
@@ -113,16 +111,6 @@ class Archive:
         if syntax and came != syntax:
             raise self._strange(f"frames came in {came}, and before in {syntax}")
         return came, [one.data for one in parts]
-
-    def whole(self, key: SeriesKey, instance: str) -> tuple[str, list[bytes]]:
-        """The transfer syntax and all frames of an object, as it is stored, in one request for the
-        object itself. Memory: four times the object, for a moment."""
-        answer = self.session.get(f"{key.path}/instances/{instance}", _OBJECTS)
-        try:
-            (part,) = read_parts(answer.content_type, answer.body)
-            return frames_of_file(part.data)
-        except ValueError as error:
-            raise self._strange(str(error)) from error
 
     def store(self, study: str, objects: Mapping[str, bytes]) -> None:
         """Store DICOM files, by their SOP instance UIDs, in ``study``. Raises also where the server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,29 +24,14 @@ from pathgene_rt.slides.slide import Slide
 from pathgene_rt.slides.tiff.layout import TiledLevel, tiles_under
 from pathgene_rt.slides.tiff.reader import slide_of_levels
 
-WHOLE_FROM_S = 0.5
-"""A server that takes longer to begin reads the whole object (Orthanc 1.10: 8 ms/MB): so do we."""
-
 _PIXELS = frozenset({"7FE00008", "7FE00009", "7FE00010"})
-
-
-def expected_begin_s(begins: Sequence[tuple[int, float]], frames: int) -> float:
-    """Seconds until a server begins to answer for a picture of ``frames``, by (frames, seconds) of
-    smaller ones. 0.0 where they do not tell: a server that always takes as long needs no care.
-    """
-    if len(begins) < 2:
-        return 0.0
-    (few, soon), (many, late) = min(begins), max(begins)
-    slope = max(0.0, late - soon) / max(1, many - few)
-    return slope * (frames - many)
 
 
 class SeriesSlide:
     """The slide of one series. Raises SlideOpenError where the series is none that is read here;
     ArchiveError, CancelledError.
 
-    Memory: ``limit_bytes`` of frames as they are stored, beside what a slide in files takes; a
-    picture that comes whole takes half as much again, and twice as much while it is opened.
+    Memory: ``limit_bytes`` of frames as they are stored, beside what a slide in files takes.
     """
 
     def __init__(self, archive: Archive, key: SeriesKey, *, limit_bytes: int = CACHE_BYTES) -> None:
@@ -115,32 +100,12 @@ class SeriesSlide:
         self._first[number, 0] = frame
         return syntax
 
-    def _first_frames(self) -> list[str]:
-        """The transfer syntaxes of the pictures. Of the largest all frames are fetched where
-        finding the first alone takes the server as long: smaller pictures tell."""
-        counts = [int(one.get("NumberOfFrames") or 1) for one in self.datasets]
-        *small, largest = sorted(range(len(counts)), key=lambda one: counts[one])
-        with ThreadPoolExecutor(self._archive.session.server.connections) as pool:
-            syntaxes = dict(zip(small, pool.map(self._first_frame, small), strict=True))
-        begins = [(counts[one], self._begin_s[one]) for one in small]
-        frame_bytes = max((len(self._first[one, 0]) for one in small), default=0)
-        fits = counts[largest] * frame_bytes <= self._limit // 2
-        if fits and expected_begin_s(begins, counts[largest]) > WHOLE_FROM_S:
-            syntaxes[largest], frames = self._archive.whole(self.key, self._names[largest])
-            if len(frames) != counts[largest]:
-                raise SlideOpenError(
-                    f"{self.key.series}: an object of {len(frames)} frames came, and its metadata "
-                    f"say {counts[largest]}; check the archive"
-                )
-            self._first.update({(largest, one): frame for one, frame in enumerate(frames)})
-        else:
-            syntaxes[largest] = self._first_frame(largest)
-        return [syntaxes[one] for one in range(len(counts))]
-
     def _read_pyramid(self) -> DicomPyramid:
         instances: list[Instance] = []
         why = ""
-        self._syntaxes = self._first_frames()
+        at_once = self._archive.session.server.connections
+        with ThreadPoolExecutor(at_once) as pool:
+            self._syntaxes = list(pool.map(self._first_frame, range(len(self.datasets))))
         for name, data, syntax in zip(self._names, self.datasets, self._syntaxes, strict=True):
             try:
                 instances.append(instance_of_frames(Path(name), data, syntax))

@@ -125,25 +125,6 @@ def test_frames_of_the_server_give_what_the_files_give(
     assert result.stored == 4
 
 
-@pytest.mark.parametrize("number", [1, 3, 4, 5])
-def test_an_object_that_comes_whole_gives_what_its_frames_give(
-    predictor: Predictor,
-    server: Orthanc,
-    slides: dict[int, list[Path]],
-    monkeypatch: pytest.MonkeyPatch,
-    number: int,
-) -> None:
-    monkeypatch.setattr("pathgene_rt.dicomweb.slide.WHOLE_FROM_S", -1.0)
-    with Session(replace(PLAIN, url=server.url)) as session:
-        archive = Archive(session)
-        (key,) = archive.find_series({"PatientID": f"MRN-{number}"})
-        slide = SeriesSlide(archive, key)
-        assert len(slide._first) > len(slide.datasets)
-        report = predictor.predict(slide.given(), replace(OPTIONS, exact=True))
-    local = predictor.predict(slides[number][0], replace(OPTIONS, exact=True))
-    assert probabilities(report) == probabilities(local)
-
-
 def test_results_are_stored_in_the_slides_study_and_read_back(
     predictor: Predictor, server: Orthanc, tmp_path: Path
 ) -> None:
