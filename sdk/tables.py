@@ -25,8 +25,9 @@ MISSING = frozenset(
 )
 """What stands for no value, in lower case: of Excel, pandas, R, SQL and the GDC."""
 
-_SLIDES = ".svs .tif .tiff .scn .bif .svslide .ndpi .mrxs .vms .vmu .czi .dcm .isyntax .kfb"
-ENDINGS = (".h5", ".hdf5", ".pt", ".npy", *_SLIDES.split())
+_TIFFS = ".svs .tif .tiff .scn .bif .svslide .ndpi"
+_OTHERS = ".mrxs .vms .vmu .czi .dcm .isyntax .i2syntax .kfb .tmap"
+ENDINGS = (".h5", ".hdf5", ".pt", ".npy", *_TIFFS.split(), *_OTHERS.split())
 """Of files that an entry may name in place of a slide's id."""
 
 _DELIMITERS = ",;\t|"

@@ -164,7 +164,7 @@ def test_pseudonymized_errors_do_not_name_the_slide(
     def failing(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr(tile_reader, "read_tile", failing)
+    monkeypatch.setattr(tile_reader, "read_tiles", failing)
     pseudonyms = Pseudonyms.random()
     with pytest.raises(SlideError, match=pseudonyms.of("case-7")) as caught:
         predictor.predict(slide, PredictOptions(pseudonyms=pseudonyms))
@@ -195,7 +195,7 @@ def test_no_tissue(predictor: Predictor, tmp_path: Path) -> None:
     write_slide(tmp_path / "blank.svs", (1024, 1024), tissue_share=0.0)
     with pytest.raises(NoTissueError):
         predictor.predict(tmp_path / "blank.svs", out=tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_slide_that_fails_leaves_the_predictor_usable(
@@ -203,14 +203,14 @@ def test_a_slide_that_fails_leaves_the_predictor_usable(
 ) -> None:
     from pathgene_rt.streaming import tile_reader
 
-    read, count = tile_reader.read_tile, iter(range(10**6))
+    read, count = tile_reader.read_tiles, iter(range(10**6))
 
     def failing(*arguments, **options):
         if next(count) == 40:
             raise SlideReadError("case-7: the disk is gone; copy the slide again")
-        read(*arguments, **options)
+        return read(*arguments, **options)
 
-    monkeypatch.setattr(tile_reader, "read_tile", failing)
+    monkeypatch.setattr(tile_reader, "read_tiles", failing)
     with pytest.raises(SlideReadError, match="the disk is gone"):
         predictor.predict(slide, out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -253,17 +253,17 @@ def test_a_slide_that_fails_halfway_goes_on_where_it_was(
 
     write_slide(tmp_path / "slide.svs", (1536, 1280), seed=5)
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
-    read, count = tile_reader.read_tile, iter(range(10**6))
+    read, count = tile_reader.read_tiles, iter(range(10**6))
 
     def failing(*arguments, **options):
         if next(count) == 100:
             raise SlideReadError("the network share is gone")
-        read(*arguments, **options)
+        return read(*arguments, **options)
 
     # Of fewer tiles than are read before the failure, so that some were written.
     with Predictor.open(bundle, EngineOptions(batch=8, in_flight=2)) as predictor:
         whole, _ = predictor.extract(tmp_path / "slide.svs", out=tmp_path / "whole.h5")
-        monkeypatch.setattr(tile_reader, "read_tile", failing)
+        monkeypatch.setattr(tile_reader, "read_tiles", failing)
         out = tmp_path / "resumed.h5"
         with pytest.raises(SlideReadError):
             predictor.extract(tmp_path / "slide.svs", out=out)
