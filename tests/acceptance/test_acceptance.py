@@ -76,6 +76,7 @@ def report(bundle, slide, tmp_path_factory) -> AcceptanceReport:
     return accept(bundle, out, slide=slide, engines=("onnxruntime",))
 
 
+@pytest.mark.world
 def test_every_check_passes_on_an_engine_of_the_cpu(report):
     assert [result for result in report.results if result.status == "failed"] == []
     assert [result.check for result in report.results] == list(CHECKS)
@@ -107,6 +108,7 @@ def test_native_calls_of_the_engines_process_are_in_the_report(report):
     assert not any(name.startswith("tensorrt") for name in report.calls)
 
 
+@pytest.mark.world
 def test_an_engine_that_computes_several_batches_at_once(bundle, slide, tmp_path):
     """OpenVINO reads inputs where they lie, so that a buffer that is used again too soon shows."""
     checks = ("in flight", "two slides at once", "too many in flight")

@@ -29,6 +29,8 @@ from tests.support import native_readers
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.world  # hosts in C, by the compiler of this machine
+
 PROGRAMS = Path(__file__).with_name("programs")
 SOURCES = ROOT / "sdk" / "capi"
 SIDE_PX = 1024

@@ -26,6 +26,8 @@ from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.world  # hosts in C, by the compiler of this machine
+
 EXAMPLES = ROOT / "examples"
 SOURCES = ROOT / "sdk" / "capi"
 

@@ -122,6 +122,7 @@ def test_a_panel_that_is_not_there(tmp_path):
         load_config(tmp_path / "none.toml")
 
 
+@pytest.mark.world
 def test_the_command_exports_a_panel(folder):
     lines = [line for line in PANEL.splitlines() if "golden" not in line]
     text = "\n".join(lines).replace("heads/b.pt", "egfr.pt")
@@ -139,6 +140,7 @@ def test_the_command_exports_a_panel(folder):
         assert bundle.preprocess.mpp == 1.0
 
 
+@pytest.mark.world
 def test_the_command_says_what_was_compared(folder):
     (folder / "small.toml").write_text("[preprocess]\ntile_px = 64\nresize_px = 48\n")
     arguments = ["--encoder", str(folder / "encoder.pth"), "--head", f"p53={folder / 'egfr.pt'}"]

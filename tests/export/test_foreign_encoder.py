@@ -458,6 +458,7 @@ def test_options_that_contradict_each_other(tmp_path, arguments, message):
     assert message in str(result.exception)
 
 
+@pytest.mark.world
 def test_from_a_vendors_file_to_a_prediction(vit, tmp_path):
     """Export without heads, extract, train, export with the head, verify, predict."""
     shutil.copytree(vit[0].parent, tmp_path / "vendor")

@@ -181,6 +181,7 @@ def test_senseless_attributes_are_taken_as_absent(shared: Path) -> None:
     assert np.array_equal(bag.coords[:, 0], bag.xy[:, 0] // 64)
 
 
+@pytest.mark.world
 def test_a_file_that_the_library_loops_on_is_refused(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

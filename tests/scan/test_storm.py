@@ -16,7 +16,9 @@ ENDS = {"report", "CancelledError", "NoTissueError", "ScanStateError"}
 """The last where another thread closed or finished the session."""
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(4, marks=pytest.mark.world), pytest.param(60, marks=pytest.mark.slow)]
+)
 def test_eight_threads_at_random(tmp_path: Path, seconds: int) -> None:
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     before = threading.active_count()

@@ -153,7 +153,9 @@ def planted(bags: int, seed: int) -> list[tuple[Tensor, int]]:
     return drawn
 
 
-@pytest.mark.parametrize(("make", "epochs"), [(planted, 10), (arranged, 3)])
+@pytest.mark.parametrize(
+    ("make", "epochs"), [pytest.param(planted, 10, marks=pytest.mark.slow), (arranged, 3)]
+)
 def test_learns_what_tiles_are_and_how_they_are_arranged(make: Any, epochs: int) -> None:
     head = rrt(region_num=4, epeg_k=3, n_heads=4, crmsa_heads=2, dropout=0.0)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-4)
