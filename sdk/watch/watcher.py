@@ -21,7 +21,7 @@ from pathgene_rt.errors import (
     SlideReadError,
     UsageError,
 )
-from pathgene_rt.files import reason, writable_folder, write_json
+from pathgene_rt.files import reason, remove_unfinished, writable_folder, write_json
 from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import PredictOptions
 from pathgene_rt.report.report import utc_now
@@ -178,7 +178,9 @@ class Watcher:
         elif isinstance(result, PathGeneError):
             self._failed(entry, name, result)
         else:
-            failure_file(self._out, entry.slide_id).unlink(missing_ok=True)
+            failure = failure_file(self._out, entry.slide_id)
+            failure.unlink(missing_ok=True)
+            remove_unfinished(failure)
             self.ledger.done(entry.file, hook=bool(self._settings.on_done))
             self._log(
                 result.outcome,
@@ -236,7 +238,9 @@ class Watcher:
             "time": utc_now(),
         }
         writable_folder(self._out / FAILED_FOLDER)
-        write_json(failure_file(self._out, entry.slide_id), document)
+        target = failure_file(self._out, entry.slide_id)
+        remove_unfinished(target)  # of a watcher that was killed here
+        write_json(target, document)
         self.ledger.failed(entry.file, error.code, str(error))
         self._log("failed", level="error", slide=name, reason=str(error), code=error.code)
 

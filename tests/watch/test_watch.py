@@ -289,8 +289,12 @@ def test_what_cannot_pass_fails_with_its_reason_and_may_be_tried_again(site: Sit
     empty = site.inbox / "bad.svs"
     empty.write_bytes(b"not a slide at all")
     site.put("good.svs")
+    (site.out / "failed").mkdir(parents=True)
+    for name in ("bad", "good"):
+        (site.out / "failed" / f".{name}.json.0123abcd.part").touch()  # by one that was killed
     watcher = site.watcher()
     all_of(watcher)
+    assert [path.name for path in (site.out / "failed").iterdir()] == ["bad.json"]
     reason = json.loads((site.out / "failed" / "bad.json").read_text())
     assert reason["slide"] == "bad.svs" and reason["exit_code"] == 3
     assert "not a slide" in reason["reason"]
