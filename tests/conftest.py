@@ -67,7 +67,7 @@ def graphs_exported_once(pytestconfig: pytest.Config) -> Iterator[None]:
 
     from pathgene_rt.export import encoder, head, incremental_pooling
     from pathgene_rt.export.foreign import encoder as foreign_encoder
-    from tests.support import head_graphs, incremental_heads
+    from tests.support import head_graphs, incremental_heads, tile_graphs
     from tests.support.exported_once import exported_once, folder_of_graphs
 
     folder = folder_of_graphs(pytestconfig.cache.mkdir("graphs"))
@@ -75,7 +75,7 @@ def graphs_exported_once(pytestconfig: pytest.Config) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         made_once = cache(_registration.ONNXRegistry.from_torchlib)
         patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(made_once))
-        for module in (*exporting, incremental_heads):
+        for module in (*exporting, incremental_heads, tile_graphs):
             patch.setattr(module, "to_onnx", exported_once(folder))
         yield
 

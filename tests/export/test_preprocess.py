@@ -21,8 +21,8 @@ from pathgene_rt.export.preprocess import (
     resize_coefficients,
 )
 from pathgene_rt.export.reference import pillow_pixels
-from pathgene_rt.export.to_onnx import to_onnx
 from pathgene_rt.slides import open_slide
+from tests.support.tile_graphs import tile_graph
 
 SIZES = [(256, 224), (512, 224), (1024, 224), (300, 224), (64, 48), (1000, 37), (224, 256)]
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -158,6 +158,7 @@ def test_tiles_of_the_right_size_are_not_resized():
     np.testing.assert_allclose(encoder(torch.from_numpy(tiles)).numpy(), expected, atol=2e-6)
 
 
+@pytest.mark.usefixtures("graphs_exported_once")
 @pytest.mark.parametrize(
     "preprocess",
     [
@@ -171,7 +172,7 @@ def test_a_graph_with_gathers_in_place_of_products_sees_the_same(preprocess):
     encoder = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(2), Mean())
     side = preprocess.tile_px
     tiles = torch.from_numpy(noise(3, side))
-    graph = to_onnx(TileEncoder(encoder, preprocess), {"tiles": tiles}, ["features"])
+    graph = tile_graph(TileEncoder(encoder, preprocess), tiles)
     gathered = with_gathered_resize(graph, preprocess)
     check_graph("it", gathered)
     assert "MatMul" in operators(graph) and "MatMul" not in operators(gathered)
@@ -181,6 +182,7 @@ def test_a_graph_with_gathers_in_place_of_products_sees_the_same(preprocess):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("graphs_exported_once")
 @pytest.mark.parametrize(
     "preprocess",
     [Preprocess(tile_px=64, resize_px=64), Preprocess(tile_px=2048)],
@@ -190,7 +192,7 @@ def test_a_graph_keeps_its_resize_where_gathers_do_not_suit(preprocess):
     side = preprocess.tile_px
     module = TileEncoder(nn.Sequential(nn.Flatten(2), Mean()), preprocess)
     tiles = torch.zeros(3, side, side, 3, dtype=torch.uint8)
-    graph = to_onnx(module, {"tiles": tiles}, ["features"])
+    graph = tile_graph(module, tiles)
     assert with_gathered_resize(graph, preprocess) is graph
 
 

@@ -28,7 +28,7 @@ HEADS = {
     "clam_sb": ("clam_sb", {}),
     "clam_mb": ("clam_mb", {"adapter": 16}),
 }
-ENGINES = [name for name, _ in BACKENDS]
+OTHER_ENGINES = [name for name, _ in BACKENDS if name != "onnxruntime"]
 
 
 @cache
@@ -59,7 +59,10 @@ def test_which_heads_pool_incrementally() -> None:
     assert pooled == {"abmil", "clam_sb", "clam_mb"}
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize(
+    "backend",
+    ["onnxruntime", *(pytest.param(name, marks=pytest.mark.world) for name in OTHER_ENGINES)],
+)
 @pytest.mark.parametrize("name", HEADS)
 def test_any_split_in_any_order_equals_the_whole_bag(name: str, backend: str) -> None:
     if why := load_backend(backend).probe().reason:
@@ -77,7 +80,10 @@ def test_any_split_in_any_order_equals_the_whole_bag(name: str, backend: str) ->
         require_equal(pooling, head, features)
 
 
-@pytest.mark.parametrize(("backend", "batch"), [("onnxruntime", 128), ("openvino", 1024)])
+@pytest.mark.parametrize(
+    ("backend", "batch"),
+    [("onnxruntime", 128), pytest.param("openvino", 1024, marks=pytest.mark.world)],
+)
 def test_of_a_hundred_thousand_tiles(backend: str, batch: int) -> None:
     head, graphs = head_of("abmil")
     features = tiles(100_000)

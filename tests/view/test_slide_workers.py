@@ -79,7 +79,7 @@ def test_what_crashes_again_and_again_is_not_tried_until_it_changes() -> None:
 
 @pytest.mark.usefixtures("faulty")
 def test_a_reader_that_stands_still_is_ended() -> None:
-    workers = SlideWorkers(1, timeout_s=5)
+    workers = SlideWorkers(1, timeout_s=3)
     try:
         with pytest.raises(CrashedError):
             ask(workers, "hang")
