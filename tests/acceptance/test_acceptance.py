@@ -83,6 +83,7 @@ def test_every_check_passes_on_an_engine_of_the_cpu(report):
     report.require_passed()
 
 
+@pytest.mark.world
 def test_what_needs_a_card_says_so(report):
     not_run = {one.check: one.detail for one in report.results if one.status == "not run"}
     assert {check.name for check in (*GPU_CHECKS, *GPU_TIMING_CHECKS)} < not_run.keys()
@@ -91,6 +92,7 @@ def test_what_needs_a_card_says_so(report):
     assert all(not_run.values())
 
 
+@pytest.mark.world
 def test_checks_look_at_what_they_claim_to(report):
     by_check = {one.check: one for one in report.results}
     assert by_check["in flight"].figures["in flight"] >= 2
@@ -100,6 +102,7 @@ def test_checks_look_at_what_they_claim_to(report):
     assert "17000" in by_check["bags"].detail
 
 
+@pytest.mark.world
 def test_native_calls_of_the_engines_process_are_in_the_report(report):
     if not native_calls.RECORDS:
         assert report.calls is None
@@ -189,6 +192,7 @@ def test_a_cache_that_fails_unheard_fails(keeping, name):
         CHECKS[name].run(bench)
 
 
+@pytest.mark.world
 def test_the_report_is_written_twice_and_says_the_same(report, tmp_path):
     page = html(report)
     assert f"{report.count('passed')} passed" in report.verdict

@@ -278,13 +278,13 @@ def test_a_slide_that_fails_halfway_goes_on_where_it_was(
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL, which Windows does not have")
 def test_kill_9_and_resume_give_what_an_undisturbed_run_gives(tmp_path: Path) -> None:
     slide, out = tmp_path / "large.svs", tmp_path / "out"
-    write_slide(slide, (4096, 3072), seed=1)
+    write_slide(slide, (3072, 2304), seed=1)
     bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
     command = [sys.executable, "-m", "pathgene_rt.cli", "predict", slide, "--bundle", bundle]
     command += ["--features", "--batch", "1", "--no-heatmaps", "--no-geojson", "--no-html"]
     process = subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE)
     log = out / "large" / "features.h5.partial.log"
-    while not (log.exists() and log.read_bytes().count(b"\n") > 60):
+    while not (log.exists() and log.read_bytes().count(b"\n") > 30):
         assert process.poll() is None, "the slide was done before it could be killed"
         time.sleep(0.005)
     process.kill()

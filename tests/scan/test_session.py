@@ -96,7 +96,7 @@ def assert_same(report: Report, session: ScanSession, bag: FeatureBag, expected:
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     mpp=st.sampled_from(SCALES),

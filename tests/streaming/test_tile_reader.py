@@ -145,7 +145,7 @@ def test_a_stalled_slide_does_not_hold_up_another(service: EncoderService) -> No
 
     def stalled() -> None:
         with pytest.raises(SlideReadError, match="no tile could be read"):
-            encode(service, ScriptedSlide(50, before=stall), 50, io_timeout_s=1.5)
+            encode(service, ScriptedSlide(50, before=stall), 50, io_timeout_s=0.8)
         failed.append(time.monotonic())
 
     beside = threading.Thread(target=stalled)
@@ -181,8 +181,8 @@ def test_a_slow_disk_is_no_stall(service: EncoderService) -> None:
 
 def test_readers_that_wait_for_the_encoder_are_no_stall() -> None:
     with NumpyEngine(seconds_a_tile=0.05) as engine, EncoderService(engine) as service:
-        bag = encode(service, ScriptedSlide(40), 40, io_timeout_s=0.2)
-    np.testing.assert_array_equal(bag, expected(40))
+        bag = encode(service, ScriptedSlide(20), 20, io_timeout_s=0.2)
+    np.testing.assert_array_equal(bag, expected(20))
 
 
 @pytest.mark.timeout(60)  # the stall is noticed after ten minutes only
