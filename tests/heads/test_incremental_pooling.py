@@ -80,10 +80,8 @@ def test_any_split_in_any_order_equals_the_whole_bag(name: str, backend: str) ->
         require_equal(pooling, head, features)
 
 
-@pytest.mark.parametrize(
-    ("backend", "batch"),
-    [("onnxruntime", 128), pytest.param("openvino", 1024, marks=pytest.mark.world)],
-)
+@pytest.mark.world
+@pytest.mark.parametrize(("backend", "batch"), [("onnxruntime", 128), ("openvino", 1024)])
 def test_of_a_hundred_thousand_tiles(backend: str, batch: int) -> None:
     head, graphs = head_of("abmil")
     features = tiles(100_000)
