@@ -21,6 +21,11 @@ class PathGeneError(Exception):
         return " ".join(super().__str__().split())
 
 
+def said_by(error: BaseException) -> str:
+    """What ``error`` of another library says, in one line; its name if that is nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class UsageError(PathGeneError, ValueError):
     """An option, configuration or table that makes no sense; nothing was computed."""
 

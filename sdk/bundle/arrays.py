@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathgene_rt.errors import said_by
+
 MAX_BYTES = 2 << 30
 """Of all arrays of a file together, unpacked."""
 
@@ -51,7 +53,7 @@ def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise ValueError(said_by(error)) from error
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

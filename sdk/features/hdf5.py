@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathgene_rt.errors import FeatureFileError, FileAccessError, OutputError, UsageError
+from pathgene_rt.errors import (
+    FeatureFileError,
+    FileAccessError,
+    OutputError,
+    UsageError,
+    said_by,
+)
 from pathgene_rt.features.bag import (
     LONE_TILE_SPAN_PX,
     FeatureBag,
@@ -253,7 +259,7 @@ def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[SafeHdf5File]:
         if isinstance(error, OSError) and error.errno:
             raise _not_now(path, error) from error
         raise FeatureFileError(
-            f"{path}: cannot be read as HDF5 ({_one_line(error)}); {advice}"
+            f"{path}: cannot be read as HDF5 ({said_by(error)}); {advice}"
         ) from error
 
 
@@ -289,7 +295,3 @@ def corners(coords: NDArray[Any], tiles: int, path: Path) -> Int32Array:
 def _span_px(attributes: TileAttributes, xy: Int32Array) -> float:
     """Level-0 pixels a tile spans: as stated, else as the tiles lie."""
     return attributes.span_px or tile_spacing_px(xy) or float(LONE_TILE_SPAN_PX)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
+from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, said_by
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.openslide_reader import open_with_openslide
-from pathgene_rt.slides.pixel_slide import PixelSlide
+from pathgene_rt.slides.pixel_slide import PixelSlide, given_back
 from pathgene_rt.slides.scale import settled_scale
 from pathgene_rt.slides.slide import Slide
 
@@ -67,7 +66,7 @@ def _opened(path: Path, mpp: float | None, refused: str) -> CziSlide:
     except Exception as error:
         raise SlideOpenError(
             f"{path}: a Zeiss CZI file that neither OpenSlide ({refused}) nor pylibCZIrw "
-            f"({_line(error)}) opens; copy it again, or save it anew with ZEN"
+            f"({said_by(error)}) opens; copy it again, or save it anew with ZEN"
         ) from error
     with ExitStack() as opened:
         opened.callback(reader.close)
@@ -77,7 +76,7 @@ def _opened(path: Path, mpp: float | None, refused: str) -> CziSlide:
             raise
         except Exception as error:
             raise SlideOpenError(
-                f"{path}: a Zeiss CZI file whose directory cannot be read ({_line(error)}); copy "
+                f"{path}: a Zeiss CZI file whose directory cannot be read ({said_by(error)}); copy "
                 "it again, or save it anew with ZEN"
             ) from error
         opened.pop_all()
@@ -149,13 +148,7 @@ class CziSlide(PixelSlide):
         approximate: bool = False,  # noqa: ARG002 - all is always decoded
     ) -> UInt8Array:
         """See :meth:`Slide.read`."""
-        pixels = self._region(xy_px, self._factors[level], size_px)
-        if shrink > 1:
-            pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+        return given_back(self._region(xy_px, self._factors[level], size_px), shrink, out)
 
     def close(self) -> None:
         """See :meth:`Slide.close`. Waits for a read in progress."""
@@ -182,7 +175,7 @@ class CziSlide(PixelSlide):
             except Exception as error:
                 raise TileDecodeError(
                     f"{self.info.slide_id}: the pixels at {xy_px} cannot be decoded "
-                    f"({_line(error)}); the file is damaged: copy or scan it again"
+                    f"({said_by(error)}); the file is damaged: copy or scan it again"
                 ) from error
         if bgr.shape != (size_px[1], size_px[0], 3):
             raise SlideReadError(
@@ -225,7 +218,3 @@ def _stated_scale(xml: str) -> tuple[str | None, str | None]:
         except ValueError:
             continue
     return stated.get("X"), stated.get("Y")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

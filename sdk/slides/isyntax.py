@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import math
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
+from pathgene_rt.errors import SlideOpenError, SlideReadError, said_by
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
+from pathgene_rt.slides.clipped_slide import ClippedSlide
 from pathgene_rt.slides.limits import checked_size
-from pathgene_rt.slides.pixel_slide import PixelSlide
 from pathgene_rt.slides.pyramid import levels_of_slide
 from pathgene_rt.slides.scale import settled_scale
 
@@ -51,7 +49,7 @@ def open_isyntax(path: Path, mpp: float | None) -> ISyntaxSlide:
         raise _refused(path, error) from error
 
 
-class ISyntaxSlide(PixelSlide):
+class ISyntaxSlide(ClippedSlide):
     """A :class:`~pathgene_rt.slides.slide.Slide`. One thread reads at a time."""
 
     def __init__(self, handle: Any, path: Path, mpp: float | None) -> None:
@@ -61,7 +59,7 @@ class ISyntaxSlide(PixelSlide):
         sizes = [(int(width), int(height)) for width, height in handle.level_dimensions]
         size_px = checked_size(path, sizes[0])
         self._numbers = levels_of_slide(sizes)
-        self._sizes = [sizes[number] for number in self._numbers]
+        self.level_sizes_px = [sizes[number] for number in self._numbers]
         stated = (f"{handle.mpp_x:.9g}", f"{handle.mpp_y:.9g}")
         scale = settled_scale(*stated, mpp)
         self.info = SlideInfo(
@@ -75,32 +73,11 @@ class ISyntaxSlide(PixelSlide):
         )
         self.reader = f"pyisyntax {importlib.metadata.version('pyisyntax')}"
 
-    def read(
-        self,
-        xy_px: tuple[int, int],
-        level: int,
-        size_px: tuple[int, int],
-        out: UInt8Array | None = None,
-        *,
-        shrink: int = 1,
-        approximate: bool = False,  # noqa: ARG002 - all is always decoded
-    ) -> UInt8Array:
-        """See :meth:`Slide.read`."""
-        pixels: UInt8Array = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
-        x, y = (math.floor(one / self.info.downsamples[level] + 0.5) for one in xy_px)
-        width, height = self._sizes[level]
-        left, top = max(x, 0), max(y, 0)
-        right, bottom = min(x + size_px[0], width), min(y + size_px[1], height)
-        if right > left and bottom > top:
-            rgba = self._region(left, top, right - left, bottom - top, level)
-            part = np.where(rgba[..., 3:] == 0, 255, rgba[..., :3])  # nothing was scanned there
-            pixels[top - y : bottom - y, left - x : right - x] = part
-        if shrink > 1:
-            pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
-        if out is None:
-            return pixels
-        np.copyto(out, pixels)
-        return out
+    def read_part(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """See :meth:`ClippedSlide.read_part`."""
+        rgba = self._region(x, y, width, height, level)
+        part: UInt8Array = np.where(rgba[..., 3:] == 0, 255, rgba[..., :3])
+        return part  # white where nothing was scanned
 
     def close(self) -> None:
         """See :meth:`Slide.close`. Waits for a read in progress."""
@@ -111,28 +88,20 @@ class ISyntaxSlide(PixelSlide):
 
     def _region(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
         """uint8 [height, width, 4], RGBA, of a part of the level."""
-        name = self.info.slide_id
         with self._lock:
             if self._handle is None:
-                raise SlideReadError(f"{name}: the slide was closed; open it again")
+                raise SlideReadError(f"{self.info.slide_id}: the slide was closed; open it again")
             try:
                 rgba: UInt8Array = self._handle.read_region(
                     x, y, width, height, level=self._numbers[level]
                 )
             except Exception as error:
-                raise TileDecodeError(
-                    f"{name}: the pixels at ({x}, {y}) of level {level} cannot be decoded "
-                    f"({_line(error)}); the file is damaged: copy or scan it again"
-                ) from error
+                raise self.undecodable((x, y), level, error) from error
         return rgba
 
 
 def _refused(path: Path, error: Exception) -> SlideOpenError:
     return SlideOpenError(
-        f"{path}: a Philips iSyntax slide that pyisyntax does not open ({_line(error)}); copy it "
+        f"{path}: a Philips iSyntax slide that pyisyntax does not open ({said_by(error)}); copy it "
         "again, or export it as TIFF or DICOM from the Image Management System"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
+from pathgene_rt.slides.clipped_slide import ClippedSlide
 from pathgene_rt.slides.limits import checked_size
 from pathgene_rt.slides.openslide_reader import WHITE
 from pathgene_rt.slides.pixel_slide import PixelSlide
@@ -331,7 +331,7 @@ class _TileSlide(TiledSlide):
         return f"{self._name}, {super().reader}"
 
 
-class _RegionSlide(PixelSlide):
+class _RegionSlide(ClippedSlide):
     """Its pixels come from a library."""
 
     def __init__(
@@ -344,39 +344,18 @@ class _RegionSlide(PixelSlide):
     ) -> None:
         self.info, self.reader = info, reader.name
         self._call = _Call(reader, function, state)
-        self._levels = levels
+        self._numbers = [number for number, _ in levels]
+        self.level_sizes_px = [size_px for _, size_px in levels]
 
-    def read(
-        self,
-        xy_px: tuple[int, int],
-        level: int,
-        size_px: tuple[int, int],
-        out: UInt8Array | None = None,
-        *,
-        shrink: int = 1,
-        approximate: bool = False,  # noqa: ARG002 - there are pixels only
-    ) -> UInt8Array:
-        """See :meth:`Slide.read`."""
-        number, (width, height) = self._levels[level]
-        downsample = self.info.downsamples[level]
-        x, y = (math.floor(one / downsample + 0.5) for one in xy_px)
-        left, top = max(x, 0), max(y, 0)
-        right, bottom = min(x + size_px[0], width), min(y + size_px[1], height)
-        pixels: UInt8Array = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
-        if right > left and bottom > top:
-            part: UInt8Array = np.empty((bottom - top, right - left, 3), np.uint8)
-            self._call(
-                self.info.slide_id,
-                f"the region at ({left}, {top}) of level {number}",
-                *(number, left, top, right - left, bottom - top, part.ctypes.data),
-            )
-            pixels[top - y : bottom - y, left - x : right - x] = part
-        if shrink > 1:
-            pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
-        if out is None:
-            return pixels
-        out[...] = pixels
-        return out
+    def read_part(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """See :meth:`ClippedSlide.read_part`."""
+        number, part = self._numbers[level], np.empty((height, width, 3), np.uint8)
+        self._call(
+            self.info.slide_id,
+            f"the region at ({x}, {y}) of level {number}",
+            *(number, x, y, width, height, part.ctypes.data),
+        )
+        return part
 
     def close(self) -> None:
         """See :meth:`Slide.close`."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
+from pathgene_rt.errors import SlideOpenError, SlideReadError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
@@ -201,10 +201,7 @@ class OpenSlideReader(PixelSlide):
             rgba = fresh.read_region(xy_px, level, size_px)
         except OpenSlideError as error:
             fresh.close()
-            raise TileDecodeError(
-                f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be "
-                f"decoded ({error}); the file is damaged: copy or scan it again"
-            ) from error
+            raise self.undecodable(xy_px, level, error) from error
         self._replace(shared, fresh)
         return rgba
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Self
 
-from pathgene_rt.geometry import SlideInfo
+import numpy as np
+from PIL import Image
+
+from pathgene_rt.errors import TileDecodeError, said_by
+from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slides.one_by_one import OneByOne
 from pathgene_rt.slides.overview import read_overview
 from pathgene_rt.slides.slide import EncodedSource, Overview
@@ -19,6 +23,13 @@ class PixelSlide(OneByOne):
 
     info: SlideInfo
     reader: str
+
+    def undecodable(self, xy_px: tuple[int, int], level: int, error: Exception) -> TileDecodeError:
+        """What to raise where a library gave ``error`` in place of pixels."""
+        return TileDecodeError(
+            f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be decoded "
+            f"({said_by(error)}); the file is damaged: copy or scan it again"
+        )
 
     @abstractmethod
     def close(self) -> None:
@@ -41,3 +52,14 @@ class PixelSlide(OneByOne):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def given_back(pixels: UInt8Array, shrink: int, out: UInt8Array | None) -> UInt8Array:
+    """What :meth:`Slide.read` returns of ``pixels`` uint8 [h, w, 3]: reduced, in ``out`` if there
+    is one."""
+    if shrink > 1:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
+    if out is None:
+        return pixels
+    np.copyto(out, pixels)
+    return out

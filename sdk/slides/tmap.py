@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
+from pathgene_rt.errors import SlideOpenError, SlideReadError
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
-from pathgene_rt.slides.pixel_slide import PixelSlide
+from pathgene_rt.slides.pixel_slide import PixelSlide, given_back
 from pathgene_rt.slides.pyramid import levels_of_slide
 from pathgene_rt.slides.scale import Scale, settled_scale
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
@@ -99,16 +99,8 @@ class TmapSlide(PixelSlide):
                 f"{self.info.slide_id}: the slide was closed; open it again"
             ) from error
         except Exception as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise TileDecodeError(
-                f"{self.info.slide_id}: the pixels at {xy_px} of level {level} cannot be decoded "
-                f"({told}); the file is damaged: copy or scan it again"
-            ) from error
-        pixels = np.asarray(image.reduce(shrink) if shrink > 1 else image)
-        if out is None:
-            return np.array(pixels)
-        np.copyto(out, pixels)
-        return out
+            raise self.undecodable(xy_px, level, error) from error
+        return given_back(np.array(image), shrink, out)
 
     def close(self) -> None:
         """See :meth:`Slide.close`."""
