@@ -107,12 +107,12 @@ def made_cases(folder: Path, seed: int) -> Iterable[Case]:
         ("240 px RGB tiles", at_20x, aperio, 256, 5.0),
         ("40x -> 20x, 256 px tiles", at_40x, jpeg, 512, 12.0),
         ("40x -> 20x, 240 px RGB tiles", at_40x, aperio, 512, None),
-        ("JPEG 2000 (33005)", at_20x[:1024, :2048], j2k, 256, 1.3),
+        ("JPEG 2000 (33005)", at_20x[:2048, :2048], j2k, 256, 1.3),
     ):
         path = folder / f"{len(list(folder.iterdir()))}.svs"
         write_layout(path, [pixels], layout, 0.5 if read_px == TILE_PX else 0.25)
         yield Case(name, path, read_px, bar)
-    stored = at_20x[:2048, :4096]
+    stored = at_20x
     ome = {"tile": (256, 256), "photometric": "rgb", "metadata": {"axes": "YXS"}, "ome": True}
     for compression, bar in (("jpeg", 5.0), ("deflate", None), ("zstd", None)):
         path = folder / f"{compression}.ome.tif"

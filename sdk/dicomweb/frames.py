@@ -57,7 +57,9 @@ class SlideFrames:
         self._starts = [0, *accumulate(counts)]
         self._connections = connections
         self._limit = limit_bytes
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        # Apart, so that a frame that is read does not wake all who fetch.
+        self._came, self._to_do = threading.Condition(lock), threading.Condition(lock)
         self._unread: dict[int, bytes] = {}
         self._read: OrderedDict[int, bytes] = OrderedDict()
         self._ahead = 0
@@ -77,17 +79,17 @@ class SlideFrames:
     def expect(self, frames: Iterable[int]) -> None:
         """These will be read, in about this order: they are fetched ahead, and of their pictures no
         others are."""
-        with self._changed:
+        with self._came:
             new = (one for one in frames if one not in self._unread and one not in self._read)
             self._planned = dict.fromkeys(new)
             self._plan_of_picture = {self._picture(one) for one in self._planned}
             self._start()
-            self._changed.notify_all()
+            self._to_do.notify_all()
 
     def read(self, offset: int, count: int, /) -> bytes:
         """The frame of number ``offset``, whole; ``count`` does not matter. Waits for it."""
         del count
-        with self._changed:
+        with self._came:
             while True:
                 if self._failure is not None:
                     raise self._failure
@@ -98,22 +100,25 @@ class SlideFrames:
                     return found
                 if offset not in self._under_way:
                     self._want(offset)
-                self._changed.wait()
+                self._came.wait()
 
     def close(self) -> None:
         """Idempotent; requests under way end by themselves."""
-        with self._changed:
+        with self._came:
             self._closed = True
             self._unread.clear()
             self._read.clear()
-            self._changed.notify_all()
+            self._came.notify_all()
+            self._to_do.notify_all()
 
     def _take(self, frame: int) -> bytes | None:
         found = self._unread.pop(frame, None)
         if found is not None:
+            was_full = not self._has_room()
             self._ahead -= len(found)
             self._read[frame] = found
-            self._changed.notify_all()  # there is room to fetch ahead
+            if was_full and self._has_room():
+                self._to_do.notify_all()
             return found
         found = self._read.get(frame)
         if found is not None:
@@ -133,7 +138,7 @@ class SlideFrames:
         self._mark(frames)
         self._wanted.append(frames)
         self._start()
-        self._changed.notify_all()
+        self._to_do.notify()
 
     def _next_planned(self, first: int | None = None) -> list[int]:
         """From the plan, those of one picture from ``first`` on, or from its beginning."""
@@ -193,7 +198,7 @@ class SlideFrames:
             except Exception as error:  # noqa: BLE001 - raised again by whoever reads
                 self._fail(ArchiveError(f"frames could not be read: {error}"))
                 return
-            with self._changed:
+            with self._came:
                 self.fetched.update(frames)
                 self._under_way.difference_update(frames)
                 if not self._closed:
@@ -202,20 +207,24 @@ class SlideFrames:
                         self._ahead += len(data)
                     self._learn(picture, came, time.monotonic() - began)
                     self._drop()
-                self._changed.notify_all()
+                self._came.notify_all()
 
     def _next(self) -> list[int] | None:
         """What to fetch now; None when there will be nothing more."""
-        with self._changed:
+        with self._came:
             while not self._closed and self._failure is None:
                 if self._wanted:
                     return self._wanted.popleft()
-                if self._planned and self._ahead < self._limit // 2:
+                if self._planned and self._has_room():
                     frames = self._next_planned()
                     self._mark(frames)
                     return frames
-                self._changed.wait()
+                self._to_do.wait()
             return None
+
+    def _has_room(self) -> bool:
+        """To fetch ahead of who reads."""
+        return self._ahead < self._limit // 2
 
     def _learn(self, picture: int, came: Sequence[bytes], seconds: float) -> None:
         """What a request tells of how long the next ones take, and how large they are."""
@@ -230,6 +239,7 @@ class SlideFrames:
             held -= len(self._read.popitem(last=False)[1])
 
     def _fail(self, error: PathGeneError) -> None:
-        with self._changed:
+        with self._came:
             self._failure = self._failure or error
-            self._changed.notify_all()
+            self._came.notify_all()
+            self._to_do.notify_all()

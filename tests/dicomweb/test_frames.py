@@ -95,7 +95,7 @@ def test_memory_is_bounded_and_what_was_read_goes_first() -> None:
     most = 0
     for one in wanted:
         frames.read(one, 1)
-        with frames._changed:
+        with frames._came:
             most = max(most, frames._ahead + sum(map(len, frames._read.values())))
     # One request of the first size may be under way beyond the half that is fetched ahead.
     assert most <= limit + FEWEST_FRAMES * 100
