@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError, said_by
+from pathgene_rt.errors import SlideOpenError, SlideReadError, said_by
 from pathgene_rt.geometry import SlideInfo, UInt8Array
 from pathgene_rt.slide_ids import slide_id_of
 from pathgene_rt.slides.limits import checked_size
@@ -148,7 +148,7 @@ class CziSlide(PixelSlide):
         approximate: bool = False,  # noqa: ARG002 - all is always decoded
     ) -> UInt8Array:
         """See :meth:`Slide.read`."""
-        return given_back(self._region(xy_px, self._factors[level], size_px), shrink, out)
+        return given_back(self._region(xy_px, level, size_px), shrink, out)
 
     def close(self) -> None:
         """See :meth:`Slide.close`. Waits for a read in progress."""
@@ -157,7 +157,8 @@ class CziSlide(PixelSlide):
         if reader is not None:
             reader.close()
 
-    def _region(self, xy_px: tuple[int, int], factor: int, size_px: tuple[int, int]) -> UInt8Array:
+    def _region(self, xy_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> UInt8Array:
+        factor = self._factors[level]
         x, y = (corner + at for corner, at in zip(self._corner, xy_px, strict=True))
         # libCZI rounds sizes down, of a zoom in 32 bits.
         zoom = 1.0 if factor == 1 else (1 + 1e-6) / factor
@@ -173,10 +174,7 @@ class CziSlide(PixelSlide):
                     background_pixel=_WHITE,
                 )
             except Exception as error:
-                raise TileDecodeError(
-                    f"{self.info.slide_id}: the pixels at {xy_px} cannot be decoded "
-                    f"({said_by(error)}); the file is damaged: copy or scan it again"
-                ) from error
+                raise self.undecodable(xy_px, level, error) from error
         if bgr.shape != (size_px[1], size_px[0], 3):
             raise SlideReadError(
                 f"{self.info.slide_id}: pylibCZIrw gave {bgr.shape[1]} x {bgr.shape[0]} px where "

@@ -79,7 +79,7 @@ def test_damage_is_told_in_a_line(tmp_path: Path, pixels: np.ndarray) -> None:
     (tmp_path / "b.czi").write_bytes(data)
     with (
         open_slide(tmp_path / "b.czi", isolate="never") as slide,
-        pytest.raises(TileDecodeError, match="damaged"),
+        pytest.raises(TileDecodeError, match=r"the pixels at \(0, 0\) of level 0 .* damaged"),
     ):
         slide.read((0, 0), 0, SIZE_PX)
 
