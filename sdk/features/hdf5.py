@@ -34,10 +34,11 @@ from pathgene_rt.features.bag import (
     tile_spacing_px,
 )
 from pathgene_rt.features.hdf5_worker import UnsafeFileError
-from pathgene_rt.features.layouts import COORDS, features_name, places_of, rows_of
+from pathgene_rt.features.layouts import COORDS, FEATURES, features_name, places_of, rows_of
 from pathgene_rt.features.safe_hdf5 import SafeHdf5File, open_hdf5
-from pathgene_rt.features.stored_flags import read_flags, write_flags
+from pathgene_rt.features.stored_flags import TILE_FLAGS, read_flags, write_flags
 from pathgene_rt.features.tile_attributes import OURS, Origin, TileAttributes, written_attributes
+from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
 
@@ -125,11 +126,48 @@ def read_features(path: Path) -> FeatureBag:
 def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
     """As :func:`read_features`, with what the file states beside the bag."""
     with _opened(path) as file:
-        name = features_name(file, path, _EXTRACT_AGAIN)
-        features = rows_of(file, name, path, _EXTRACT_AGAIN)
-        attributes = _attributes(file, path, name, COORDS)
-        coords = places_of(file, attributes, path, _EXTRACT_AGAIN)
-        flags = read_flags(file, len(features), path) if attributes.ours else None
+        stored = _stored(file, path)
+    return _checked(path, *stored)
+
+
+def read_placed_or_alone(path: Path) -> FeatureBag | Float32Array:
+    """As :func:`read_features`; of a file that has no places of its tiles, its features float32
+    [N, D]. Raises FeatureFileError, FileAccessError."""
+    with _opened(path) as file:
+        if file.shape(COORDS) is not None:
+            stored = _stored(file, path)
+        else:
+            stored = None
+            alone = rows_of(file, features_name(file, path, _EXTRACT_AGAIN), path, _EXTRACT_AGAIN)
+    if stored is not None:
+        return _checked(path, *stored)[0]
+    if alone.size == 0:
+        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
+    features = np.ascontiguousarray(alone, dtype=np.float32)
+    require_finite(features, "features", path)
+    return features
+
+
+_Stored = tuple[NDArray[Any], NDArray[Any], TileAttributes, TileFlags | None]
+
+
+def _stored(file: SafeHdf5File, path: Path) -> _Stored:
+    """Features, places, attributes and flags, as they are."""
+    name = features_name(file, path, _EXTRACT_AGAIN)
+    features = rows_of(file, name, path, _EXTRACT_AGAIN)
+    attributes = _attributes(file, path, name, COORDS)
+    coords = places_of(file, attributes, path, _EXTRACT_AGAIN)
+    flags = read_flags(file, len(features), path) if attributes.ours else None
+    return features, coords, attributes, flags
+
+
+def _checked(
+    path: Path,
+    features: NDArray[Any],
+    coords: NDArray[Any],
+    attributes: TileAttributes,
+    flags: TileFlags | None,
+) -> tuple[FeatureBag, TileAttributes]:
     if features.size == 0:
         raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
     features = np.ascontiguousarray(features, dtype=np.float32)
@@ -156,21 +194,6 @@ def read_attributed(path: Path) -> tuple[FeatureBag, TileAttributes]:
         flags=flags,
     )
     return bag, attributes
-
-
-def read_features_alone(path: Path) -> Float32Array | None:
-    """The features float32 [N, D] of a file that has no places of its tiles; None if it has them.
-    Raises FeatureFileError, FileAccessError."""
-    with _opened(path) as file:
-        if file.shape(COORDS) is not None:
-            return None
-        name = features_name(file, path, _EXTRACT_AGAIN)
-        rows = rows_of(file, name, path, _EXTRACT_AGAIN)
-    if rows.size == 0:
-        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
-    features = np.ascontiguousarray(rows, dtype=np.float32)
-    require_finite(features, "features", path)
-    return features
 
 
 def read_places(path: Path, tiles: int) -> tuple[Int32Array, float]:
@@ -251,7 +274,7 @@ def _opened(path: Path, advice: str = _EXTRACT_AGAIN) -> Iterator[SafeHdf5File]:
         if not path.is_file():
             missing = "run pathgene-rt extract first" if advice == _EXTRACT_AGAIN else advice
             raise FeatureFileError(f"{path}: there is no such file; {missing}")
-        with open_hdf5(path) as file:
+        with open_hdf5(path, FEATURES, COORDS, TILE_FLAGS) as file:
             yield file
     except FeatureFileError:
         raise

@@ -53,7 +53,8 @@ def main() -> None:
         try:
             if request["do"] == "open":
                 file = _open(Path(os.fsdecode(request["path"].encode("latin-1"))))
-                answer: dict[str, Any] = {}
+                described = {name: _described(file, name) for name in request["expected"]}
+                answer: dict[str, Any] = {"described": described}
             elif request["do"] == "close":
                 file.close()
                 answer = {}
@@ -66,8 +67,7 @@ def main() -> None:
             else:
                 answer, parts = _rows(file, request["name"])
         except Exception as error:  # noqa: BLE001 - h5py raises anything; it is the answer
-            code = error.errno if isinstance(error, OSError) else None
-            answer = {"error": _one_line(error), "errno": code}
+            answer = _failure(error)
         answers.write(json.dumps(answer).encode() + b"\n")
         for part in parts:
             limit_computing(LIMIT_CPU_S)
@@ -187,6 +187,19 @@ def _description(file: Any, name: str) -> dict[str, Any]:
     if data is None:
         return {"shape": None}
     return {"shape": list(data.shape), "dtype": data.dtype.str, "offset": data.id.get_offset()}
+
+
+def _described(file: Any, name: str) -> dict[str, Any]:
+    """As :func:`_description`, or why there is none, for whoever asks for this dataset."""
+    try:
+        return _description(file, name)
+    except Exception as error:  # noqa: BLE001 - as in main
+        return _failure(error)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    code = error.errno if isinstance(error, OSError) else None
+    return {"error": _one_line(error), "errno": code}
 
 
 def _rows(file: Any, name: str) -> tuple[dict[str, Any], Iterator[memoryview]]:

@@ -30,8 +30,9 @@ TIMEOUT_S = 60
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[SafeHdf5File]:
-    """The HDF5 file ``path``, until the end of the block.
+def open_hdf5(path: Path, *expected: str) -> Iterator[SafeHdf5File]:
+    """The HDF5 file ``path``, until the end of the block. The datasets that are ``expected`` in it
+    are looked at in one go: each question to the process takes as long as a small file's rows.
 
     Raises OSError with its ``errno`` where the system refuses (a lock, no permission),
     :class:`UnsafeFileError` for what the file is; so do the file's methods.
@@ -40,8 +41,8 @@ def open_hdf5(path: Path) -> Iterator[SafeHdf5File]:
     try:
         # Latin-1 carries the bytes of a name that is no text.
         name = os.fsencode(path.resolve()).decode("latin-1")
-        worker.ask({"do": "open", "path": name}, path)
-        yield SafeHdf5File(path, worker)
+        opened = worker.ask({"do": "open", "path": name, "expected": expected}, path)
+        yield SafeHdf5File(path, worker, opened["described"])
         worker.ask({"do": "close"}, path)
     except UnsafeFileError:
         worker.forget_file()
@@ -56,9 +57,10 @@ def open_hdf5(path: Path) -> Iterator[SafeHdf5File]:
 class SafeHdf5File:
     """What a features file consists of: datasets of numbers, and attributes."""
 
-    def __init__(self, path: Path, worker: _Worker) -> None:
+    def __init__(self, path: Path, worker: _Worker, described: dict[str, Any]) -> None:
         self._path = path
         self._worker = worker
+        self._described = described
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Of the dataset ``name``; None if there is no such dataset."""
@@ -104,7 +106,18 @@ class SafeHdf5File:
         return values
 
     def _describe(self, name: str) -> dict[str, Any]:
-        return self._worker.ask({"do": "describe", "name": name}, self._path)
+        if name not in self._described:
+            request = {"do": "describe", "name": name}
+            self._described[name] = self._worker.ask(request, self._path)
+        return _without_error(self._described[name], self._path)
+
+
+def _without_error(answer: dict[str, Any], path: Path) -> dict[str, Any]:
+    if "error" not in answer:
+        return answer
+    if answer["errno"] is not None:
+        raise OSError(answer["errno"], os.strerror(answer["errno"]), str(path))
+    raise UnsafeFileError(answer["error"])
 
 
 class _Worker:
@@ -156,12 +169,8 @@ class _Worker:
             raise UnsafeFileError(
                 "the HDF5 library crashed or did not come to an end with it; the file is damaged"
             )
-        if "error" in answer:
-            if answer["errno"] is not None:
-                raise OSError(answer["errno"], os.strerror(answer["errno"]), str(path))
-            raise UnsafeFileError(answer["error"])
+        found = _without_error(answer, path)
         self._has_file = request["do"] != "close"
-        found: dict[str, Any] = answer
         return found
 
     def _time_out(self) -> None:

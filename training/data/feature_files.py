@@ -22,8 +22,7 @@ from pathgene_rt.evaluation.labels import listed
 from pathgene_rt.features.bag import LONE_TILE_SPAN_PX, FeatureBag, tile_spacing_px
 from pathgene_rt.features.hdf5 import (
     corners,
-    read_features,
-    read_features_alone,
+    read_placed_or_alone,
     read_places,
     require_finite,
 )
@@ -103,10 +102,10 @@ def read_bag(path: Path, places: Path | None = None) -> FeatureBag:
             span_px = tile_spacing_px(own) or float(LONE_TILE_SPAN_PX)
             return FeatureBag(path.stem, features, own, 0, math.nan, span_px, None)
     else:
-        alone = read_features_alone(path)
-        if alone is None:
-            return read_features(path)
-        features = alone
+        found = read_placed_or_alone(path)
+        if isinstance(found, FeatureBag):
+            return found
+        features = found
     if places is None:
         beside = (path.parent.parent / name for name in _PLACES_FOLDERS)
         source = next((file for folder in beside if (file := _places_of(path, folder))), None)
