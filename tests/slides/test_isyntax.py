@@ -1,4 +1,4 @@
-"""iSyntax slides: how pyisyntax is called. No file of them can be made here."""
+"""iSyntax slides: how pyisyntax is called, and the pixels of files by the layout that it reads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from pathgene_rt.errors import SlideOpenError, SlideReadError, TileDecodeError
-from pathgene_rt.slides import isyntax, open_slide
+from pathgene_rt.slides import Slide, isyntax, open_slide
+from tests.support.isyntax_slides import AREA_PX, size_of, write_isyntax
 
 package = pytest.importorskip("isyntax", reason="needs the extra isyntax")
 
 SIZES = [(600, 400), (300, 200)]
+
+COLOURS = [[(200, 100, 40), (40, 80, 120)], [(240, 240, 240), (100, 60, 20)]]
 
 
 class Handle:
@@ -81,3 +84,58 @@ def test_a_file_that_is_none_costs_its_slide_alone(tmp_path: Path) -> None:
     path.write_bytes(b'<DataObject ObjectType="DPUfsImport"></DataObject>\r\n\x04' + bytes(4096))
     with pytest.raises(SlideOpenError, match=r"iSyntax slide that pyisyntax|in a process of its"):
         open_slide(path)
+
+
+def colours_at(slide: Slide, level: int) -> list[list[list[int]]]:
+    """What is read amid each area, by row."""
+    middles = [range(AREA_PX // 2, side, AREA_PX) for side in slide.info.size_px]
+    return [
+        [slide.read((x - 8, y - 8), level, (8, 8))[4, 4].tolist() for x in middles[0]]
+        for y in middles[1]
+    ]
+
+
+def test_pixels_of_all_levels_are_those_that_were_stored(tmp_path: Path) -> None:
+    path = write_isyntax(tmp_path / "a.isyntax", COLOURS)
+    with open_slide(path) as slide:
+        assert "pyisyntax" in slide.reader and "in a process of its own" in slide.reader
+        info = slide.info
+        assert (info.size_px, info.mpp, info.downsamples) == (size_of(COLOURS), 0.25, (1.0, 2.0))
+        for level in range(2):
+            found = colours_at(slide, level)
+            assert found == [[list(colour) for colour in row] for row in COLOURS]
+        with ThreadPoolExecutor(4) as pool:
+            reads = [pool.submit(colours_at, slide, number % 2) for number in range(8)]
+            assert all(one.result() == found for one in reads)
+        assert slide.overview(8.0).rgb[2, 2].tolist() == [200, 100, 40]
+
+
+def test_threads_of_this_process_may_open_and_read(tmp_path: Path) -> None:
+    """libisyntax itself crashes in all threads but one."""
+    path = write_isyntax(tmp_path / "a.isyntax", COLOURS)
+
+    def read(_: int) -> list[list[list[int]]]:
+        with open_slide(path, isolate="never") as slide:
+            return colours_at(slide, 0)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(found[0][0] == [200, 100, 40] for found in pool.map(read, range(6)))
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.5, 0.2])
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: float) -> None:
+    path = write_isyntax(tmp_path / "a.isyntax", COLOURS)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(SlideOpenError, match=r"cut short|does not end"):
+        open_slide(path, isolate="never")
+
+
+def test_no_scale_is_made_where_the_file_says_none(tmp_path: Path) -> None:
+    path = write_isyntax(tmp_path / "a.isyntax", COLOURS[:1])
+    data = path.read_bytes().replace(b'Element="0x2007"', b'Element="0x2008"')
+    path.write_bytes(data)
+    with open_slide(path, isolate="never") as slide:
+        assert slide.info.mpp is None
+    with open_slide(path, 0.5, isolate="never") as slide:
+        assert slide.info.mpp == 0.5
