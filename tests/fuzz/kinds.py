@@ -1,8 +1,4 @@
-"""What is fuzzed: for each kind of input, how a case is made and what reads it.
-
-A case ends well if the product takes the input, or refuses it with an error of its own that has a
-documented exit code and one line of words. Anything else is a finding.
-"""
+"""What is fuzzed: for each kind of input, how a case is made and what reads it."""
 
 from __future__ import annotations
 
@@ -10,251 +6,17 @@ import contextlib
 import io
 import json
 import random
-import shutil
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from pathgene_rt.errors import EngineError, PathGeneError
+from tests.fuzz.kind import DOCUMENTED, FindingError, Kind, write
 from tests.fuzz.mutate import WORDS, bytes_changed, document_changed, text_changed
-from tests.fuzz.tiff import stream_changed, tiff_changed
+from tests.fuzz.slide_kinds import Czi, Dicom, ISyntax, Kfb, Slides, Tiffs, Tmap
 from tests.support import tiny_models as tiny
-from tests.support.czi_slides import write_czi
-from tests.support.slide_corpus import pyramid, samples
-
-DOCUMENTED = frozenset({0, 2, 3, 4, 5, 6, 7, 130})
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-
-class FindingError(Exception):
-    """What a case should not have done."""
-
-
-class Kind(ABC):
-    """One kind of input. ``prepare`` is called once; ``folder`` is the worker's own."""
-
-    name: ClassVar[str]
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Write what all cases start from."""
-        self.folder.mkdir(exist_ok=True)
-
-    @abstractmethod
-    def make(self, rng: random.Random) -> Path:
-        """Write a case."""
-
-    @abstractmethod
-    def read(self, path: Path, rng: random.Random) -> None:
-        """Let the product read it."""
-
-    def check(self, path: Path, rng: random.Random) -> str:
-        """The outcome in a word: "taken" or the name of the error. Raises FindingError."""
-        try:
-            self.read(path, rng)
-        except PathGeneError as error:
-            text = str(error)
-            if error.exit_code not in DOCUMENTED:
-                raise FindingError(f"undocumented exit code {error.exit_code}: {text}") from error
-            if not text or "\n" in text:
-                raise FindingError(
-                    f"{type(error).__name__} is not of one line: {text!r}"
-                ) from error
-            return type(error).__name__
-        except MemoryError:
-            raise
-        except FindingError:
-            raise
-        except Exception as error:
-            raise FindingError(f"foreign exception {type(error).__name__}: {error}") from error
-        return "taken"
-
-
-def _write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-class Slides(Kind):
-    """TIFF slides: of Aperio's kind as JPEG and JPEG 2000, generic ones, classic and BigTIFF."""
-
-    name = "slides"
-
-    def prepare(self) -> None:
-        import tifffile
-
-        pixels = np.random.default_rng(0).integers(0, 255, (256, 320, 3), np.uint8)
-        pixels[:, 160:] = 240
-        aperio = "Aperio Image Library v1\n320x256 (256x256) JPEG/RGB Q=70|AppMag = 20|MPP = 0.5"
-        self._bases = []
-        for number, (options, description) in enumerate(
-            (
-                ({"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}, aperio),
-                ({"compression": "jpeg", "photometric": "rgb"}, aperio),
-                ({"compression": "jpeg", "photometric": "ycbcr", "bigtiff": True}, "generic"),
-                ({"compression": "zlib", "photometric": "rgb", "byteorder": ">"}, "generic"),
-                ({"compression": 33005, "photometric": "rgb"}, aperio),
-            )
-        ):
-            path = self.folder / f"base{number}.tif"
-            kind = {k: options.pop(k) for k in ("bigtiff", "byteorder") if k in options}
-            compression = options.pop("compression")
-            data: Any = options
-            if compression == 33005:
-                import imagecodecs
-
-                def tiles(image: Any) -> Any:
-                    for top in range(0, image.shape[0], 64):
-                        for left in range(0, image.shape[1], 64):
-                            tile = np.ascontiguousarray(image[top : top + 64, left : left + 64])
-                            yield imagecodecs.jpeg2k_encode(tile, level=30, codecformat="j2k")
-
-            with tifffile.TiffWriter(path, **kind) as tiff:
-                for step in (1, 4):
-                    level = np.ascontiguousarray(pixels[::step, ::step])
-                    source: Any = level
-                    if compression == 33005:
-                        source, data = tiles(level), {**options, "shape": level.shape}
-                        data["dtype"] = np.uint8
-                    tiff.write(
-                        source,
-                        tile=(64, 64),
-                        compression=compression,
-                        description=description,
-                        subfiletype=int(step > 1),
-                        metadata=None,
-                        **data,
-                    )
-            self._bases.append(path.read_bytes())
-
-    def make(self, rng: random.Random) -> Path:
-        return _write(self.folder / "case.svs", tiff_changed(rng, rng.choice(self._bases)))
-
-    def read(self, path: Path, rng: random.Random) -> None:
-        read_here(path, rng)
-
-
-def read_slide(path: Path) -> None:
-    """What a prediction does with a slide, but for the encoder."""
-    from pathgene_rt.slides import open_slide
-
-    with open_slide(path, 0.5) as slide:
-        _read_all(slide)
-
-
-_READ_APART = 0.02
-"""Of what a prediction reads in a process of its own, which takes as long as a hundred cases."""
-
-
-def read_here(path: Path, rng: random.Random) -> None:
-    """Like :func:`read_slide`, but for most of what is read apart: that cannot end this process."""
-    from pathgene_rt.errors import SlideOpenError
-    from pathgene_rt.slides.opening import open_here
-
-    slide, _ = open_here(path, 0.5)
-    if slide is None:
-        raise SlideOpenError(f"{path}: no reader takes it")
-    with slide:
-        is_odd = getattr(slide, "is_odd", False)
-        if not is_odd:
-            _read_all(slide)
-    if is_odd and rng.random() < _READ_APART:
-        read_slide(path)
-
-
-def _read_all(slide: Any) -> None:
-    from pathgene_rt.errors import TileDecodeError
-
-    for level, downsample in enumerate(slide.info.downsamples):
-        for x, y in ((0, 0), (100, 60)):
-            corner = (round(x * downsample), round(y * downsample))
-            with contextlib.suppress(TileDecodeError):
-                slide.read(corner, level, (128, 96))
-                slide.read(corner, level, (128, 96), shrink=2, approximate=True)
-        if (source := slide.encoded_source(level)) is not None:
-            with contextlib.suppress(TileDecodeError):
-                source.region((0, 0), 64)
-    slide.overview(8.0)
-
-
-class Tiffs(Kind):
-    """OME-TIFF, and TIFFs that OpenSlide does not know, in every compression."""
-
-    name = "tiffs"
-    _FAMILIES: ClassVar[tuple[str, ...]] = ("OME-TIFF", "TIFF")
-
-    def prepare(self) -> None:
-        self._bases = list(_corpus(self.folder, self._FAMILIES))
-
-    def make(self, rng: random.Random) -> Path:
-        data = rng.choice(self._bases)
-        at, end = data.find(b"<OME"), data.find(b"</OME>")
-        if 0 <= at < end and rng.random() < 0.2:
-            data = data[:at] + bytes_changed(rng, data[at:end]) + data[end:]
-        return _write(self.folder / "case.tif", tiff_changed(rng, data))
-
-    def read(self, path: Path, rng: random.Random) -> None:
-        read_here(path, rng)
-
-
-class Dicom(Kind):
-    """DICOM slides, element by element as far as lengths go, and their streams."""
-
-    name = "dicom"
-
-    def prepare(self) -> None:
-        self._bases = list(_corpus(self.folder, ("DICOM",)))
-        source = SHARED / "slides" / "boxes_0.dcm"
-        self._bases += [source.read_bytes()] if source.is_file() else []
-
-    def make(self, rng: random.Random) -> Path:
-        data = rng.choice(self._bases)
-        if rng.random() < 0.3:
-            data = stream_changed(rng, data)
-        return _write(self.folder / "case.dcm", bytes_changed(rng, data, near=2048))
-
-    def read(self, path: Path, rng: random.Random) -> None:
-        read_here(path, rng)
-
-
-class Czi(Kind):
-    """CZI slides that Zeiss's library reads here: with focal planes, in zstd, uncompressed."""
-
-    name = "czi"
-
-    def prepare(self) -> None:
-        super().prepare()
-        pixels = pyramid()[0][:200, :300]
-        self._bases = [
-            write_czi(self.folder / "base.czi", planes, compression).read_bytes()
-            for planes in ([pixels], [pixels] * 3)
-            for compression in ("uncompressed:", "zstd0:", "zstd1:ExplicitLevel=2")
-        ]
-
-    def make(self, rng: random.Random) -> Path:
-        data = rng.choice(self._bases)
-        return _write(self.folder / "case.czi", bytes_changed(rng, data, near=4096))
-
-    def read(self, path: Path, rng: random.Random) -> None:
-        read_slide(path)
-
-
-def _corpus(folder: Path, families: tuple[str, ...]) -> Iterator[bytes]:
-    """A third of the slides of ``families``, each in one file."""
-    levels = [np.ascontiguousarray(one[:200, :240]) for one in pyramid()]
-    chosen = [one for one in samples() if one.name.split()[0] in families]
-    for number, sample in enumerate(chosen[::3]):
-        place = folder / f"base{number}"
-        place.mkdir(exist_ok=True)
-        yield sample.write(place, levels).read_bytes()
-        shutil.rmtree(place)
 
 
 class Bundles(Kind):
@@ -346,8 +108,8 @@ class Graphs(Kind):
     def make(self, rng: random.Random) -> Path:
         base = rng.choice(self._bases)
         if rng.random() < 0.3:
-            return _write(self.folder / "case.onnx", bytes_changed(rng, base))
-        return _write(self.folder / "case.onnx", _graph_changed(rng, base))
+            return write(self.folder / "case.onnx", bytes_changed(rng, base))
+        return write(self.folder / "case.onnx", _graph_changed(rng, base))
 
     def read(self, path: Path, rng: random.Random) -> None:
         from pathgene_rt.bundle.onnx_guard import rewritten
@@ -440,7 +202,7 @@ class Hdf5(Kind):
 
     def make(self, rng: random.Random) -> Path:
         changed = bytes_changed(rng, rng.choice(self._bases), near=6000)
-        return _write(self.folder / "case.h5", changed)
+        return write(self.folder / "case.h5", changed)
 
     def read(self, path: Path, rng: random.Random) -> None:
         from pathgene_rt.features.hdf5 import read_coords, read_features
@@ -474,7 +236,7 @@ class Tables(Kind):
             changed = bytes_changed(rng, changed)
         if rng.random() < 0.1:
             changed = changed.decode("utf-8", "replace").encode("utf-16")
-        return _write(self.folder / "case.csv", changed)
+        return write(self.folder / "case.csv", changed)
 
     def read(self, path: Path, rng: random.Random) -> None:
         from pathgene_rt.cases.table import read_cases
@@ -528,5 +290,9 @@ class Commands(Kind):
 
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Slides, Tiffs, Dicom, Czi, Bundles, Graphs, Hdf5, Tables, Commands)
+    kind.name: kind
+    for kind in (
+        *(Slides, Tiffs, Dicom, Czi, Kfb, Tmap, ISyntax),
+        *(Bundles, Graphs, Hdf5, Tables, Commands),
+    )
 }

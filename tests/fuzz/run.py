@@ -103,6 +103,7 @@ def _watch(worker: _Worker, result: Result, seed: int, keep: Path | None) -> int
             except queue.Empty:
                 if worker.starves():
                     continue
+                worker.process.kill()  # its file stays this case's
                 _found(result, case, f"no end after {STALLED_S:g} s", seed, keep)
                 return int(case.get("begun", 0))
             if line is None:
@@ -119,7 +120,7 @@ def _watch(worker: _Worker, result: Result, seed: int, keep: Path | None) -> int
                 case = told
                 continue
             if "finding" in told:
-                _found(result, case, told["finding"], seed, keep)
+                _found(result, case | {"file": told["file"]}, told["finding"], seed, keep)
             else:
                 result.outcomes[told["outcome"]] += 1
             case = {}

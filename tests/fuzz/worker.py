@@ -12,7 +12,10 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.fuzz.kind import Kind
 
 MAX_CPU_S = 30.0
 MAX_RSS_BYTES = 2 << 30
@@ -26,7 +29,7 @@ def main() -> None:
     os.dup2(2, 1)  # what native code prints is no answer
     faulthandler.enable()
     _bound_memory()
-    from tests.fuzz.kinds import KINDS, FindingError
+    from tests.fuzz.kinds import KINDS
 
     kind = KINDS[name](Path(folder))
     deadline, number = float(until), int(first)
@@ -34,25 +37,35 @@ def main() -> None:
         rng = random.Random(f"{seed}/{name}/{number}")
         path = kind.make(rng)
         told.write(json.dumps({"begun": number, "file": str(path)}) + "\n")
-        _forget_peak()
-        begun = time.process_time()
-        answer: dict[str, Any] = {"ended": number}
-        try:
-            answer["outcome"] = kind.check(path, rng)
-        except FindingError as finding:
-            answer["finding"] = str(finding)
-        except MemoryError:
-            answer["finding"] = "out of memory"
-        answer["cpu_s"] = time.process_time() - begun
-        answer["rss"] = _peak()
-        if answer["cpu_s"] > MAX_CPU_S:
-            answer["finding"] = f"took {answer['cpu_s']:.0f} s of CPU"
-        if answer["rss"] > MAX_RSS_BYTES:
-            answer["finding"] = f"took {answer['rss'] >> 20} MiB"
-        told.write(json.dumps(answer) + "\n")
+        told.write(json.dumps(run_case(kind, path, rng, number)) + "\n")
         number += 1
         if time.time() >= deadline:
             return
+
+
+def run_case(kind: Kind, path: Path, rng: random.Random, number: int) -> dict[str, Any]:
+    """What became of the case in ``path``. The file of a finding is put aside: the next case takes
+    its place before anyone copies it."""
+    from tests.fuzz.kind import FindingError
+
+    _forget_peak()
+    begun = time.process_time()
+    answer: dict[str, Any] = {"ended": number}
+    try:
+        answer["outcome"] = kind.check(path, rng)
+    except FindingError as finding:
+        answer["finding"] = str(finding)
+    except MemoryError:
+        answer["finding"] = "out of memory"
+    answer["cpu_s"] = time.process_time() - begun
+    answer["rss"] = _peak()
+    if answer["cpu_s"] > MAX_CPU_S:
+        answer["finding"] = f"took {answer['cpu_s']:.0f} s of CPU"
+    if answer["rss"] > MAX_RSS_BYTES:
+        answer["finding"] = f"took {answer['rss'] >> 20} MiB"
+    if "finding" in answer:
+        answer["file"] = str(path.rename(path.with_name(f"found-{number}{path.suffix}")))
+    return answer
 
 
 def _bound_memory() -> None:
