@@ -5,6 +5,7 @@ nothing else.
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +121,19 @@ def attempt(
         failure: PathGeneError = error
     except Exception as error:  # noqa: BLE001 - readers and codecs of others raise what they like
         failure = slide_failure(error, name)
-    return failure if conceal is None else type(failure)(conceal(str(failure)))
+    try:
+        _let_go(failure)
+        return failure if conceal is None else type(failure)(conceal(str(failure)))
+    finally:
+        del failure  # its traceback names this frame
+
+
+def _let_go(failure: BaseException | None) -> None:
+    """Free what the frames of a failure worked on, which its traceback would keep for as long as
+    results are kept, and as a cycle beyond that."""
+    while failure is not None:
+        traceback.clear_frames(failure.__traceback__)
+        failure = failure.__cause__ or failure.__context__
 
 
 def _is_of_the_disk(error: OutputError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from types import MethodType
 
 from pathgene_rt.errors import CancelledError
 
@@ -19,7 +20,8 @@ class CancellationToken:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cause: BaseException | None = None
-        self._wakers: list[Callable[[], None]] = []
+        self._wakers: list[Callable[[], Callable[[], None] | None]] = []
+        self._parent: CancellationToken | None = None
 
     def cancel(self, cause: BaseException | None = None) -> None:
         """Stop every stage. ``cause`` is what :meth:`raise_if_cancelled` raises in the others."""
@@ -27,23 +29,21 @@ class CancellationToken:
             if self._cause is not None:
                 return
             self._cause = cause or CancelledError("stopped on request; nothing was written")
-            # Kept, they would tie the stages into a cycle that holds a slide's memory for long.
             wakers, self._wakers = self._wakers, []
-        for wake in wakers:
-            wake()
+        for waiting in wakers:
+            if (wake := waiting()) is not None:
+                wake()
 
     def child(self) -> CancellationToken:
         """A token that is cancelled with this one, but also alone."""
         child = CancellationToken()
-        # A batch's token outlives its slides, and must not keep what their tokens would wake.
-        waiting = weakref.ref(child)
-
-        def pass_on() -> None:
-            if (alive := waiting()) is not None:
-                alive.cancel(self._cause)
-
-        self.on_cancel(pass_on)
+        child._parent = self
+        self.on_cancel(child._cancel_with_parent)
         return child
+
+    def _cancel_with_parent(self) -> None:
+        assert self._parent is not None
+        self.cancel(self._parent._cause)
 
     @property
     def cancelled(self) -> bool:
@@ -60,9 +60,16 @@ class CancellationToken:
             self._cause.__traceback__ = None
 
     def on_cancel(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` when cancelled (at once if that has happened), to end its waiting."""
+        """Call ``wake`` when cancelled (at once if that has happened), to end its waiting. A method
+        is called if its object is still there, which this does not keep: a batch's token outlives
+        its slides, and a stage that knows its token would be a cycle that holds a slide's memory
+        for long.
+        """
         with self._lock:
             if self._cause is None:
-                self._wakers.append(wake)
+                self._wakers = [one for one in self._wakers if one() is not None]
+                self._wakers.append(
+                    weakref.WeakMethod(wake) if isinstance(wake, MethodType) else lambda: wake
+                )
                 return
         wake()

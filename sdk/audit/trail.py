@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pathgene_rt.audit.chain import Head, Line, encoded, head_path, rotated_file
 from pathgene_rt.errors import OutputError, VerificationError
 from pathgene_rt.files import reason, write_bytes
 from pathgene_rt.locks import sole_writer
+from pathgene_rt.package_versions import package_version
 
 ROTATE_BYTES = 64 << 20
 """About 60,000 slides."""
@@ -97,7 +97,7 @@ class AuditTrail:
             "user": _user(),
             "machine": platform.node(),
             "process": os.getpid(),
-            "software": f"pathgene-rt {version('pathgene-rt')}",
+            "software": f"pathgene-rt {package_version('pathgene-rt')}",
             "event": event,
             **facts,
         }

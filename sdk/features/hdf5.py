@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from pathgene_rt.features.tile_attributes import OURS, Origin, TileAttributes, w
 from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.files import atomic_path
 from pathgene_rt.geometry import Float32Array, Int32Array
+from pathgene_rt.package_versions import package_version
 
 _EXTRACT_AGAIN = "extract the slide again"
 
@@ -83,7 +83,7 @@ def features_layout(
 
     layout = io.BytesIO()
     with h5py.File(layout, "w") as file:
-        file.attrs[OURS] = version("pathgene-rt")  # near the file's begin: see is_ours
+        file.attrs[OURS] = package_version("pathgene-rt")  # near the file's begin: see is_ours
         coords = file.create_dataset("coords", data=np.asarray(bag.xy, dtype=np.int32))
         coords.attrs.update(written_attributes(bag, checksum, origin or Origin()))
         if bag.flags is not None:

@@ -17,7 +17,6 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from pathgene_rt.errors import FeatureFileError
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.geometry import SlideInfo
+from pathgene_rt.package_versions import package_version
 
 OURS = "pathgene_rt_version"
 """The attribute that files of ours have and no others."""
@@ -63,7 +63,7 @@ def written_attributes(bag: FeatureBag, rows_crc32: int, origin: Origin) -> dict
         "span_px": bag.span_px,
         "mpp": bag.mpp,
         "encoder_sha256": bag.encoder_sha256 or "",
-        OURS: version("pathgene-rt"),
+        OURS: package_version("pathgene-rt"),
         "rows_crc32": np.uint32(rows_crc32),
         **{name: text for name, text in asdict(origin).items() if text},
     }

@@ -273,6 +273,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--job", action="append", default=[], help="Only this job; repeatable.")
     options = parser.parse_args()
+    # A shell starts background jobs with SIGINT ignored, which what is killed would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     work = Path(tempfile.mkdtemp(prefix="kills-"))
     failed = run(options.kills, options.seed, options.job, work)
     print(f"{len(failed)} of {options.kills} kills cost too much", *failed, sep="\n")  # noqa: T201
