@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tifffile import TiffPage
 
 from pathgene_rt import CancellationToken, EngineOptions, PredictOptions, Predictor, Pseudonyms
 from pathgene_rt.batch import CaseResult, SlideResult, attempt, keep_ids
@@ -37,6 +39,7 @@ from pathgene_rt.locks import sole_writer
 from pathgene_rt.options import Budget
 from pathgene_rt.report.report import Report
 from pathgene_rt.slide_ids import TABLE_FILE, read_table, write_table
+from pathgene_rt.streaming.batcher import Batch
 from pathgene_rt.training.synthetic.slides import write_slide
 from tests.support import tiny_models as tiny
 
@@ -327,6 +330,32 @@ def test_a_batchs_token_keeps_nothing_of_its_slides() -> None:
     assert gone() is None
     token.cancel()
     assert child.cancelled and woken == ["child"]
+
+
+def test_a_slide_leaves_no_pixels_to_the_collection_of_garbage(
+    predictor: Predictor, slides: list[Path], tmp_path: Path
+) -> None:
+    """Cycles would: they stay until there is a quarter more of everything in the process."""
+    damaged = tmp_path / "damaged.svs"
+    damaged.write_bytes(slides[1].read_bytes()[:20_000])
+
+    def predict() -> list[str]:
+        results = predictor.predict_many([slides[0], damaged], tmp_path, QUICK, overwrite=True)
+        return [result.outcome for result in results]
+
+    assert predict() == ["done", "failed"]  # what is made once a process is made
+    gc.collect()
+    gc.disable()
+    try:
+        predict()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not [one for one in left if isinstance(one, np.ndarray | Batch | Report | TiffPage)]
 
 
 def test_under_pseudonyms_results_do_not_name_slides(

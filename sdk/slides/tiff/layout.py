@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def read_directories(path: Path) -> tuple[list[TiffDirectory], str]:
     require_bounded(path, file_bytes)
     directories, description = [], ""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with opened_tiff(path) as tiff:
             for number, page in enumerate(_pages(tiff.pages)):
                 if number == 0:
                     description = str(page.description)
@@ -171,6 +172,20 @@ def read_directories(path: Path) -> tuple[list[TiffDirectory], str]:
         # A parser of many formats, fed with anything: what it raises is not a contract.
         raise ValueError(f"{type(error).__name__}: {error}") from error
     return directories, description
+
+
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[Any]:
+    """tifffile's TiffFile of ``path``. Raises what tifffile raises."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        try:
+            yield tiff
+        finally:
+            # It and its directories know each other: numbers for each tile, that would stay until
+            # the next collection of all garbage.
+            vars(tiff).pop("pages", None)
 
 
 def _pages(pages: Any) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pathgene_rt.errors import SlideOpenError
 from pathgene_rt.slides.tiff.claims import require_bounded
 from pathgene_rt.slides.tiff.directories import walk
+from pathgene_rt.slides.tiff.layout import opened_tiff
 
 _NDPI = ".ndpi"
 """Its directories have wider offsets, past 4 GB, than TIFF's."""
@@ -27,7 +28,7 @@ def require_written(path: Path, at: int) -> None:
 def require_whole(path: Path) -> None:
     """Raise SlideOpenError if a directory or a tile of the TIFF ``path`` lies past the file's end,
     or is empty. Nothing is decoded."""
-    from tifffile import TiffFile, TiffFileError
+    from tifffile import TiffFileError
 
     size = path.stat().st_size
     ends = 0
@@ -38,7 +39,7 @@ def require_whole(path: Path) -> None:
                 for directory in walk(file):
                     if not directory.entries or not all(one.tag for one in directory.entries):
                         raise ValueError("a directory is empty, or was written in part")
-        with TiffFile(path) as tiff:
+        with opened_tiff(path) as tiff:
             waiting = list(tiff.pages)
             while waiting:
                 page = waiting.pop()
