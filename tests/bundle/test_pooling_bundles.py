@@ -177,17 +177,20 @@ def test_a_damaged_pooling_graph_is_refused(folder: Path, tmp_path: Path) -> Non
         Bundle.open(write_files(tmp_path / "b.pgrt", files))
 
 
+class Shifted(incremental_pooling.PoolingGraph):
+    """Its graph is not the head's."""
+
+    def forward(
+        self, features: Any, group: Any, running_max: Any, sum_exp: Any, weighted_sum: Any
+    ) -> Any:
+        outputs = super().forward(features, group, running_max, sum_exp, weighted_sum)
+        scores, *updated, logits = outputs
+        return scores, *updated, logits + 1e-4
+
+
 def test_a_pooling_graph_that_differs_from_torch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Shifted(incremental_pooling.PoolingGraph):
-        def forward(
-            self, features: Any, group: Any, running_max: Any, sum_exp: Any, weighted_sum: Any
-        ) -> Any:
-            outputs = super().forward(features, group, running_max, sum_exp, weighted_sum)
-            scores, *updated, logits = outputs
-            return scores, *updated, logits + 1e-4
-
     monkeypatch.setattr(incremental_pooling, "PoolingGraph", Shifted)
     request = ExportRequest(
         check_tensorrt=False,

@@ -59,12 +59,17 @@ def exported_once(folder: Path) -> ToOnnx:
 
 
 class _Pickler(pickle.Pickler):
-    """Tensors by their numbers: torch's own pickles name their memory, which is never the same."""
+    """Tensors by their numbers: torch's own pickles name their memory, which is never the same.
+    Sets of modules in order: in each process it is another."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             described = f"{type(value)} {value.dtype} {tuple(value.shape)} {value.requires_grad}"
             return bytes, (described.encode() + value.detach().contiguous().numpy().tobytes(),)
+        if isinstance(value, nn.Module):
+            held = vars(value).items()
+            state = {name: sorted(one) if isinstance(one, set) else one for name, one in held}
+            return dict, ((("class", type(value)), ("state", state)),)
         return NotImplemented
 
 

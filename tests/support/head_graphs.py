@@ -23,6 +23,16 @@ LIMIT = 1e-4
 """Of logits, absolute; of attention, as a share of the largest."""
 
 
+def outputs_of(head: Head) -> tuple[str, ...]:
+    return ("logits", "attention") if head.has_attention else ("logits",)
+
+
+def graph_of(head: Head, example: Bag) -> bytes:
+    """Of ``head``; with the fixture ``graphs_exported_once``, once for all of a kind."""
+    tensors = {name: torch.from_numpy(array) for name, array in example.items()}
+    return to_onnx(HeadGraph(head), tensors, outputs_of(head))
+
+
 def engines(head: Head, example: Bag) -> dict[str, Run]:
     """The exported ``head`` in each engine, by its name; the graph is checked on the way.
 
@@ -30,9 +40,8 @@ def engines(head: Head, example: Bag) -> dict[str, Run]:
     """
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra cpu")
     openvino = pytest.importorskip("openvino", reason="needs the extra cpu")
-    outputs = ("logits", "attention") if head.has_attention else ("logits",)
-    tensors = {name: torch.from_numpy(array) for name, array in example.items()}
-    graph = to_onnx(HeadGraph(head), tensors, outputs)
+    outputs = outputs_of(head)
+    graph = graph_of(head, example)
     check_graph(head.architecture, graph)
     assert not operators(graph).keys() & CONTROL_FLOW
     assert tensorrt_warnings(head.architecture, graph) == ()
