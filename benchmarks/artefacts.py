@@ -1,12 +1,13 @@
 """Artefacts made on real tiles, each in a way that set no limit of the product's checks.
 
 The limits were set with Gaussian blur, round bubbles with one wall, straight grey bands, and tissue
-darkened in smooth patches or under a brown band; ink in eight colours as straight strokes.
+darkened in smooth patches or under a brown band; ink in eight colours as straight strokes; folds as
+straight sharp bands of a tile's own tissue, twice over itself or its mirror image over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,77 @@ LIKE_EOSIN = {
 }
 """Inks of eosin's hues beside crimson and pink: what of them absorbs light as eosin does cannot be
 told from it."""
+
+FoldMake = Callable[[UInt8Array, Sequence[UInt8Array], np.random.Generator, float], UInt8Array]
+"""(tile uint8 [p, p, 3], tiles of the same slide's tissue, random, um/px) -> the tile, folded."""
+
+LEAST_FOLDED = 0.15
+"""Of a tile's area, that has tissue in all layers."""
+
+_TISSUE_DENSITY = 0.12
+"""For green light; less is glass and gaps."""
+
+
+def bent_fold(
+    rgb: UInt8Array, tissue: Sequence[UInt8Array], random: np.random.Generator, mpp: float
+) -> UInt8Array:
+    """A bent band of 30 to 400 um under other tissue of the slide, out of focus by 1 to 4 um, its
+    edges soft."""
+    band, layers = _folded(rgb, tissue, random, mpp, 1)
+    soft = _bytes(255 * 10 ** -(sum(layers[1:], layers[0])))
+    y, x = _axes(rgb)
+    disc = np.hypot(x, y) <= random.uniform(1, 4) / mpp
+    soft = _convolved(soft, disc.astype(np.float64))
+    return _bytes(rgb * (1 - band) + soft * band)
+
+
+def three_layers(
+    rgb: UInt8Array, tissue: Sequence[UInt8Array], random: np.random.Generator, mpp: float
+) -> UInt8Array:
+    """A bent band of 30 to 400 um under two layers more, both of other tissue of the slide."""
+    band, layers = _folded(rgb, tissue, random, mpp, 2)
+    return _bytes(255 * 10 ** -(layers[0] + sum(layers[1:]) * band))
+
+
+def crossing_folds(
+    rgb: UInt8Array, tissue: Sequence[UInt8Array], random: np.random.Generator, mpp: float
+) -> UInt8Array:
+    """Two bands that cross, each under other tissue of the slide."""
+    one, layers = _folded(rgb, tissue, random, mpp, 2)
+    other = np.rot90(one, random.choice([1, 3]))
+    return _bytes(255 * 10 ** -(layers[0] + layers[1] * one + layers[2] * other))
+
+
+FOLDS: dict[str, FoldMake] = {
+    "bent bands under other tissue, out of focus": bent_fold,
+    "bands that cross": crossing_folds,
+    "three layers": three_layers,
+}
+
+
+def _folded(
+    rgb: UInt8Array,
+    tissue: Sequence[UInt8Array],
+    random: np.random.Generator,
+    mpp: float,
+    more: int,
+) -> tuple[Plane, list[Plane]]:
+    """A band 0..1 [h, w, 1], and the optical densities [h, w, 3] of ``rgb`` and ``more`` layers."""
+    y, x = (plane * mpp for plane in _axes(rgb))
+    while True:
+        turn, width = random.uniform(0, np.pi), np.exp(random.uniform(np.log(30), np.log(400)))
+        along = y * np.cos(turn) - x * np.sin(turn)
+        across = x * np.cos(turn) + y * np.sin(turn) + along**2 * random.uniform(-0.006, 0.006)
+        across += random.uniform(0, 6) * np.sin(along / random.uniform(15, 40))
+        inside = width / 2 - np.abs(across - random.uniform(-width / 2 - 50, width / 2 + 50))
+        band = np.clip(inside / random.uniform(2, 8) + 0.5, 0, 1)[..., None]
+        others = [tissue[random.integers(len(tissue))] for _ in range(more)]
+        turned = [np.rot90(other, random.integers(4)) for other in others]
+        layers = [-np.log10((layer + 1.0) / 256) for layer in (rgb, *turned)]
+        shared = np.min([layer[..., 1] for layer in layers], axis=0) > _TISSUE_DENSITY
+        if (shared & (band[..., 0] > 0.5)).mean() >= LEAST_FOLDED:
+            return band, layers
+
 
 KINDS: dict[str, dict[str, Make]] = {
     "out_of_focus": {"defocused by 4 to 7 um": defocus, "shaken by 8 to 14 um": shaken},

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.artefacts import KINDS, LIKE_EOSIN, ink_arc
+from benchmarks.artefacts import FOLDS, KINDS, LIKE_EOSIN, ink_arc
 from benchmarks.bars import Bar, with_interval
 from benchmarks.domain_cohorts import (
     MemoryBags,
@@ -46,6 +46,7 @@ from pathgene_rt.quality.bubble import BUBBLE_SHARE, BubbleTiles
 from pathgene_rt.quality.burnt import BURNT_SHARE, BurntTiles
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
 from pathgene_rt.quality.focus import LEAST_SHARPNESS, OutOfFocusTiles
+from pathgene_rt.quality.fold import FoldTiles
 from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.quality.pen import PEN_SHARE, PenTiles
 from pathgene_rt.slides import open_slide
@@ -231,6 +232,7 @@ def quality() -> Iterator[Bar]:
             "how far it goes",
             held=True,
         )
+    yield from _folds(tiles, mpp)
     yield _clean("CMU-1, JPEG", tiles, mpp)
     overlapping = [
         np.ascontiguousarray(picture[y : y + 256, x : x + 256])
@@ -256,6 +258,25 @@ def quality() -> Iterator[Bar]:
         "under 3 %",
         cost / TILE_S < 0.03,
     )
+
+
+def _folds(tiles: Sequence[UInt8Array], mpp: float) -> Iterator[Bar]:
+    """Folds against the slide's other tiles, which also say what is dense on it."""
+    check = FoldTiles(CheckedSlide("slide", mpp, None))
+    clean = [check.measure(CheckedTile(0, (0, 0), tile)) for tile in tiles]
+    limit = check.limit(np.array(clean, np.float32))
+    for number, (name, make) in enumerate(FOLDS.items()):
+        random = np.random.default_rng(170 + number)
+        folded = [make(tile, tiles, random, mpp) for _ in range(3) for tile in tiles]
+        made = [check.measure(CheckedTile(0, (0, 0), tile)) for tile in folded]
+        area, low, high = _auroc(made, clean)
+        flagged = float(np.mean(np.array(made) >= limit))
+        yield Bar(
+            f"fold: {name} ({len(made)} on {len(tiles)} tiles, {flagged:.0%} flagged)",
+            f"AUROC {area:.3f} ({low:.3f} to {high:.3f})",
+            "at least 0.95",
+            area >= 0.95,
+        )
 
 
 def _measures(slide: CheckedSlide) -> dict[str, Callable[[UInt8Array], float]]:

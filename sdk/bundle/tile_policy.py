@@ -7,10 +7,14 @@ from typing import Literal
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
-CheckName = Literal["damaged", "out_of_focus", "pen", "bubble", "burnt"]
-CHECK_NAMES: tuple[CheckName, ...] = ("damaged", "out_of_focus", "pen", "bubble", "burnt")
+CheckName = Literal["damaged", "out_of_focus", "pen", "bubble", "burnt", "fold"]
+CHECK_NAMES: tuple[CheckName, ...] = ("damaged", "out_of_focus", "pen", "bubble", "burnt", "fold")
 """The checks that a policy may name. One that this runtime does not have is refused: it could not
 leave out what training left out."""
+
+DEFAULT_CHECKS: tuple[CheckName, ...] = tuple(name for name in CHECK_NAMES if name != "fold")
+"""Those that judge a tile by itself. What is denser than the rest of its slide may be a fold or
+another tissue: it is left out only where a policy names it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -21,7 +25,7 @@ class TilePolicy:
     """
 
     policy: Literal["report", "exclude"] = "report"
-    checks: tuple[CheckName, ...] = Field(default=CHECK_NAMES, min_length=1)
+    checks: tuple[CheckName, ...] = Field(default=DEFAULT_CHECKS, min_length=1)
     max_excluded_share: float = Field(default=0.3, gt=0, lt=1)
 
     @field_validator("checks")

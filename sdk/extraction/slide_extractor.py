@@ -170,7 +170,7 @@ class SlideEncoder:
 
             def on_batch(first: int, came: Int64Array, features: Float32Array) -> bool:
                 if journal is not None:
-                    journal.write(first, came, features, inspection.of_rows(came).text)
+                    journal.write(first, came, features, inspection.record(came).text)
                 firsts.add(first)
                 return observed(came)
 

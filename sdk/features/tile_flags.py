@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
-from pathgene_rt.geometry import BoolArray, Int64Array
+from pathgene_rt.geometry import BoolArray, Float32Array, Int64Array
+
+_MEASURE = "~"
+"""After a check's name: what follows is what it compares."""
 
 
 @dataclass(frozen=True, eq=False)
 class TileFlags:
     """``flags`` bool [N] by the checks' names; ``checked`` bool [N]: which tiles were looked at.
     The others have no flag: a GPU decoded them itself, or an older version kept their features.
+
+    ``measures`` float32 [N] are there only as long as the slide is not whole: of checks that
+    compare its tiles, what they compare, with NaN where there is nothing to compare.
     """
 
     flags: Mapping[str, BoolArray]
     checked: BoolArray
+    measures: Mapping[str, Float32Array] = field(default_factory=dict)
 
     @classmethod
     def none_checked(cls, names: Sequence[str], tiles: int) -> Self:
@@ -34,14 +41,20 @@ class TileFlags:
         """
         if text == "-":
             return None
-        found = {}
+        found: dict[str, BoolArray] = {}
+        measures: dict[str, Float32Array] = {}
         for part in text.split(";"):
-            name, bits = part.split("=")
-            packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
-            if len(packed) != -(-tiles // 8):
-                raise ValueError(f"{len(packed)} bytes are no flags of {tiles} tiles")
-            found[name] = np.unpackbits(packed)[:tiles].astype(np.bool_)
-        return cls(found, np.ones(tiles, dtype=np.bool_))
+            name, digits = part.split("=")
+            stored = bytes.fromhex(digits)
+            measured = name.removesuffix(_MEASURE)
+            if len(stored) != (2 * tiles if measured != name else -(-tiles // 8)):
+                raise ValueError(f"{len(stored)} bytes are no {name!r} of {tiles} tiles")
+            if measured != name:
+                measures[measured] = np.frombuffer(stored, "<f2").astype(np.float32)
+            else:
+                bits = np.unpackbits(np.frombuffer(stored, np.uint8))
+                found[name] = bits[:tiles].astype(np.bool_)
+        return cls(found, np.ones(tiles, dtype=np.bool_), measures)
 
     def __len__(self) -> int:
         return len(self.checked)
@@ -82,14 +95,18 @@ class TileFlags:
     def take(self, rows: Int64Array | BoolArray) -> TileFlags:
         """Of some of the tiles: ``rows`` int64 [k], or bool [N]."""
         return TileFlags(
-            {name: flagged[rows] for name, flagged in self.flags.items()}, self.checked[rows]
+            {name: flagged[rows] for name, flagged in self.flags.items()},
+            self.checked[rows],
+            {name: measured[rows] for name, measured in self.measures.items()},
         )
 
     @property
     def text(self) -> str:
-        """The flags as a word without blanks, for :meth:`from_text`; "-" if not all tiles were
-        checked."""
+        """The flags and measures (as float16) as a word without blanks, for :meth:`from_text`; "-"
+        if not all tiles were checked."""
         if self.unchecked or not self.flags:
             return "-"
         packed = {name: np.packbits(found).tobytes().hex() for name, found in self.flags.items()}
-        return ";".join(f"{name}={bits}" for name, bits in packed.items())
+        for name, measured in self.measures.items():
+            packed[name + _MEASURE] = measured.astype("<f2").tobytes().hex()
+        return ";".join(f"{name}={digits}" for name, digits in packed.items())

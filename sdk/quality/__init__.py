@@ -1,9 +1,9 @@
 """What is wrong with single tiles: each check looks at every tile once, read or pushed.
 
 ``check`` says what a check is, ``inspection`` lists them and runs them on a slide's tiles;
-``damaged``, ``focus``, ``pen``, ``bubble`` and ``burnt`` are the checks, ``squares`` what two of
-them see. A new one is a file here and a line in
-``inspection.TILE_CHECKS``. Imports tiles and the root.
+``damaged``, ``focus``, ``pen``, ``bubble``, ``burnt`` and ``fold`` are the checks, ``squares`` what
+most of them see. A new one is a file here and a line in ``inspection.TILE_CHECKS``. Imports tiles
+and the root.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from pathgene_rt.errors import TileDecodeError
-from pathgene_rt.geometry import UInt8Array
+from pathgene_rt.geometry import BoolArray, Float32Array, UInt8Array
 from pathgene_rt.quality.squares import Squares
 
 
@@ -42,7 +42,7 @@ class CheckedTile:
         return self._squares[mpp]
 
 
-class TileCheck(Protocol):
+class _Check(Protocol):
     """One question about the tiles of one slide. Thread-safe.
 
     It runs in the threads that read tiles, on pixels that are in memory already, before each tile
@@ -54,15 +54,34 @@ class TileCheck(Protocol):
         """Of what is found, one word: the report counts its tiles as ``<name>_tiles``, and their
         share of those that were looked at as ``<name>_tile_share``."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the report, of the tiles so far; empty if there is nothing to tell."""
+
+
+class TileCheck(_Check, Protocol):
+    """A question that each tile answers by itself."""
+
     def flags(self, tile: CheckedTile) -> bool:
         """Whether ``tile`` has what this check looks for.
 
         What it raises ends the slide. A tile may come twice (its row tells).
         """
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """For the report, of the tiles so far; empty if there is nothing to tell."""
+
+@runtime_checkable
+class ComparingCheck(_Check, Protocol):
+    """A question that a tile answers only beside the others of its slide."""
+
+    def measure(self, tile: CheckedTile) -> float:
+        """What is to be compared of ``tile``, kept as float16; NaN if nothing can be said of it.
+
+        What it raises ends the slide. A tile may come twice (its row tells).
+        """
+
+    def flags(self, measures: Float32Array, slide: Float32Array) -> BoolArray:
+        """Which of ``measures`` float32 [n] are of what this check looks for, bool [n], where the
+        tiles of the slide have the measures ``slide`` float32 [N]. None is NaN."""
 
 
 @runtime_checkable

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from pathgene_rt.geometry import BoolArray, UInt8Array
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
-from pathgene_rt.quality.squares import share
+from pathgene_rt.quality.squares import DENSITY, share
 from pathgene_rt.tiles.tissue_colour import Colours, may_be_ink
 
 PEN_SHARE = 0.1
@@ -63,12 +61,8 @@ class PenTiles:
         return share(colours.ink | (colours.eosin & ~_can_be_eosin(squares.means)))
 
 
-_DENSITY = -np.log10((np.arange(256) + 1.0) / 256)
-"""Optical density by level: light is 255 where nothing absorbs it."""
-
-
 def _can_be_eosin(rgb: UInt8Array) -> BoolArray:
     """Whether vivid pink of ``rgb`` uint8 [h, w, 3] absorbs red and green light as eosin does."""
-    red, green = _DENSITY[rgb[..., 0]], _DENSITY[rgb[..., 1]]
+    red, green = DENSITY[rgb[..., 0]], DENSITY[rgb[..., 1]]
     eosin: BoolArray = (red >= LEAST_RED * green) & (green <= MOST_DENSITY)
     return eosin

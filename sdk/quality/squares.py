@@ -15,6 +15,9 @@ from pathgene_rt.tiles.tissue_colour import extremes
 SAMPLE_UM, SAMPLES = 2.0, 4
 """Pixels are averaged over the first; a square has as many of these samples a side."""
 
+DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
+"""Optical density by level: light is 255 where nothing absorbs it."""
+
 _LEFT_OUT = 2
 """Of a square's lightest and darkest samples each, before its spread is taken."""
 

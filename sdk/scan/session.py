@@ -378,7 +378,8 @@ class ScanSession:
             self._stream.finish()
             stats = self._stream.wait()
         bag = _feature_bag(self._model, self._info, self._span, grid.coords, self._bag.rows(places))
-        flags = self._inspection.of_rows(self._bag.order_of(places))
+        rows = self._bag.order_of(places)
+        flags = self._inspection.of_rows(rows, among=rows)
         tiles = usable_tiles(replace(bag, flags=flags), self._model.bundle.manifest.quality)
         quality = {**mask.quality, **flags.quality}
         slide = ScannedSlide(info, grid, tiles, overview, quality, stats, never_pushed)

@@ -111,6 +111,7 @@ export class SidePanel {
       ["pen_tiles", number],
       ["bubble_tiles", number],
       ["burnt_tiles", number],
+      ["fold_tiles", number],
       ["unusable_tiles", number],
       ["excluded_tiles", number],
       ["pen_share", percent],
