@@ -15,7 +15,7 @@ from pathgene_rt.errors import SlideOpenError, SlideReadError
 from pathgene_rt.slides import open_slide
 from pathgene_rt.slides.tiff.claims import MAX_DIRECTORIES, require_bounded
 from pathgene_rt.slides.tiff.jpeg import MAX_SCANS, JpegTiles
-from pathgene_rt.slides.tiff.jpeg2000 import require_few_packets
+from pathgene_rt.slides.tiff.jpeg2000 import checked_components, require_few_packets
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,40 @@ def cod(layers: int = 1, levels: int = 5, precincts: bytes = b"") -> bytes:
 def test_packets_of_a_codestream_are_counted(stream: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         require_few_packets(stream)
+    with pytest.raises(ValueError, match=words):
+        checked_components(stream)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">HH", marker, len(body) + 2) + body
+
+
+def test_a_main_header_that_was_seen_before_vouches_for_no_tile_part() -> None:
+    usual = codestream(cod())
+    assert checked_components(usual) == ((64, 64),) * 3
+    at = usual.index(b"\xff\x93")
+    for odd, words in (
+        (segment(0xFF52, cod(layers=65535)), "65535 layers"),
+        (segment(0xFF53, b"\0\0" + bytes([32, 4, 4, 0, 0])), "decompositions"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            checked_components(usual[:at] + odd + usual[at:])
+    # The default of the main header counts in those of tile-parts.
+    layered = codestream(cod(layers=1000))
+    checked_components(layered)
+    precincts = segment(0xFF53, b"\0\x01" + bytes([5, 4, 4, 0, 0]) + bytes(6))
+    with pytest.raises(ValueError, match="1000 layers"):
+        checked_components(layered[:at] + precincts + layered[at:])
+
+
+def test_what_looks_like_a_tile_part_within_a_main_header_ends_none() -> None:
+    comment = segment(0xFF64, b"\0\x01\xff\x90\0\x0a")
+    checked_components(codestream(cod(), extra=comment))
+    worse = codestream(cod(), extra=comment + segment(0xFF52, cod(layers=65535)))
+    with pytest.raises(ValueError, match="65535 layers"):
+        checked_components(worse)
+    wide = codestream(cod(levels=1), size=0xFF90, tile=0xFF90)
+    assert checked_components(wide) == ((0xFF90, 0xFF90),) * 3
 
 
 def test_usual_codestreams_and_any_prefix_of_one_are_taken_or_refused() -> None:

@@ -6,6 +6,7 @@ imagecodecs is used: it releases the GIL, which pylibjpeg-openjpeg and Pillow do
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ MAX_PACKETS = 1 << 17
 in all."""
 
 _COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
+_FIRST_TILE_PART = struct.pack(">H", _SOT)
+_MAX_KEPT_BYTES = 4096
+"""Of a main header that is remembered: a hundred is usual."""
 _SIGNATURE_BOX = b"\x00\x00\x00\x0cjP  "
 _START_AND_SIZE = b"\xff\x4f\xff\x51"
 
@@ -62,8 +66,7 @@ class Jpeg2000Tiles:
         """The whole codestream of ``stored``. Raises ValueError where it is none, or takes more
         work than a tile should."""
         stream = codestream_of(stored)
-        declared_components(stream)
-        require_few_packets(stream)
+        checked_components(stream)
         return stream
 
     def decode(self, stored: bytes, out: UInt8Array) -> None:
@@ -76,10 +79,9 @@ class Jpeg2000Tiles:
 
         height, width, samples = out.shape
         stream = codestream_of(stored)
-        declared = declared_components(stream)
-        if declared != [(width, height)] * samples:
-            raise ValueError(f"holds components of {declared} px")
-        require_few_packets(stream)
+        declared = checked_components(stream)
+        if declared != ((width, height),) * samples:
+            raise ValueError(f"holds components of {list(declared)} px")
         try:
             imagecodecs.jpeg2k_decode(
                 stream, numthreads=1, out=out[..., 0] if samples == 1 else out
@@ -112,6 +114,41 @@ def codestream_of(stored: bytes) -> bytes:
     raise ValueError("a JPEG 2000 file without a codestream")
 
 
+def checked_components(stored: bytes) -> tuple[tuple[int, int], ...]:
+    """What the codestream ``stored`` declares (:func:`declared_components`), once it is clear that
+    it does not claim too many packets (:func:`require_few_packets`). Raises ValueError.
+
+    Tiles of a level mostly have one main header, which is looked at once; the headers of tile-parts
+    are looked at in every tile.
+    """
+    end = stored.find(_FIRST_TILE_PART, 2, _MAX_KEPT_BYTES)
+    main = None if end < 0 else _main_header(stored[:end])
+    if main is None:
+        declared = tuple(declared_components(stored))
+        require_few_packets(stored)
+        return declared
+    declared, layers = main
+    require_few_packets(stored, end, layers)
+    return declared
+
+
+@functools.lru_cache(maxsize=64)
+def _main_header(head: bytes) -> tuple[tuple[tuple[int, int], ...], int] | None:
+    """What ``head``, a codestream up to its first tile-part, declares, and its default number of
+    layers. None if segments do not end where it does: what looks like the mark of a tile-part lies
+    within one. Raises ValueError.
+    """
+    at = 2
+    while at + 4 <= len(head):
+        marker, length = struct.unpack(">HH", head[at : at + 4])
+        if marker == _SOD or length < 2:
+            return None
+        at += 2 + length
+    if at != len(head):
+        return None
+    return tuple(declared_components(head)), require_few_packets(head)
+
+
 def declared_components(stored: bytes) -> list[tuple[int, int]]:
     """(w, h) of each component that the codestream ``stored`` declares (ISO 15444-1, A.5.1).
 
@@ -130,8 +167,10 @@ def declared_components(stored: bytes) -> list[tuple[int, int]]:
     ]
 
 
-def require_few_packets(stored: bytes) -> None:
-    """Raise ValueError if the codestream ``stored`` claims more than MAX_PACKETS or MAX_TILES.
+def require_few_packets(stored: bytes, at: int = 2, layers: int = 1) -> int:
+    """Raise ValueError if the codestream ``stored`` claims more than MAX_PACKETS or MAX_TILES, as
+    far as its segments from byte ``at`` on say, where ``layers`` are the default. Returns the
+    default after them.
 
     A packet is one quality layer of one precinct of one component at one resolution (ISO 15444-1,
     B.10): an empty one takes a bit of the file, and memory and time of its own to decode. Every
@@ -143,8 +182,7 @@ def require_few_packets(stored: bytes) -> None:
         raise ValueError(f"a JPEG 2000 codestream of {tiles} tiles")
     size = (min(wide, right - left), min(high, bottom - top))
     (components,) = struct.unpack(">H", stored[40:42])
-    layers = 1
-    for marker, body in _coding_defaults(stored):
+    for marker, body in _coding_defaults(stored, at):
         if marker == _COD:
             (layers,) = struct.unpack(">H", body[2:4])
             coding, precincts_stated = body[5:], body[0] & 1
@@ -168,11 +206,13 @@ def require_few_packets(stored: bytes) -> None:
             raise ValueError(
                 f"a JPEG 2000 codestream of {layers} layers and {tiles * precincts} precincts"
             )
+    return layers
 
 
-def _coding_defaults(stored: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of each COD and COC, of the main header and of the tile-parts'."""
-    at, end = 2, 0
+def _coding_defaults(stored: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of each COD and COC from the segment at byte ``at`` on, of the main header and
+    of the tile-parts'."""
+    end = 0
     while at + 4 <= len(stored):
         marker, length = struct.unpack(">HH", stored[at : at + 4])
         if marker == _SOD:
