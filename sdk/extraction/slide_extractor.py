@@ -223,15 +223,15 @@ class SlideEncoder:
         inspection: TileInspection,
     ) -> Callable[[Int64Array], bool]:
         """Shows ``observe`` the tiles that came, but for those that heads do not see."""
+        seen: BoolArray = np.zeros(len(bag), dtype=np.bool_)
 
         def observed(came: Int64Array) -> bool:
             if observe is None:
                 return True
-            done = growing.done
-            if self._policy is not None:
-                flags = inspection.of_rows(np.arange(len(bag)))
-                seen = ~excluded(flags, self._policy, bag.slide_id)
-                done, came = done & seen, came[seen[came]]
-            return observe(bag, done, came)
+            if self._policy is None:
+                return observe(bag, growing.done, came)
+            flags = inspection.of_rows(came)
+            seen[came] = ~excluded(flags, self._policy, bag.slide_id)
+            return observe(bag, seen.copy(), came[seen[came]])
 
         return observed
