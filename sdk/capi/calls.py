@@ -196,7 +196,7 @@ class HostCalls:
         progress = self._objects[scan].session.poll()
         made = ReportData(self._ffi, progress.to_dict(), progress.interim)
         self._objects[report] = made
-        data[0] = made.fill(tiles=progress.encoded, partial=True)
+        data[0] = made.fill(tiles=progress.seen, partial=True)
         return OK
 
     def finish(self, scan: int, timeout_s: float, report: int, data: CData) -> int:
@@ -225,7 +225,8 @@ class HostCalls:
     def _give(self, report: int, made: Report, data: CData) -> int:
         kept = ReportData(self._ffi, made.to_dict(), made.predictions)
         self._objects[report] = kept
-        data[0] = kept.fill(tiles=made.provenance.tiles, partial=made.partial is not None)
+        tiles = made.provenance.tiles if made.tiles is None else len(made.tiles.bag)
+        data[0] = kept.fill(tiles=tiles, partial=made.partial is not None)
         return OK
 
     def free(self, handle: int) -> int:

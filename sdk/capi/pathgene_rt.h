@@ -153,7 +153,7 @@ typedef struct pgrt_prediction {
 typedef struct pgrt_report_info {
     uint32_t struct_size;
     uint32_t prediction_count;
-    uint64_t tiles;   /* that the predictions are made of */
+    uint64_t tiles;   /* that the predictions are made of; not those that are left out */
     uint32_t partial; /* 1: interim, of the tiles encoded so far */
     uint32_t reserved;
     const char *json; /* the report as report.json has it; of pgrt_poll: where the scan stands */

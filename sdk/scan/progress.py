@@ -15,7 +15,7 @@ class ScanProgress:
     ``partial`` tiles a part has come; they take ``partial_bytes``.
 
     ``interim`` is what the heads say of the tiles encoded so far, with intervals; empty as long as
-    there are none.
+    there are none. It is made of ``seen`` tiles: without those that the bundle leaves out.
     """
 
     pushes: int
@@ -26,6 +26,7 @@ class ScanProgress:
     deferred: int
     partial: int
     partial_bytes: int
+    seen: int = 0
     interim: tuple[Prediction, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

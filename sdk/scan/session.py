@@ -214,7 +214,8 @@ class ScanSession:
                 partial=self._tiles.assembler.partial,
                 partial_bytes=self._tiles.assembler.partial_bytes,
             )
-        return replace(progress, interim=self._interim_predictions())
+        seen, interim = self._interim_predictions()
+        return replace(progress, seen=seen, interim=interim)
 
     def finish(self, timeout: float | None = None, *, out: Path | None = None) -> Report:
         """No more pixels will come: wait for the report, at most ``timeout`` seconds.
@@ -290,13 +291,14 @@ class ScanSession:
     def _overview_factor(self, info: SlideInfo) -> int:
         return overview_level(info, overview_mpp(info, self._options.tissue))[1]
 
-    def _interim_predictions(self) -> tuple[Prediction, ...]:
+    def _interim_predictions(self) -> tuple[int, tuple[Prediction, ...]]:
+        """How many tiles heads have seen, and what they say of them."""
         with self._interim_lock:
             rows, places, features = self._bag.take_new()
             if len(rows):
                 self._interim.add(rows, features, places)
                 self._predictions = self._interim.predictions()
-            return self._predictions
+            return self._interim.done, self._predictions
 
     def _wait_for_result(self, timeout: float | None) -> ScanResult:
         until = math.inf if timeout is None else time.monotonic() + timeout

@@ -25,6 +25,7 @@ from pathgene_rt.capi.host_log import HostLog
 from pathgene_rt.capi.library import HEADER, LIBRARY, declarations
 from pathgene_rt.pseudonyms import KEY_VARIABLE, Pseudonyms
 from pathgene_rt.training.synthetic.slides import write_slide
+from tests.quality.test_left_out import PEN, bundle_with
 from tests.support import native_readers
 from tests.support import tiny_models as tiny
 from tests.support.paths import ROOT
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.world  # hosts in C, by the compiler of this machine
 PROGRAMS = Path(__file__).with_name("programs")
 SOURCES = ROOT / "sdk" / "capi"
 SIDE_PX = 1024
+PINK_PEN = (250, 40, 140)
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
@@ -217,6 +219,45 @@ def test_a_forked_child_is_told_so_at_once(capi_library: Path, folder: Path, bun
     program = compiled("forked", capi_library, folder)
     done = run_host(program, sys.prefix, bundle)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("most", [0.9, 0.001])
+def test_tiles_that_the_bundle_leaves_out(
+    capi_library: Path, folder: Path, raw: Path, most: float
+) -> None:
+    """What C reads of a pushed slide with a pen mark is what Python says of the same tiles."""
+    pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(SIDE_PX, SIDE_PX, 3).copy()
+    pixels[400:600, 400:600] = PINK_PEN
+    (folder / "pen.rgb").write_bytes(pixels.tobytes())
+    bundle = bundle_with(folder / "pen.pgrt", replace(PEN, max_excluded_share=most))
+    with (
+        Predictor.open(bundle, EngineOptions(precision="float32", threads=1)) as predictor,
+        predictor.open_scan(0.5, (SIDE_PX, SIDE_PX)) as scan,
+    ):
+        for y in range(0, SIDE_PX, 100):
+            while not scan.push(pixels[y : y + 100], 0, y):
+                time.sleep(0.01)
+        expected = scan.finish()
+    assert expected.tiles is not None
+    excluded = expected.quality["excluded_tiles"]
+    assert 0 < excluded == np.count_nonzero(expected.tiles.left_out) < expected.provenance.tiles
+
+    program = compiled("push", capi_library, folder)
+    done = run_host(program, sys.prefix, bundle, folder / "pen.rgb")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    final = found["final"]
+    assert final["tiles"] == expected.provenance.tiles - excluded
+    assert final["document"]["quality"] == json.loads(json.dumps(expected.quality))
+    for head, told, one in zip(
+        final["heads"], final["document"]["predictions"], expected.predictions, strict=True
+    ):
+        np.testing.assert_allclose(head["probabilities"], one.probabilities, atol=1e-6)
+        np.testing.assert_allclose(told["logits"], one.logits, atol=1e-5)
+        assert head["call"] == one.call
+        assert (head["call"] == "withheld") == (most < 0.01)
+    interim = found["interim"]
+    assert interim["tiles"] == interim["document"]["seen"] <= interim["document"]["encoded"]
 
 
 @pytest.mark.world

@@ -4,6 +4,7 @@ reason and place, and none where the bundle does not say so."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_every_way_in_leaves_the_same_tiles_out(
     case = predict_case(predictor, "P1", [whole])
     pooled = np.array([one.pooled.logits for one in case.predictions])
     np.testing.assert_allclose(pooled, logits(report), atol=1e-5)
+
+
+def test_interim_answers_do_not_see_them_either(predictor: Predictor, pixels: np.ndarray) -> None:
+    marked = pixels.copy()
+    marked[600:700, 500:600] = (250, 40, 140)  # which is not taken for glass, as black is
+    with predictor.open_scan(0.5, SIZE_PX) as scan:
+        push_all(scan, marked, rectangles(SIZE_PX, 300))
+        for _ in range(1000):
+            # The last tiles wait for a batch's rest.
+            if (progress := scan.poll()).waiting < 8:
+                break
+            time.sleep(0.01)
+        excluded = scan.finish().quality["excluded_tiles"]
+    assert progress.encoded - progress.seen == excluded > 0
+    assert len(progress.interim) == 2
 
 
 def test_no_tile_is_left_out_unless_the_bundle_says_so(
