@@ -2,8 +2,8 @@
 
 What computes tells what it found in English, and ``report.json`` keeps it so. The catalogue's table
 "messages" has the sentences that are told, with ``{names}`` for what varies in them, and
-"message_parts" those that stand inside others. A sentence of neither, such as that of a plug-in or
-of an older version, is shown as it is.
+"message_parts" those that stand inside others, "checks" what acceptance tells. A sentence of none,
+such as that of a plug-in or of an older version, is shown as it is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathgene_rt.pages.texts import LANGUAGES, Texts
 SOURCE_LANGUAGE: Final = "en"
 
 
-def in_languages(message: str) -> dict[str, str]:
-    """``message`` by language; in English alone where it is not in the catalogue."""
-    return _said(message, ("messages",)) or {SOURCE_LANGUAGE: message}
+def in_languages(message: str, table: str = "messages") -> dict[str, str]:
+    """``message`` by language; in English alone where it is not in that table of the catalogue."""
+    return _said(message, (table,)) or {SOURCE_LANGUAGE: message}
 
 
 def _said(message: str, tables: Iterable[str]) -> dict[str, str]:

@@ -67,9 +67,10 @@ def word(text: str) -> Markup:
     return Markup("").join(_span(language, Texts(language).word(text)) for language in LANGUAGES)
 
 
-def message(text: str) -> Markup:
-    """A warning in every language that it is known in; where in English only, in English always."""
-    said = in_languages(text)
+def message(text: str, table: str = "messages") -> Markup:
+    """A warning, or a sentence of another ``table`` of the catalogue, in every language that it is
+    known in; where in English only, in English always."""
+    said = in_languages(text, table)
     if len(said) == 1:
         return Markup('<span lang="{}">{}</span>').format(HTML_LANG[SOURCE_LANGUAGE], text)
     return Markup("").join(_span(language, said[language]) for language in LANGUAGES)

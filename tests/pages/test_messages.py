@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pathgene_rt.acceptance.checks import CHECKS
 from pathgene_rt.pages.messages import in_languages
 from pathgene_rt.pages.render import message
-from pathgene_rt.pages.texts import Texts
+from pathgene_rt.pages.texts import LANGUAGES, Texts
 
 ROOT = Path(__file__).parents[2]
 TELLING = (
@@ -20,6 +21,11 @@ TELLING = (
     "engines/runner_base.py",
     "engines/tensorrt/backend.py",
     "engines/tensorrt/runner.py",
+    "sdk/acceptance/acceptance.py",
+    "sdk/acceptance/error_checks.py",
+    "sdk/acceptance/fidelity_checks.py",
+    "sdk/acceptance/gpu_checks.py",
+    "sdk/acceptance/timing_checks.py",
     "sdk/cases/report.py",
     "sdk/extraction/feature_journal.py",
     "sdk/extraction/slide_extractor.py",
@@ -58,9 +64,17 @@ def told(path: Path) -> set[str]:
 
 def test_the_catalogue_has_what_the_code_tells_word_for_word() -> None:
     said = set().union(*(told(ROOT / name) for name in TELLING))
-    for table in ("messages", "message_parts"):
+    for table in ("messages", "message_parts", "checks"):
         for name, text in Texts("en").table(table).items():
             assert re.sub(r"\{\w+\}", "{}", text) in said, f"{table}.{name}"
+
+
+def test_every_check_of_acceptance_is_named_in_every_language() -> None:
+    for check in CHECKS.values():
+        for text in (check.name, check.proves):
+            said = in_languages(text, "checks")
+            assert set(said) == set(LANGUAGES) and said["zh"] != text, text
+    assert in_languages("build") == {"en": "build"}
 
 
 def test_values_and_sentences_within_sentences_are_put_into_the_translation() -> None:

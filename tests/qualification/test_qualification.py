@@ -125,6 +125,7 @@ def test_the_document_says_what_was_found(qualified: tuple[Qualification, Path])
     assert document["acceptance"]["results"]
     html = (out / HTML_FILE).read_text(encoding="utf-8")
     assert "Installation (IQ)" in html and "安装确认" in html
+    assert ">wrong inputs<" in html and ">错误的输入<" in html
     assert found.installed.bundle_sha256 in html
     assert 'src="http' not in html and 'href="http' not in html
 
