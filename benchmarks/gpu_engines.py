@@ -18,7 +18,7 @@ from pathgene_rt.engines.qualify.replay import encode_tiles
 from pathgene_rt.engines.qualify.tuning import measure_rate
 from pathgene_rt.engines.registry import EngineFactory, load_backend
 from pathgene_rt.errors import EngineError
-from pathgene_rt.extraction.extract import TileOrder, encode_slide
+from pathgene_rt.extraction.extract import Encoding, TileOrder, encode_slide
 from pathgene_rt.extraction.prepare import prepare_slide
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.geometry import Float32Array, UInt8Array
@@ -123,13 +123,12 @@ def decoding(bench: Bench) -> Iterator[Row]:
                 if on_card and why:
                     yield {"side": side, "failed": why}
                     continue
-                stats = encode_slide(
+                bag = GrowingBag(bundle.feature_dim, len(prepared.grid))
+                (stats,) = encode_slide(
                     prepared.slide,
                     prepared.grid,
-                    service,
+                    [Encoding(service, bag, order)],
                     preprocess.reduction,
-                    GrowingBag(bundle.feature_dim, len(prepared.grid)),
-                    order,
                     source=source if on_card else None,
                 )
                 yield {

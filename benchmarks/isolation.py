@@ -23,7 +23,7 @@ import typer
 from small_encoder import write_small_bundle
 
 from pathgene_rt import EngineOptions, Predictor
-from pathgene_rt.extraction.extract import TileOrder, encode_slide, feature_dim
+from pathgene_rt.extraction.extract import Encoding, TileOrder, encode_slide, feature_dim
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.options import Isolate, TissueOptions
 from pathgene_rt.slides import isolated_slide, open_slide, opening, registry
@@ -84,7 +84,8 @@ def run(
         bag = GrowingBag(feature_dim(service.engine.spec), len(grid))
         order = TileOrder(np.asarray(rows), predictor.options.batch)
         wall, cpu = time.perf_counter(), time.process_time() + cpu_s(reader)
-        encode_slide(slide, grid, service, preprocess.reduction, bag, order, readers=readers)
+        encodings = [Encoding(service, bag, order)]
+        encode_slide(slide, grid, encodings, preprocess.reduction, readers=readers)
         cpu = time.process_time() + cpu_s(reader) - cpu
         wall = time.perf_counter() - wall
     return {

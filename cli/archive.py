@@ -11,6 +11,7 @@ from pathgene_rt.cli.audit import AuditOption
 from pathgene_rt.cli.choices import (
     BatchOption,
     BundleOption,
+    BundlesOption,
     EngineOption,
     ExactOption,
     GeojsonOption,
@@ -147,7 +148,7 @@ def predict(
 def extract(
     source: SourceArgument,
     out: OutOption,
-    bundle: BundleOption = None,
+    bundle: BundlesOption = None,
     ray: RayOption = "",
     workers: WorkersOption = 0,
     threads: ThreadsOption = 0,
@@ -175,7 +176,8 @@ def extract(
 ) -> None:
     """Write the encoder's features of every slide of SOURCE to OUT/<slide>.h5.
 
-    Each slide gets one file, whatever dies; the same command goes on where it was stopped.
+    Each slide gets one file, whatever dies; the same command goes on where it was stopped. With
+    several bundles each has its own, OUT/<bundle>/<slide>.h5.
     """
     _run("extract", locals())
 

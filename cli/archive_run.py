@@ -19,8 +19,8 @@ from pathgene_rt.archive.start import (
     Listeners,
     OpenPool,
     RunPlace,
-    bundle_sha256,
     run_archive,
+    several_bundles,
     sole_run,
 )
 from pathgene_rt.archive.stores import is_url
@@ -43,7 +43,7 @@ class Asked:
     kind: Kind
     source: str
     out: str
-    bundle: Path | None
+    bundle: Path | list[Path] | None
     ray: str
     workers: int
     threads: int
@@ -81,15 +81,17 @@ class Asked:
 
     def spec(self, pseudonyms: Pseudonyms | None) -> WorkerSpec:
         """What workers get. Raises BundleError, UsageError."""
-        bundle = find_bundle(self.bundle).absolute()
+        named = self.bundle if isinstance(self.bundle, list) else [self.bundle]
+        bundles = several_bundles([find_bundle(one).absolute() for one in named or [None]])
         profile = None if self.site is None else read_profile(self.site)
         if self.site is not None and profile is not None:
             keyrings = keyrings_of_site(self.require_signature)
             require_signed_profile(self.site, profile.sha256, keyrings)
         return WorkerSpec(
             kind=self.kind,
-            bundle=str(bundle),
-            bundle_sha256=bundle_sha256(bundle),
+            bundle=bundles[0][0],
+            bundle_sha256=bundles[0][1],
+            more_bundles=tuple(bundles[1:]),
             out=self.out if is_url(self.out) else str(Path(self.out).absolute()),
             predict={**self.predict, "pseudonyms": pseudonyms},
             engine=self.engine,

@@ -31,6 +31,15 @@ BundleOption = Annotated[
         show_default=False,
     ),
 ]
+BundlesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--bundle",
+        "-b",
+        help="The bundle; several, each named by its own --bundle, read every slide once.",
+        show_default=False,
+    ),
+]
 MppOption = Annotated[
     float | None,
     typer.Option(help="Micrometres per level-0 pixel, where the slide does not say it."),

@@ -21,10 +21,11 @@ from pathgene_rt.engines.backend import ProgressCallback
 from pathgene_rt.engines.engine import EngineInfo
 from pathgene_rt.engines.registry import EngineFactory
 from pathgene_rt.errors import BundleError
+from pathgene_rt.extraction.encoding_run import EncodedSlide
 from pathgene_rt.extraction.extract import TileProgress
 from pathgene_rt.extraction.feature_journal import discard_partial
 from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
-from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
+from pathgene_rt.extraction.slide_extractor import SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.features.left_out import UsableTiles, usable_tiles
 from pathgene_rt.files import json_bytes, sha256
@@ -88,7 +89,7 @@ class Predictor:
             self.options = self.engines.options
             self.service = stack.enter_context(EncoderService(engine))
             self.heads = stack.enter_context(HeadPanel(bundle, self.engines))
-            self._encoder = SlideEncoder(
+            self.slide_encoder = SlideEncoder(
                 self.service,
                 bundle.preprocess,
                 self.options,
@@ -157,7 +158,7 @@ class Predictor:
             if isinstance(slide, GivenSlide):
                 rows = locality_order(prepared.grid) if rows is None else rows
                 slide.expect(prepared.grid, rows)
-            encoded = self._encoder.encode(
+            encoded = self.slide_encoder.encode(
                 prepared,
                 options,
                 rows=rows,
@@ -275,7 +276,7 @@ class Predictor:
             prepared = stack.enter_context(prepare_slide(slide, self.bundle.preprocess, options))
             if isinstance(slide, GivenSlide):
                 slide.expect(prepared.grid, locality_order(prepared.grid))
-            encoded = self._encoder.encode(
+            encoded = self.slide_encoder.encode(
                 prepared, options, features_path=out, token=token, progress=progress
             )
             if out is not None:

@@ -229,7 +229,8 @@ def _features(
             "slide": slide,
             "file": file.name,
             "bytes": size,
-            "tiles": tiles.get(slide),
+            # The state counts the tiles of all bundles together.
+            "tiles": tiles.get(slide) if file.alone else None,
         }
 
 

@@ -31,11 +31,13 @@ class FoundReport:
 @dataclass(frozen=True)
 class FoundFeatures:
     """A file of features; ``facts`` gives its bytes and what the table says of it, but for its
-    tiles; ``slide`` is what it is called where the file does not say it."""
+    tiles; ``slide`` is what it is called where the file does not say it, ``alone`` whether it has
+    features by one bundle only."""
 
     name: str
     slide: str
     facts: Callable[[], tuple[int, Row]]
+    alone: bool = True
 
 
 def in_folder(out: Path) -> tuple[list[FoundReport], list[FoundFeatures]]:
@@ -43,20 +45,23 @@ def in_folder(out: Path) -> tuple[list[FoundReport], list[FoundFeatures]]:
     reports: list[FoundReport] = []
     files: list[FoundFeatures] = []
 
-    def features(path: Path) -> FoundFeatures:
-        slide = path.stem if path.parent == out else path.parent.name
-        return FoundFeatures(path.relative_to(out).as_posix(), slide, partial(_facts_of, path))
+    def features(path: Path, slide: str, *, alone: bool = True) -> FoundFeatures:
+        name = path.relative_to(out).as_posix()
+        return FoundFeatures(name, slide, partial(_facts_of, path), alone)
 
     try:
         for item in sorted(out.iterdir()):
             if item.suffix == ".h5" and item.is_file():
-                files.append(features(item))
+                files.append(features(item, item.stem))
             elif item.is_dir() and item.name not in (HIDDEN, CASES_FOLDER):
                 if (item / REPORT_FILE).is_file():
                     name = f"{item.name}/{REPORT_FILE}"
                     reports.append(FoundReport(name, (item / REPORT_FILE).read_bytes))
-                if (item / FEATURES_FILE).is_file():
-                    files.append(features(item / FEATURES_FILE))
+                    if (item / FEATURES_FILE).is_file():
+                        files.append(features(item / FEATURES_FILE, item.name))
+                else:  # of one of several bundles
+                    for path in sorted(item.glob("[!.]*.h5")):
+                        files.append(features(path, path.stem, alone=False))
     except OSError as error:
         raise OutputError(f"cannot list the archive {out}: {reason(error)}") from error
     return reports, files
@@ -74,11 +79,13 @@ def in_store(stored: StoredResults) -> tuple[list[FoundReport], list[FoundFeatur
             name = f"{key}/{commit.attempt}/{REPORT_FILE}"
             reports.append(FoundReport(name, partial(_object_of, stored, name)))
         if commit.facts is not None:
-            own = FEATURES_FILE if REPORT_FILE in commit.files else key
+            last = key.rpartition("/")[2]
+            own = FEATURES_FILE if REPORT_FILE in commit.files else last
             facts = (commit.files[own], commit.facts)
-            slide = key.removesuffix(".h5")
+            slide = last.removesuffix(".h5")
             place = f"{key}/{commit.attempt}/{own}"
-            files.append(FoundFeatures(place, slide, partial(lambda given: given, facts)))
+            alone = "/" not in key
+            files.append(FoundFeatures(place, slide, partial(lambda given: given, facts), alone))
     return reports, files
 
 

@@ -14,13 +14,15 @@ from pathgene_rt.cases.files import remove_case
 from pathgene_rt.cases.places import CASES_FOLDER, ResultPlaces
 from pathgene_rt.extraction.earlier import Earlier, earlier_features
 from pathgene_rt.extraction.result_identity import ResultIdentity
+from pathgene_rt.files import writable_folder
 from pathgene_rt.report.stored import earlier_report
 
 Wanted = Callable[[], ResultIdentity]
 
 
 class Results(Protocol):
-    """Results by their keys: ``<slide>`` of predict, ``<slide>.h5`` of extract, ``cases/<case>``.
+    """Results by their keys: ``<slide>`` of predict, ``<slide>.h5`` of extract, with several
+    bundles ``<bundle>/<slide>.h5``, and ``cases/<case>``.
 
     Each has one at most, whole or not at all, whatever dies. Methods raise OutputError.
     """
@@ -40,8 +42,8 @@ class Results(Protocol):
         """Tells the result that is there, None if none, from one that takes its place."""
         ...
 
-    def attempt(self, name: str, key: str) -> AbstractContextManager[Path]:
-        """A folder of this machine to make a result in, which goes at the end."""
+    def attempt(self, name: str, *keys: str) -> AbstractContextManager[Path]:
+        """A folder of this machine to make the results ``keys`` in, which goes at the end."""
         ...
 
     def publish(
@@ -94,7 +96,10 @@ class FolderResults:
     def stamp(self, key: str) -> Hashable:
         return stamp_of(self._layout.out / key)
 
-    def attempt(self, name: str, key: str) -> AbstractContextManager[Path]:  # noqa: ARG002
+    def attempt(self, name: str, *keys: str) -> AbstractContextManager[Path]:
+        for key in keys:
+            if "/" in key:
+                writable_folder((self._layout.out / key).parent)
         return attempt_place(self._layout, name)
 
     def publish(

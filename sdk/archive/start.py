@@ -20,10 +20,11 @@ from pathgene_rt.archive.state import ArchiveState
 from pathgene_rt.archive.state_mirror import StateMirror, kept_here
 from pathgene_rt.archive.stored_results import StoredResults
 from pathgene_rt.archive.stores import is_url
-from pathgene_rt.archive.tasks import WorkerSpec
+from pathgene_rt.archive.tasks import WorkerSpec, bundle_folder
 from pathgene_rt.bundle.bundle import Bundle
-from pathgene_rt.errors import FileAccessError, OutputError
-from pathgene_rt.files import writable_folder
+from pathgene_rt.cases.places import CASES_FOLDER
+from pathgene_rt.errors import FileAccessError, OutputError, UsageError
+from pathgene_rt.files import is_safe_name, writable_folder
 from pathgene_rt.locks import sole_writer
 
 _LOCK_WAIT_S = 2.0
@@ -92,7 +93,11 @@ def run_archive(
     :func:`sole_run`. Raises as :meth:`ArchiveRun.run` does, and what ``open_pool`` raises.
     """
     with_cases = spec.kind == "predict"
-    facts = {"bundle": Path(spec.bundle).name, "bundle_sha256": spec.bundle_sha256}
+    every = spec.bundles.values()
+    facts = {
+        "bundle": ", ".join(Path(path).name for path, _ in every),
+        "bundle_sha256": ", ".join(digest for _, digest in every),
+    }
     mirror = nullcontext() if place.mirror is None else place.mirror.meanwhile()
     with mirror, ArchiveState(place.layout.state) as state:
         before = state.begin(spec.kind, slides, socket.gethostname(), os.getpid(), facts)
@@ -118,3 +123,28 @@ def bundle_sha256(path: Path) -> str:
     """Of the bundle that workers must have. Raises BundleError."""
     with Bundle.open(path) as bundle:
         return bundle.sha256
+
+
+def several_bundles(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """(path, hash) of the bundles of one extraction. Raises BundleError; UsageError where two share
+    a name or an encoder, or a name is none for a folder of results."""
+    by_folder: dict[str, Path] = {}
+    by_encoder: dict[str, Path] = {}
+    found = []
+    for path in paths:
+        folder = bundle_folder(str(path))
+        other = by_folder.setdefault(folder.casefold(), path)
+        if other is not path:
+            raise UsageError(
+                f"--bundle: {other} and {path} have the same name, which is that of the folder for "
+                "their features; rename one"
+            )
+        taken = folder.casefold() in (CASES_FOLDER, "") or folder.startswith(".")
+        if len(paths) > 1 and (taken or not is_safe_name(folder)):
+            raise UsageError(f"--bundle {path}: {folder!r} cannot name a folder; rename the bundle")
+        with Bundle.open(path) as bundle:
+            other = by_encoder.setdefault(bundle.encoder.weights_sha256, path)
+            found.append((str(path), bundle.sha256))
+        if other is not path:
+            raise UsageError(f"--bundle: {other} and {path} have the same encoder; name one")
+    return found

@@ -131,17 +131,18 @@ class StoredResults:
         return None if commit is None else commit.attempt
 
     @contextmanager
-    def attempt(self, name: str, key: str) -> Iterator[Path]:
+    def attempt(self, name: str, *keys: str) -> Iterator[Path]:
         marker = f"{_ATTEMPTS}/{name}"
-        self.folder.put(marker, key.encode())
+        self.folder.put(marker, "\n".join(keys).encode())
         place = self._scratch / name
         place.mkdir(parents=True)
         try:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
-            if self.stamp(key) != name:
-                self.folder.remove_all(f"{key}/{name}")
+            for key in keys:
+                if self.stamp(key) != name:
+                    self.folder.remove_all(f"{key}/{name}")
             self.folder.remove(marker)
 
     def publish(
@@ -211,11 +212,12 @@ class StoredResults:
         found = self.folder.read(marker)
         if found is None:
             return False
-        key = found.decode()
-        now = self.stamp(key)
-        if now is not None:  # else it may only be thought dead, and commit its files any moment
-            if now != name:
-                self.folder.remove_all(f"{key}/{name}")
+        stamps = {key: self.stamp(key) for key in found.decode().split("\n")}
+        # Where a result is missing it may only be thought dead, and commit its files any moment.
+        if None not in stamps.values():
+            for key, now in stamps.items():
+                if now != name:
+                    self.folder.remove_all(f"{key}/{name}")
             self.folder.remove(marker)
         return True
 

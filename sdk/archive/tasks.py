@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import pathgene_rt
@@ -20,7 +20,8 @@ Kind = Literal["predict", "extract"]
 @dataclass(frozen=True)
 class WorkerSpec:
     """What every worker of a run needs: the bundle's path on its machine and what its hash must be,
-    the folder ``out``, and options by their names in PredictOptions and EngineOptions. ``nice`` is
+    ``more_bundles`` (path, hash) of an extraction by several, the folder ``out``, and options by
+    their names in PredictOptions and EngineOptions. ``nice`` is
     added to the worker's own niceness. ``site`` is the path of a site profile whose hash must be
     ``site_sha256``, ``audit`` that of the audit trail, ``keyring`` whose bundles are used; empty:
     none. Slides of stores are staged in the folder ``stage``, the
@@ -43,6 +44,21 @@ class WorkerSpec:
     stage: str = ""
     stage_limit: int = 0
     ranges: bool = False
+    more_bundles: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def bundles(self) -> dict[str, tuple[str, str]]:
+        """(path, hash) of each bundle by the folder of its results in ``out``: its name, or none
+        where it is the only one."""
+        every = ((self.bundle, self.bundle_sha256), *self.more_bundles)
+        return {
+            bundle_folder(path) if self.more_bundles else "": (path, sha) for path, sha in every
+        }
+
+
+def bundle_folder(path: str) -> str:
+    """The folder for the features by one of several bundles."""
+    return PurePath(path).stem
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,12 @@ class Preprocess:
         return self.crop_px or self.resize_px
 
     @property
+    def tiling(self) -> tuple[object, ...]:
+        """All that decides which tiles a slide has, and which of its pixels they are."""
+        scale = self.mpp, self.mpp_tolerance, self.scale_policy
+        return (self.tile_px, *scale, self.reduction, self.level_rule)
+
+    @property
     def identity(self) -> dict[str, object]:
         """What of it is hashed into an encoder's ``weights_sha256``.
 

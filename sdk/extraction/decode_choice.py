@@ -22,7 +22,13 @@ from pathgene_rt.extraction.device_decode import (
     device_decode_key,
     refused,
 )
-from pathgene_rt.extraction.extract import TileOrder, bag_of_grid, encode_slide, feature_dim
+from pathgene_rt.extraction.extract import (
+    Encoding,
+    TileOrder,
+    bag_of_grid,
+    encode_slide,
+    feature_dim,
+)
 from pathgene_rt.extraction.prepare import PreparedSlide
 from pathgene_rt.extraction.scaled_decode import (
     Encode,
@@ -245,13 +251,11 @@ class DecodeChoice:
     ) -> tuple[Float32Array, float]:
         """Features float32 [n, D] of the tiles of ``grid``, and tiles a second."""
         bag = GrowingBag(feature_dim(service.engine.spec), len(grid))
-        stats = encode_slide(
+        (stats,) = encode_slide(
             self.prepared.slide,
             grid,
-            service,
+            [Encoding(service, bag, TileOrder(np.arange(len(grid)), self.batch))],
             self.reduction,
-            bag,
-            TileOrder(np.arange(len(grid)), self.batch),
             readers=self.options.readers,
             approximate=approximate,
             source=source,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,8 @@ from pathgene_rt.geometry import Float32Array, Int64Array, TileGrid
 from pathgene_rt.options import IO_TIMEOUT_S
 from pathgene_rt.quality.inspection import TileInspection
 from pathgene_rt.slides.slide import EncodedSource, Slide
-from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats
+from pathgene_rt.streaming.encoder_service import EncoderService, EncodeStats, TileStream
+from pathgene_rt.streaming.shared_slots import SharedSlots
 from pathgene_rt.streaming.tile_reader import TileReader
 
 TileProgress = Callable[[int, int], None]
@@ -50,6 +52,41 @@ class TileOrder:
         return np.concatenate([self.rows[:0], *parts])
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """One encoder's share in a slide: ``service`` fills ``bag`` with the features of the tiles that
+    ``order`` names."""
+
+    service: EncoderService
+    bag: GrowingBag
+    order: TileOrder
+    on_batch: OnBatch | None = None
+    progress: TileProgress | None = None
+
+    def open(self, tile_px: int, token: CancellationToken, *, encoded: bool) -> TileStream:
+        """The stream that the tiles go to."""
+        order = self.order
+
+        def sink(first: int, count: int, features: Float32Array) -> None:
+            rows = order.rows_of(first, count)
+            self.bag.put(rows, features)
+            if self.on_batch is not None and not self.on_batch(first, rows, features):
+                stream.finish()
+            if self.progress is not None:
+                self.progress(self.bag.encoded, len(order.rows))
+
+        stream = self.service.open(
+            tile_px,
+            order.batch,
+            token,
+            sink,
+            total=len(order.rows),
+            done=order.done,
+            encoded=encoded,
+        )
+        return stream
+
+
 def feature_dim(encoder: ModelSpec) -> int:
     """Columns of the encoder's features. Raises EngineError if it declares none."""
     if encoder.feature_dim is None:
@@ -75,10 +112,8 @@ def bag_of_grid(
 def encode_slide(
     slide: Slide,
     grid: TileGrid,
-    service: EncoderService,
+    encodings: Sequence[Encoding],
     reduction: Reduction,
-    bag: GrowingBag,
-    order: TileOrder,
     *,
     readers: int = 0,
     approximate: bool = False,
@@ -86,47 +121,34 @@ def encode_slide(
     inspection: TileInspection | None = None,
     io_timeout_s: float = IO_TIMEOUT_S,
     token: CancellationToken | None = None,
-    on_batch: OnBatch | None = None,
-    progress: TileProgress | None = None,
-) -> EncodeStats:
-    """Fill ``bag`` with the features of the tiles of ``grid`` that ``order`` names.
+) -> list[EncodeStats]:
+    """Give the tiles of ``grid`` to each of ``encodings``; how each went.
 
-    Memory beside ``bag`` is a few batches, whatever the slide's size. ``readers``,
-    ``approximate``, ``source``, ``inspection`` and ``io_timeout_s`` are :class:`TileReader`'s.
-    Raises what the slide or the engine raises, EngineError for features that are not finite, and
-    CancelledError when ``token`` is cancelled.
+    Every tile is read once. Several encodings have the same rows in their orders, none of them
+    done, no ``source``, and batches of which each wants more. Memory beside the bags is a few
+    batches of each, whatever the slide's size. ``readers``, ``approximate``, ``source``,
+    ``inspection`` and ``io_timeout_s`` are :class:`TileReader`'s. Raises what the slide or an
+    engine raises, EngineError for features that are not finite, and CancelledError when ``token``
+    is cancelled.
     """
     token = token or CancellationToken()
-
-    def sink(first: int, count: int, features: Float32Array) -> None:
-        rows = order.rows_of(first, count)
-        bag.put(rows, features)
-        if on_batch is not None and not on_batch(first, rows, features):
-            stream.finish()
-        if progress is not None:
-            progress(bag.encoded, len(order.rows))
-
-    stream = service.open(
-        grid.tile_px,
-        order.batch,
-        token,
-        sink,
-        total=len(order.rows),
-        done=order.done,
-        encoded=source is not None,
-    )
-    reader = TileReader(
-        slide,
-        grid,
-        reduction,
-        stream,
-        token,
-        threads=readers,
-        order=order.rows,
-        approximate=approximate,
-        source=source,
-        inspection=inspection,
-        io_timeout_s=io_timeout_s,
-    )
-    with stream, reader:
-        return stream.wait()
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(one.open(grid.tile_px, token, encoded=source is not None))
+            for one in encodings
+        ]
+        reader = TileReader(
+            slide,
+            grid,
+            reduction,
+            streams[0] if len(streams) == 1 else SharedSlots(streams),
+            token,
+            threads=readers,
+            order=encodings[0].order.rows,
+            approximate=approximate,
+            source=source,
+            inspection=inspection,
+            io_timeout_s=io_timeout_s,
+        )
+        stack.enter_context(reader)
+        return [stream.wait() for stream in streams]

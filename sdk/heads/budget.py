@@ -28,7 +28,7 @@ class BudgetedRun:
         )
 
     def observe(self, bag: FeatureBag, done: BoolArray, came: Int64Array) -> bool:
-        """A :data:`~pathgene_rt.extraction.slide_extractor.BatchObserver`.
+        """A :data:`~pathgene_rt.extraction.encoding_run.BatchObserver`.
 
         Raises BagError, EngineError.
         """

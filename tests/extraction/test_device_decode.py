@@ -28,8 +28,9 @@ from pathgene_rt.engines.registry import load_backend
 from pathgene_rt.errors import CancelledError, EngineError
 from pathgene_rt.extraction.decode_choice import DecodeChoice
 from pathgene_rt.extraction.device_decode import DeviceVerdict
+from pathgene_rt.extraction.encoding_run import EncodedSlide
 from pathgene_rt.extraction.prepare import PreparedSlide, prepare_slide
-from pathgene_rt.extraction.slide_extractor import EncodedSlide, SlideEncoder
+from pathgene_rt.extraction.slide_extractor import SlideEncoder
 from pathgene_rt.features.bag import FeatureBag
 from pathgene_rt.options import EngineOptions, Precision, PredictOptions
 from pathgene_rt.slides.encoded_region import EncodedBatch, EncodedLevel, EncodedRegion

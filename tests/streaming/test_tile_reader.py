@@ -10,7 +10,7 @@ import pytest
 
 from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import CancelledError, SlideReadError, TileDecodeError
-from pathgene_rt.extraction.extract import TileOrder, encode_slide
+from pathgene_rt.extraction.extract import Encoding, TileOrder, encode_slide
 from pathgene_rt.features.growing import GrowingBag
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
 from pathgene_rt.quality.damaged import DamagedTiles
@@ -32,9 +32,8 @@ def service():
 def encode(service: EncoderService, slide: ScriptedSlide, tiles: int, **options) -> np.ndarray:
     order = options.pop("order", np.arange(tiles))
     bag = GrowingBag(tiny.DIM, tiles)
-    stats = encode_slide(
-        slide, grid_of(tiles), service, "box", bag, TileOrder(order, 8), readers=2, **options
-    )
+    encoding = Encoding(service, bag, TileOrder(order, 8))
+    (stats,) = encode_slide(slide, grid_of(tiles), [encoding], "box", readers=2, **options)
     assert stats.tiles == bag.encoded == tiles
     return bag.features
 

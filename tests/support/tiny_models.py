@@ -190,15 +190,19 @@ def head_spec(
 
 
 def tiny_bundle_files(
-    heads: tuple[str, ...] = ("egfr", "tp53"), tile_px: int = TILE_PX, mpp: float = 0.5
+    heads: tuple[str, ...] = ("egfr", "tp53"),
+    tile_px: int = TILE_PX,
+    mpp: float = 0.5,
+    seed: int = 1,
 ) -> dict[str, bytes]:
-    """Every file of a valid bundle by name; golden outputs come from the numpy twins above."""
-    encoder = tiny_encoder_onnx(tile_px)
+    """Every file of a valid bundle by name, its encoder of the ``seed``; golden outputs come from
+    the numpy twins above."""
+    encoder = tiny_encoder_onnx(tile_px, seed=seed)
     tiles = _rng(3).integers(0, 256, (48, tile_px, tile_px, 3), dtype=np.uint8)
     # Smooth tiles: white noise averages to the same grey everywhere and would distinguish nothing.
     tiles //= 4
     tiles += _rng(4).integers(0, 190, (48, 1, 1, 3), dtype=np.uint8)
-    features = encode(tiles, encoder_weights(tile_px))
+    features = encode(tiles, encoder_weights(tile_px, seed=seed))
     files = {
         ENCODER_FILE: encoder,
         ENCODER_GOLDEN: npz({"tiles": tiles, "features": features}),
