@@ -114,11 +114,12 @@ def planted(job: Job, folder: Path) -> Row:
     began = time.process_time()
     planner = Planner(TrainConfig(data=_data(folder, job, FOLDS), training=RECIPE, head=_head(job)))
     plan = planner.plan(planner.config.head[0])
+    bags = planner.bags_of(plan.config)
     logits, slides = [], []
     for fold in plan.folds:
         head = plan.create()
-        fit(head, fold.train, fold.validation, planner.bags, RECIPE, targets=plan.targets)
-        logits.append(logits_of(head, fold.test, planner.bags))
+        fit(head, fold.train, fold.validation, bags, RECIPE, targets=plan.targets)
+        logits.append(logits_of(head, fold.test, bags))
         slides += fold.test
     figures = evaluate(
         TemperatureScaling(plan.targets.activation).apply(np.concatenate(logits)),

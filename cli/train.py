@@ -20,10 +20,11 @@ def train(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help='Compare methods on one task: "all", or some, separated by commas.'),
+        typer.Option(help='Compare methods: "all", or some, separated by commas.'),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Train for this task only: a head's name or label column.")
+        str | None,
+        typer.Option(help="Train for this task only (or all): a head's name or label column."),
     ] = None,
     overwrite: OverwriteOption = False,
     resume: Annotated[
@@ -64,6 +65,8 @@ def train(
                 {
                     "name": head.name,
                     "architecture": head.architecture,
+                    "label_column": head.column,
+                    "encoder": head.encoder,
                     "file": str(head.file),
                     "classes": list(head.classes),
                     "threshold": head.task.threshold,
@@ -83,6 +86,10 @@ def train(
         [head.name, head.architecture, *_figures(head.metrics), str(head.file)] for head in heads
     ]
     columns = ["head", "architecture", "AUROC", "95 % interval", "on", "file"]
+    if any(head.encoder is not None for head in heads):
+        columns.insert(2, "encoder")
+        for row, head in zip(rows, heads, strict=True):
+            row.insert(2, head.encoder or "")
     console.table("", columns, rows)
     for head in heads:
         for name, cut_off in cut_offs(head.task.zones):

@@ -39,7 +39,22 @@ def _is_threshold(value: float | str) -> float | str:
     return value
 
 
+MOST_NAME = 80
+"""Of a head, which is that of its files."""
+
 Threshold = Annotated[float | Criterion, BeforeValidator(_is_threshold)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EncoderConfig:
+    """The folders of the slides' features by one encoder, that of ``bundle`` where it is given."""
+
+    features: Path
+    external_features: Path | None = None
+    bundle: Path | None = None
+
+
+EncoderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,8 +62,9 @@ class DataConfig:
     """Where features and labels are, and how cases are shared out.
 
     ``features`` is the folder of <slide_id>.h5, or of CLAM's .pt, whose ``coords`` are in another;
-    ``labels`` is the CSV. Where it has no column case_id, the case is what ``case_pattern`` matches
-    at the start of the slide id (its first group, if it has one).
+    in its place ``encoders`` has one for each of several encoders. ``labels`` is the CSV. Where it
+    has no column case_id, the case is what ``case_pattern`` matches at the start of the slide id
+    (its first group, if it has one).
 
     ``folds`` of two or more is cross-validation, each fold testing in turn; else ``test`` is the
     share of the cases of each class that tests. ``validation`` is that of those that do not test
@@ -58,7 +74,8 @@ class DataConfig:
     ``gene_sets`` expression of genes.
     """
 
-    features: Path
+    features: Path | None = None
+    encoders: dict[EncoderName, EncoderConfig] = Field(default_factory=dict)
     coords: Path | None = None
     labels: Path
     case_pattern: Annotated[str, AfterValidator(_is_pattern)] = r"TCGA-\w\w-\w{4}"
@@ -95,7 +112,8 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadConfig:
-    """One head: <name>.pt of ``architecture``, for the column ``task`` of the labels.
+    """One head: <name>.pt of ``architecture``, for the column ``task`` of the labels, on features
+    by ``encoder``, where there are several.
 
     ``labels`` replaces the common CSV. ``classes`` fixes the classes and their order, the last of
     two being the positive one. With ``multi_label`` a slide has any number of them. ``threshold``
@@ -103,11 +121,12 @@ class HeadConfig:
     ``options`` are those of the architecture.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_NAME)
     architecture: str
     task: str = Field(min_length=1)
     kind: TaskKind = "mutation"
     gene: str | None = None
+    encoder: str | None = None
     labels: Path | None = None
     classes: tuple[str, ...] = ()
     multi_label: bool = False
@@ -128,6 +147,30 @@ class TrainConfig:
     domain: bool = False
     quality: TilePolicy = TilePolicy()
     out: Path = Path("run")
+
+    def data_of(self, head: HeadConfig) -> DataConfig:
+        """``data`` as it would be if the encoder of ``head`` were the only one. Raises UsageError
+        if the head does not say which, or names none of ``data.encoders``."""
+        names = tuple(self.data.encoders)
+        if head.encoder is None and not names:
+            return self.data
+        if not names:
+            raise UsageError(f"head {head.name}: there are no data.encoders; leave out its encoder")
+        if head.encoder is None:
+            raise UsageError(
+                f'head {head.name}: say on whose features it is trained (encoder = "{names[0]}"), '
+                "or compare all with --methods"
+            )
+        if head.encoder not in names:
+            near = suggestion(head.encoder, names)
+            raise UsageError(f"head {head.name}: {head.encoder} is none of data.encoders; {near}")
+        own = self.data.encoders[head.encoder]
+        return replace(
+            self.data,
+            features=own.features,
+            external_features=own.external_features,
+            encoders={},
+        )
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -151,52 +194,77 @@ def load_config(path: Path) -> TrainConfig:
         for field in fields(config.data)
         if isinstance(value := getattr(config.data, field.name), Path)
     }
+    there["encoders"] = {
+        name: EncoderConfig(
+            features=folder / one.features,
+            external_features=one.external_features and folder / one.external_features,
+            bundle=one.bundle and folder / one.bundle,
+        )
+        for name, one in config.data.encoders.items()
+    }
     return replace(config, data=replace(config.data, **there), head=heads, out=folder / config.out)
 
 
 def compare_methods(
     config: TrainConfig, methods: str | None, task: str | None = None
 ) -> TrainConfig:
-    """``config`` with one head a method, ``<name>-<architecture>``, all for one task.
+    """``config`` with one head a method, ``<name>-<architecture>``, for each task asked for; with
+    several encoders one for each of them, ``<name>-<architecture>-<encoder>``.
 
-    ``methods`` are architectures separated by commas, "all", or None for the heads of that task as
-    they are. ``task`` is the name or the column of a head in the file, which may be left out if
-    there is one; what that head says holds for all, options for those of its architecture. Raises
-    :class:`UsageError` for what is unknown, naming the nearest.
+    ``methods`` are architectures separated by commas, "all", or None for the heads of these tasks
+    as they are. ``task`` is the name or the column of a head in the file, "all" for every task; it
+    may be left out if there is one. What that head says holds for all, options for those of its
+    architecture. Raises :class:`UsageError` for what is unknown, naming the nearest.
     """
-    by_task = {head.task.casefold(): head.task for head in config.head}
-    by_task |= {head.name.casefold(): head.task for head in config.head}
-    if task is None and len(set(by_task.values())) > 1:
-        raise UsageError(
-            f"the configuration has several tasks; choose one: --task {config.head[0].task}"
-        )
-    chosen = by_task.get(task.casefold()) if task is not None else config.head[0].task
-    if chosen is None:
-        assert task is not None
-        raise UsageError(f"no head is for the task {task}; {suggestion(task, list(by_task))}")
-    models = {head.architecture: head for head in config.head if head.task == chosen}
+    chosen = _chosen_heads(config, task)
+    columns = {head.task for head in chosen}
     if methods is None:
-        return replace(config, head=tuple(head for head in config.head if head.task == chosen))
-    named = next(
-        (head for head in config.head if task and head.name.casefold() == task.casefold()),
-        next(iter(models.values())),
-    )
+        return replace(config, head=tuple(head for head in config.head if head.task in columns))
     asked = [name.strip() for name in methods.split(",")] if methods != "all" else ARCHITECTURES
     for name in asked:
         if name not in ARCHITECTURES:
             raise UsageError(f"--methods: {name!r} is no method; {suggestion(name, ARCHITECTURES)}")
-    heads = [
-        replace(
-            models.get(name, replace(named, options={})),
-            name=f"{named.name}-{name}",
-            architecture=name,
-        )
-        for name in dict.fromkeys(asked)
-    ]
+    heads = []
+    for named in chosen:
+        models = {head.architecture: head for head in config.head if head.task == named.task}
+        for encoder in (*config.data.encoders,) or (None,):
+            for name in dict.fromkeys(asked):
+                own = "-".join(filter(None, (named.name, name, encoder)))
+                if len(own) > MOST_NAME:
+                    raise UsageError(
+                        f"the head's name {own} would be too long for a file; give the head "
+                        f"{named.name} or the encoder a shorter one"
+                    )
+                model = models.get(name, replace(named, options={}))
+                heads.append(replace(model, name=own, architecture=name, encoder=encoder))
     return replace(config, head=tuple(heads))
 
 
+def _chosen_heads(config: TrainConfig, task: str | None) -> list[HeadConfig]:
+    """The head that speaks for each task of ``task``, of which there may be "all"."""
+    first = {head.task: head for head in reversed(config.head)}
+    by_name = {head.task.casefold(): first[head.task] for head in config.head}
+    by_name |= {head.name.casefold(): head for head in config.head}
+    if task is None and len(first) > 1:
+        raise UsageError(
+            f"the configuration has several tasks; choose one: --task {config.head[0].task}, or "
+            "--task all"
+        )
+    if task is None:
+        return [config.head[0]]
+    if task.casefold() in by_name:
+        return [by_name[task.casefold()]]
+    if task != "all":
+        raise UsageError(f"no head is for the task {task}; {suggestion(task, list(by_name))}")
+    return [first[column] for column in dict.fromkeys(head.task for head in config.head)]
+
+
 def _check_data(path: Path, data: DataConfig) -> None:
+    if (data.features is None) == (not data.encoders):
+        what = "both; keep one" if data.encoders else "neither; add one"
+        raise UsageError(
+            f"{path}: a configuration has data.features or tables [data.encoders.NAME], not {what}"
+        )
     if data.validation + (data.test if data.folds < 2 else 0) >= 1:
         raise UsageError(
             f"{path}: data.validation and data.test leave no cases to train on; lower them"
@@ -209,5 +277,15 @@ def _check_data(path: Path, data: DataConfig) -> None:
         ("external_features", "external"),
         ("gene_sets", "privileged"),
     ):
+        if data.encoders and "external_features" in (needy, needed):
+            continue
         if getattr(data, needy) is not None and getattr(data, needed) is None:
             raise UsageError(f"{path}: data.{needy} needs data.{needed}; add it")
+    if data.encoders and data.external_features is not None:
+        raise UsageError(f"{path}: give each of data.encoders its own external_features")
+    for name, one in data.encoders.items():
+        if (data.external is None) != (one.external_features is None):
+            raise UsageError(
+                f"{path}: data.external needs data.encoders.{name}.external_features, and that it; "
+                "add the other"
+            )

@@ -46,7 +46,7 @@ def run_document(
 def settings_of(config: TrainConfig, plan: HeadPlan) -> dict[str, Any]:
     """All that decides the numbers of one head, as JSON can say it: a run is only resumed where
     nothing of it has changed."""
-    data, head = config.data, plan.config
+    data, head = config.data_of(plan.config), plan.config
     there: dict[str, Any] = {
         field.name: value.resolve()
         for field in fields(data)
@@ -76,6 +76,8 @@ def _head(head: TrainedHead) -> dict[str, Any]:
     return {
         "name": head.name,
         "architecture": head.architecture,
+        "label_column": head.column,
+        "encoder": head.encoder,
         "file": head.file.name,
         "classes": list(head.classes),
         "activation": head.activation,

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -59,10 +59,13 @@ def suggestion(key: str, known: Sequence[str]) -> str:
 def _keys_at(config: Any, place: Sequence[str | int]) -> list[str]:
     """The keys of the table that ``place``, a path of keys and list indices, leads to."""
     table = config
-    for part in place:
+    parts = iter(place)
+    for part in parts:
         if isinstance(part, int) or not is_dataclass(table):
             continue
-        hint = get_type_hints(table).get(part)
+        hint = get_type_hints(table).get(str(part))
+        if get_origin(hint) is dict:
+            next(parts, None)  # a name that the file chose
         choices = [hint, *get_args(hint)]
         table = next((choice for choice in choices if is_dataclass(choice)), None)
     return [field.name for field in fields(table)] if is_dataclass(table) else []

@@ -13,7 +13,7 @@ from pathgene_rt.training.config import TrainConfig, compare_methods, load_confi
 from pathgene_rt.training.data.cohort import LabelledSlide
 from pathgene_rt.training.protocol.cross_validation import TrainedHead, TrainProgress, train_head
 from pathgene_rt.training.protocol.leaderboard import write_leaderboard
-from pathgene_rt.training.protocol.plan import HeadPlan, Planner, UnfitHeadError
+from pathgene_rt.training.protocol.plan import HeadPlan, Planner, UnfitHeadError, require_comparable
 from pathgene_rt.training.protocol.run_folder import DOMAIN, RUN_FILE, RunFolder
 from pathgene_rt.training.run_file import run_document, settings_of
 
@@ -40,10 +40,11 @@ def train(
     """Train every head of ``config``; write <name>.pt of each and run.json into the run folder.
 
     ``out`` overrides the configuration's folder. ``methods`` ("all", or architectures separated by
-    commas) compares methods on the folds of ``task`` and writes a leaderboard; ``task`` alone
-    trains its heads only. Tables, features and options of all heads are checked before the first
-    is trained. ``resume`` keeps the folds and heads that an earlier run finished. The same
-    configuration, features and machine give the same numbers.
+    commas) compares methods, and the encoders of ``config``, on the folds of ``task`` ("all": of
+    every task) and writes a leaderboard; ``task`` alone trains its heads only. Tables, features and
+    options of all heads are checked before the first is trained. ``resume`` keeps the folds and
+    heads that an earlier run finished. The same configuration, features and machine give the same
+    numbers.
 
     Raises :class:`UsageError` for what is wrong in the configuration or the labels, and where an
     earlier run differs from this; its subclass :class:`~pathgene_rt.training.loop.DivergedError`
@@ -61,8 +62,12 @@ def train(
     names = [head.name for head in config.head]
     if not (overwrite or resume):
         folder.refuse_results(names)
+    if config.domain and config.data.encoders:
+        raise UsageError("domain describes features by one encoder; leave it out of a comparison")
     planner = Planner(config)
     plans = _plans(planner, config, compare=methods is not None)
+    if methods is not None:
+        require_comparable(plans)
     described = _slides_of(plans) if config.domain else ()
     if config.domain:
         require_cases(described)
@@ -72,7 +77,7 @@ def train(
     trained = [
         train_head(
             plan,
-            planner.bags,
+            planner.bags_of(plan.config),
             folder,
             folder.folds(plan.config.name, settings_of(config, plan)),
             progress,
@@ -80,22 +85,18 @@ def train(
         for plan in plans
     ]
     if config.domain:
-        description = describe_domain(described, planner.bags)
+        description = describe_domain(described, planner.bags_of(plans[0].config))
         write_domain(folder.path / DOMAIN, description, plans[0].encoder_sha256)
     notes = (*planner.notes, *(note for head in trained for note in head.notes))
     if methods is not None:
-        write_leaderboard(folder, trained, config.head[0].task)
+        write_leaderboard(folder, trained)
     write_json(folder.path / RUN_FILE, run_document(config, trained, notes))
     return TrainResult(folder.path, tuple(trained), notes)
 
 
 def _slides_of(plans: Sequence[HeadPlan]) -> tuple[LabelledSlide, ...]:
     """All that any of ``plans`` trains, validates or tests on, each once."""
-    slides = {
-        slide.slide_id: slide
-        for plan in plans
-        for slide in (*plan.folds[0].train, *plan.folds[0].validation, *plan.folds[0].test)
-    }
+    slides = {slide.slide_id: slide for plan in plans for slide in plan.slides}
     return tuple(slides.values())
 
 

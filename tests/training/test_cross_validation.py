@@ -313,7 +313,12 @@ def test_the_loop_keeps_its_promises_to_heads(cohort: Path) -> None:
     split = plan.folds[0]
     head = _Twice(WIDTH, 2, ABMIL.Options(projection=16, hidden=8))
     history = loop.fit(
-        head, split.train, split.validation, planner.bags, config.training, privileged=_Scores()
+        head,
+        split.train,
+        split.validation,
+        planner.bags_of(config.head[0]),
+        config.training,
+        privileged=_Scores(),
     )
     assert history.base is not None
     assert not head.base_training

@@ -45,7 +45,8 @@ TrainProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head that was written to ``file``.
+    """A head that was written to ``file``, for the ``column`` of the labels, on features by the
+    ``encoder`` of that name where the configuration has several.
 
     ``task.metrics["part"]`` says on which slides its figures were taken: "test folds", "test", or
     "validation" (which chose the weights, so they flatter). ``final`` are the exported weights.
@@ -62,6 +63,8 @@ class TrainedHead:
     fold_metrics: tuple[Metrics, ...]
     final: FinalWeights
     parameters: int
+    column: str
+    encoder: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,6 +135,8 @@ def train_head(
         fold_metrics,
         final,
         sum(weight.numel() for weight in plan.create().parameters()),
+        plan.config.task,
+        plan.config.encoder,
         zones.notes,
     )
 

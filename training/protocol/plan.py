@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pathgene_rt.bundle.bundle import Bundle
 from pathgene_rt.bundle.tile_policy import TilePolicy, excluding
 from pathgene_rt.bundle.zones import can_have_zones
 from pathgene_rt.errors import UsageError
@@ -15,7 +16,7 @@ from pathgene_rt.evaluation.labels import LabelTable, listed, read_labels
 from pathgene_rt.evaluation.zones import CaseScores, require_support
 from pathgene_rt.evaluation.zones_config import ZonesConfig
 from pathgene_rt.training import heads
-from pathgene_rt.training.config import HeadConfig, LoopConfig, TrainConfig
+from pathgene_rt.training.config import DataConfig, HeadConfig, LoopConfig, TrainConfig
 from pathgene_rt.training.data.cohort import BagStore, Cohort, LabelledSlide, Split
 from pathgene_rt.training.data.privileged import Privileged, read_privileged
 from pathgene_rt.training.data.targets import Targets, select_labelled
@@ -54,6 +55,12 @@ class HeadPlan:
     encoder_sha256: str | None
     quality: TilePolicy | None = None
 
+    @property
+    def slides(self) -> tuple[LabelledSlide, ...]:
+        """All that it is trained, stopped or judged by, but for the external ones."""
+        split = self.folds[0]
+        return (*split.train, *split.validation, *split.test)
+
     def create(self) -> Head:
         """The head with the random weights of the seed. Raises UsageError for its options."""
         with torch.random.fork_rng(devices=[]):
@@ -75,8 +82,13 @@ class Planner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        cache = int(config.data.cache_gib * _GIB)
-        self.bags = BagStore(cache, config.data.coords, excluding(config.quality))
+        encoders = (*config.data.encoders,) or (None,)
+        cache = int(config.data.cache_gib * _GIB) // len(encoders)
+        self._bags = {
+            name: BagStore(cache, config.data.coords, excluding(config.quality))
+            for name in encoders
+        }
+        self._encoders: dict[str, str] = {}
         self.notes: list[str] = []
         self._tables: dict[Path, LabelTable] = {}
         data = config.data
@@ -88,10 +100,16 @@ class Planner:
             table = read_labels(data.split_file, data.case_pattern, data.split)
             self._given = {row.slide_id: row.split for row in table.rows}
 
+    def bags_of(self, head: HeadConfig) -> BagStore:
+        """The features of the head's encoder; each has its share of the memory."""
+        return self._bags[head.encoder]
+
     def plan(self, head: HeadConfig) -> HeadPlan:
         """What ``head`` is trained on. Raises also for its options, :class:`UnfitHeadError` if it
         cannot learn such labels."""
-        data, seed = self.config.data, self.config.training.seed
+        data, seed = self.config.data_of(head), self.config.training.seed
+        bags = self.bags_of(head)
+        assert data.features is not None  # the configuration has one or the other
         split = data.split if data.split_file is None else None
         table = self._table(head.labels or data.labels, split)
         cohort, targets = select_labelled(
@@ -99,7 +117,7 @@ class Planner:
         )
         for note in cohort.notes:
             self._note(note)
-        cohort = replace(cohort, slides=self._sound(cohort))
+        cohort = replace(cohort, slides=self._sound(cohort, bags))
         if data.split is not None:
             given = self._given or {row.slide_id: row.split for row in table.rows}
             folds = given_folds(cohort, targets, given, validation=data.validation, seed=seed)
@@ -114,11 +132,13 @@ class Planner:
             )
         if head.zones is not None:
             _require_zones(head, head.zones, targets, folds)
-        external = self._external(head, targets, cohort.slides)
+        external = self._external(head, data, targets, cohort.slides)
         # All files are read once before anything is trained: a damaged one, or one of another
         # encoder, must not end a run after hours.
         for slide in (*cohort.slides, *(external.slides if external else ())):
-            bag = self.bags.read(slide.features)
+            bag = bags.read(slide.features)
+        if head.encoder is not None:
+            self._require_encoder(head.encoder, bag.encoder_sha256)
         plan = HeadPlan(
             head,
             self.config.training,
@@ -130,13 +150,16 @@ class Planner:
             bag.encoder_sha256,
             excluding(self.config.quality),
         )
-        _check_objective(plan.create(), plan.folds[0].train[0], self.bags, targets)
+        _check_objective(plan.create(), plan.folds[0].train[0], bags, targets)
         return plan
 
     def _external(
-        self, head: HeadConfig, targets: Targets, slides: Sequence[LabelledSlide]
+        self,
+        head: HeadConfig,
+        data: DataConfig,
+        targets: Targets,
+        slides: Sequence[LabelledSlide],
     ) -> External | None:
-        data = self.config.data
         if data.external is None or data.external_features is None:
             return None
         cohort, there = select_labelled(
@@ -146,7 +169,7 @@ class Planner:
             targets.classes,
             multi_label=head.multi_label,
         )
-        external = self._sound(cohort)
+        external = self._sound(cohort, self.bags_of(head))
         shared = {slide.case_id for slide in slides} & {slide.case_id for slide in external}
         if shared:
             raise UsageError(
@@ -162,13 +185,13 @@ class Planner:
                 )
         return External(external, there)
 
-    def _sound(self, cohort: Cohort) -> tuple[LabelledSlide, ...]:
+    def _sound(self, cohort: Cohort, bags: BagStore) -> tuple[LabelledSlide, ...]:
         """The slides of ``cohort`` without those that would lose more tiles than the policy of
         quality allows: the runtime gives no answer for such."""
         policy = excluding(self.config.quality)
         if policy is None:
             return cohort.slides
-        lost = {slide: self.bags.excessive_loss(slide.features) for slide in cohort.slides}
+        lost = {slide: bags.excessive_loss(slide.features) for slide in cohort.slides}
         kept = tuple(slide for slide, share in lost.items() if share is None)
         for slide, share in lost.items():
             if share is not None:
@@ -184,6 +207,26 @@ class Planner:
             )
         return kept
 
+    def _require_encoder(self, name: str, found: str | None) -> None:
+        """Raise UsageError if features by the encoder ``found`` are not those of the encoder that
+        the configuration calls ``name``, or are those of another of its encoders."""
+        one = self.config.data.encoders[name]
+        if one.bundle is not None:
+            with Bundle.open(one.bundle) as bundle:
+                wanted = bundle.encoder.weights_sha256
+            if found != wanted:
+                shown = f"are by the encoder {found[:12]}" if found else "do not say their encoder"
+                raise UsageError(
+                    f"data.encoders.{name}: the features in {one.features} {shown}, that of "
+                    f"{one.bundle.name} is {wanted[:12]}; extract them with it, or correct the path"
+                )
+        other = name if found is None else self._encoders.setdefault(found, name)
+        if other != name:
+            raise UsageError(
+                f"data.encoders.{other} and data.encoders.{name} have features by the same encoder "
+                f"({str(found)[:12]}); leave out one"
+            )
+
     def _table(self, path: Path, split: str | None) -> LabelTable:
         if path not in self._tables:
             self._tables[path] = read_labels(path, self.config.data.case_pattern, split)
@@ -194,6 +237,21 @@ class Planner:
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def require_comparable(plans: Sequence[HeadPlan]) -> None:
+    """Raise UsageError where heads for one task would not be judged on the same slides."""
+    first: dict[str, HeadPlan] = {}
+    for plan in plans:
+        other = first.setdefault(plan.config.task, plan)
+        ours, theirs = ({slide.slide_id for slide in one.slides} for one in (plan, other))
+        differing = sorted(ours ^ theirs)
+        if differing:
+            raise UsageError(
+                f"task {plan.config.task}: the encoders {other.config.encoder} and "
+                f"{plan.config.encoder} would be judged on different slides "
+                f"({listed(differing)}); remove their rows from the labels"
+            )
 
 
 def _require_zones(
