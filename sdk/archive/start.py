@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathgene_rt.archive.layout import ArchiveLayout
+from pathgene_rt.archive.lease import Lease
 from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.pool import WorkerPool
 from pathgene_rt.archive.queue import TaskQueue, in_order
@@ -22,9 +24,10 @@ from pathgene_rt.archive.stored_results import StoredResults
 from pathgene_rt.archive.stores import is_url
 from pathgene_rt.archive.tasks import WorkerSpec, bundle_folder
 from pathgene_rt.bundle.bundle import Bundle
+from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.cases.places import CASES_FOLDER
 from pathgene_rt.errors import FileAccessError, OutputError, UsageError
-from pathgene_rt.files import is_safe_name, writable_folder
+from pathgene_rt.files import is_safe_name, writable_folder, write_bytes
 from pathgene_rt.locks import sole_writer
 
 _LOCK_WAIT_S = 2.0
@@ -36,18 +39,19 @@ OpenPool = Callable[[WorkerSpec], WorkerPool]
 @dataclass(frozen=True)
 class RunPlace:
     """``results`` are where they go; ``layout`` is the folder of the state and the table of ids:
-    the same, or one of this machine, of which ``mirror`` keeps a copy with the results."""
+    the same, or one of this machine, of which ``mirror`` keeps a copy with the results. ``token``
+    ends the run that no longer has the place for itself."""
 
     layout: ArchiveLayout
     results: Results
     mirror: StateMirror | None = None
+    token: CancellationToken | None = None
 
 
 @contextmanager
 def sole_run(out: Path | str, note: Callable[[str], None] = lambda _: None) -> Iterator[RunPlace]:
-    """The archive's place ``out``, a folder or an address in a store, for one run at a time (of
-    this machine, for a store: there each slide has one result whoever runs). What killed runs left
-    of attempts is removed. Raises OutputError, UsageError."""
+    """The archive's place ``out``, a folder or an address in a store, for one run at a time. What
+    killed runs left of attempts is removed. Raises OutputError, UsageError."""
     url = str(out)
     here = kept_here(url) if is_url(url) else Path(out)
     folder = ObjectFolder(url) if is_url(url) else None
@@ -56,13 +60,17 @@ def sole_run(out: Path | str, note: Callable[[str], None] = lambda _: None) -> I
     layout = ArchiveLayout(writable_folder(here.absolute()))
     try:
         layout.hidden.mkdir(exist_ok=True)
-        with sole_writer(layout.state, _LOCK_WAIT_S):
+        with ExitStack() as stack:
+            stack.enter_context(sole_writer(layout.state, _LOCK_WAIT_S))
             if folder is None:
                 place = RunPlace(layout, FolderResults(layout))
             else:
+                lease = Lease(folder, _machine(layout), note)
+                stack.enter_context(lease.held())
                 mirror = StateMirror(folder, layout, note)
                 mirror.fetch()
-                place = RunPlace(layout, StoredResults(folder, layout.attempts), mirror)
+                results = StoredResults(folder, layout.attempts)
+                place = RunPlace(layout, results, mirror, lease.token)
             place.results.drop_attempts()
             yield place
             place.results.drop_attempts()
@@ -111,12 +119,21 @@ def run_archive(
                 pool,
                 state,
                 max_rate=max_rate,
+                token=place.token,
                 ended=listeners.ended,
                 note=listeners.note,
             )
             return run.run()
         finally:
             pool.close()
+
+
+def _machine(layout: ArchiveLayout) -> str:
+    """What tells runs whose state is in ``layout`` from those of other machines."""
+    path = layout.hidden / "machine"
+    if not path.exists():
+        write_bytes(path, secrets.token_hex(16).encode())
+    return path.read_text()
 
 
 def bundle_sha256(path: Path) -> str:

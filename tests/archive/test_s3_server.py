@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pathgene_rt.archive import stores
+from pathgene_rt.archive import lease, stores
 from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.stored_results import Commit, StoredResults
+from tests.archive.test_lease import check_one_runs, check_takes_over
 
 pytestmark = pytest.mark.world
 
@@ -68,3 +69,10 @@ def test_of_two_workers_one_commits(folder: ObjectFolder, tmp_path: Path) -> Non
     assert list(first.committed()) == ["cases/P1"]
     first.fetch("cases/P1", first.commit_of("cases/P1"), tmp_path / "here")  # type: ignore[arg-type]
     assert (tmp_path / "here" / "case.json").read_text() == "1-1"
+
+
+def test_of_two_drivers_one_runs(folder: ObjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of S3 are whole seconds."""
+    monkeypatch.setattr(lease, "LOOK_S", 0.5)
+    check_one_runs(folder, monkeypatch, 0.3)
+    check_takes_over(folder, monkeypatch, 1.5)
