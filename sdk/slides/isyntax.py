@@ -31,6 +31,9 @@ UNTRIED = (
 )
 
 
+_MAX_LEVELS = 16
+"""As many as libisyntax has room for; it reads more all the same."""
+
 _UNKNOWN_MPP = (1.0, 1.0)
 """What libisyntax says where the file says nothing."""
 
@@ -79,6 +82,8 @@ class ISyntaxSlide(ClippedSlide):
     def __init__(self, handle: Any, path: Path, mpp: float | None) -> None:
         """``handle`` is an ``isyntax.ISyntax``, closed by :meth:`close`."""
         self._handle: Any = handle
+        if not 0 < handle.level_count <= _MAX_LEVELS:
+            raise ValueError(f"it claims {handle.level_count} levels")
         sizes = [(int(width), int(height)) for width, height in handle.level_dimensions]
         size_px = checked_size(path, sizes[0])
         self._numbers = levels_of_slide(sizes)

@@ -22,6 +22,7 @@ from pathgene_rt.slides.pixel_slide import PixelSlide, given_back
 from pathgene_rt.slides.pyramid import levels_of_slide
 from pathgene_rt.slides.scale import Scale, settled_scale
 from pathgene_rt.slides.shared_handle import HandleClosedError, SharedHandle
+from pathgene_rt.slides.tmap_index import require_whole
 
 START = b"TMAP"
 
@@ -43,6 +44,7 @@ def open_tmap(path: Path, mpp: float | None) -> TmapSlide:
     import tmapslide
 
     try:
+        require_whole(path)
         handle = tmapslide.OpenSlide(str(path))
     except Exception as error:
         raise _refused(path, str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import random
 import re
 import struct
@@ -138,7 +139,10 @@ def _other_element(rng: random.Random, element: bytes) -> bytes:
 def _other_table(rng: random.Random, text: bytes) -> bytes:
     if rng.random() < 0.2:
         return bytes_changed(rng, text)
-    table = bytearray(base64.b64decode(text))
+    try:
+        table = bytearray(base64.b64decode(text))
+    except binascii.Error:  # it was changed before
+        return text
     entry = rng.randrange(4, max(5, len(table) - 47), 48)
     places = (4, *range(16, 36, 4), 44)
     _change_field(rng, table, [(0, "<I"), *((entry + at, "<I") for at in places)])

@@ -24,6 +24,7 @@ COLOURS = [[(200, 100, 40), (40, 80, 120)], [(240, 240, 240), (100, 60, 20)]]
 class Handle:
     """Gives pixels of which each says where it lies; nothing was scanned at x < 8."""
 
+    level_count = len(SIZES)
     level_dimensions = SIZES
     level_downsamples = (1, 2)
     mpp_x = mpp_y = 0.25
@@ -49,7 +50,7 @@ class Handle:
 
 
 def test_the_package_has_what_is_called() -> None:
-    names = ("level_dimensions", "level_downsamples", "mpp_x", "mpp_y")
+    names = ("level_count", "level_dimensions", "level_downsamples", "mpp_x", "mpp_y")
     assert all(isinstance(getattr(package.ISyntax, name), property) for name in names)
     for method in ("read_region", "close"):
         real, ours = (inspect.signature(getattr(one, method)) for one in (package.ISyntax, Handle))
@@ -129,6 +130,13 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: float) -> Non
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(SlideOpenError, match=r"cut short|does not end"):
         open_slide(path, isolate="never")
+
+
+def test_more_levels_than_libisyntax_has_room_for(tmp_path: Path) -> None:
+    handle = Handle()
+    handle.level_count = 17
+    with pytest.raises(ValueError, match="17 levels"):
+        isyntax.ISyntaxSlide(handle, tmp_path / "a.isyntax", None)
 
 
 def test_no_scale_is_made_where_the_file_says_none(tmp_path: Path) -> None:

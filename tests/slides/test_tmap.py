@@ -100,3 +100,29 @@ def test_what_cannot_be_opened_is_refused_in_a_line(
         with pytest.raises(SlideOpenError, match=r"a UNIC slide \(TMAP\) that") as caught:
             open_slide(path, isolate="never")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [6, 7])
+@pytest.mark.parametrize("kept", [0.95, 0.6, 0.3])
+def test_a_file_that_is_cut_short_is_refused(
+    tmp_path: Path, levels: list[np.ndarray], version: int, kept: float
+) -> None:
+    """Its tiles beyond the end would be blank."""
+    path = write_tmap(tmp_path, levels)
+    if version == 6:
+        path = write_tmap_06(tmp_path, picture((512, 512)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(SlideOpenError, match="cut short"):
+        open_slide(path, isolate="never")
+
+
+def test_no_more_tiles_are_claimed_than_the_file_lists(
+    tmp_path: Path, levels: list[np.ndarray]
+) -> None:
+    path = write_tmap(tmp_path, levels)
+    content = bytearray(path.read_bytes())
+    content[560 + 20 : 560 + 24] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(SlideOpenError, match="it has no 17179869180 tiles of level 0"):
+        open_slide(path, isolate="never")
