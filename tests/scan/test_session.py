@@ -275,13 +275,25 @@ def wait_until(condition, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
+class GatedEngine(NumpyEngine):
+    """Begins when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def _run(self, tiles: np.ndarray, number: int) -> np.ndarray:
+        assert self.gate.wait(30)
+        return super()._run(tiles, number)
+
+
 def test_push_is_busy_when_the_encoder_is_behind_and_then_takes_nothing(
     bundle: Path, pixels: np.ndarray, from_file
 ) -> None:
     _, bag, expected = from_file[MPP]
     options = ScanOptions(waiting_tiles=8)
     with (
-        NumpyEngine(seconds_a_tile=0.004) as engine,
+        GatedEngine() as engine,
         predictor_on(bundle, engine, batch=4) as predictor,
         predictor.open_scan(MPP, SIZE_PX, options=options) as session,
     ):
@@ -294,6 +306,8 @@ def test_push_is_busy_when_the_encoder_is_behind_and_then_takes_nothing(
                 if taken:
                     break
                 busy += 1
+                if busy > 10:
+                    engine.gate.set()
                 after = session.poll()
                 assert (after.whole, after.pushes) == (before.whole, before.pushes)
                 time.sleep(0.002)
