@@ -20,7 +20,7 @@ from pathgene_rt.tiles.external_coords import grid_from_coords, scale_warnings
 from pathgene_rt.tiles.grid import plan_grid
 from pathgene_rt.tiles.tissue import TissueMask, find_tissue
 from tests.field.conftest import WriteCase
-from tests.fuzz.kinds import read_slide
+from tests.fuzz.slide_kinds import read_slide
 
 pytestmark = pytest.mark.world
 
