@@ -194,7 +194,7 @@ class EncodingRun:
 
     def _on_batch(self, first: int, came: Int64Array, features: Float32Array) -> bool:
         if self._journal is not None:
-            self._journal.write(first, came, features, self.inspection.of_rows(came).text)
+            self._journal.write(first, came, features, self.inspection.record(came).text)
         self._firsts.add(first)
         return self._observed(came)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathgene_rt import EngineOptions, PredictOptions, Predictor
+from pathgene_rt import CancellationToken, EngineOptions, PredictOptions, Predictor
 from pathgene_rt.bundle.tile_policy import TilePolicy
-from pathgene_rt.errors import TileDecodeError
+from pathgene_rt.errors import CancelledError, TileDecodeError
 from pathgene_rt.features.hdf5 import read_features
 from pathgene_rt.features.tile_flags import TileFlags
 from pathgene_rt.quality.check import CheckedSlide, CheckedTile
@@ -158,6 +158,25 @@ def test_a_file_and_pushed_pixels_lose_the_same_folds(tmp_path: Path) -> None:
     assert pushed.quality["fold_tiles"] == pushed.quality["excluded_tiles"] == len(x)
     for one, same in zip(pushed.predictions, report.predictions, strict=True):
         np.testing.assert_allclose(one.logits, same.logits, atol=1e-5)
+
+
+def test_a_run_that_is_stopped_keeps_what_is_compared(tmp_path: Path) -> None:
+    """In its file, for the run that goes on: flags alone would be of the tiles so far."""
+    slide = write_file(tmp_path / "slide.tif", picture())
+    bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
+    token = CancellationToken()
+
+    def stop(*_: object) -> None:
+        token.cancel()
+
+    engine = EngineOptions(backend="onnxruntime", batch=1)
+    with Predictor.open(bundle, engine) as predictor, pytest.raises(CancelledError):
+        options, out = PredictOptions(mpp=0.5), tmp_path / "slide.h5"
+        predictor.extract(slide, options, out=out, token=token, progress=stop)
+    lines = (tmp_path / "slide.h5.partial.log").read_text().splitlines()[1:]
+    assert lines
+    for line in lines:
+        assert "fold~=" in line
 
 
 def test_folds_are_left_out_only_where_a_policy_names_them() -> None:
