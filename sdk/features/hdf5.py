@@ -141,11 +141,16 @@ def read_placed_or_alone(path: Path) -> FeatureBag | Float32Array:
             alone = rows_of(file, features_name(file, path, _EXTRACT_AGAIN), path, _EXTRACT_AGAIN)
     if stored is not None:
         return _checked(path, *stored)[0]
-    if alone.size == 0:
-        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
-    features = np.ascontiguousarray(alone, dtype=np.float32)
+    features = _of_tiles(alone, path)
     require_finite(features, "features", path)
     return features
+
+
+def _of_tiles(rows: NDArray[Any], path: Path) -> Float32Array:
+    """``rows`` [N, D] as float32. Raises FeatureFileError if there are none."""
+    if rows.size == 0:
+        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
+    return np.ascontiguousarray(rows, dtype=np.float32)
 
 
 _Stored = tuple[NDArray[Any], NDArray[Any], TileAttributes, TileFlags | None]
@@ -168,9 +173,7 @@ def _checked(
     attributes: TileAttributes,
     flags: TileFlags | None,
 ) -> tuple[FeatureBag, TileAttributes]:
-    if features.size == 0:
-        raise FeatureFileError(f"{path}: holds no tile; {_EXTRACT_AGAIN}")
-    features = np.ascontiguousarray(features, dtype=np.float32)
+    features = _of_tiles(features, path)
     xy = corners(coords, len(features), path)
     if attributes.rows_crc32 not in (None, rows_crc32(xy, features)):
         raise FeatureFileError(
