@@ -34,6 +34,24 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def made_once() -> Iterator[None]:
+    """Commands are described to their parser once a process, as in one that runs one of them. What
+    slides of tests are covered with repeats after 1,024 px: it is most of what drawing one costs.
+    """
+    import typer.main
+    import typer.testing
+
+    from pathgene_rt.training.synthetic import slides
+
+    parser_of = cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", parser_of)
+        patch.setattr(typer.testing, "_get_command", parser_of)
+        patch.setattr(slides, "TEXTURE_PX", 1024)
+        yield
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -51,10 +69,24 @@ def cmu_slide(shared: Path) -> Path:
     return shared / "slides" / "cmu-1-small-region.svs"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's engine cache."""
-    monkeypatch.setenv("PATHGENE_RT_CACHE", str(tmp_path_factory.getbasetemp() / "engine-cache"))
+def _cache_in(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATHGENE_RT_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no fixture of one, reads or writes the user's engine cache."""
+    yield from _cache_in(tmp_path_factory.mktemp("engine-cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(
+    no_cache_of_the_user: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What one file's tests find out about an engine decides nothing in another's."""
+    yield from _cache_in(tmp_path_factory.mktemp("engine-cache"))
 
 
 @pytest.fixture(scope="session")

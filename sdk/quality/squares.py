@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,22 @@ _LEFT_OUT = 2
 _PIXELS = 22
 """A side. numpy lets other threads run during an operation on more than 500 elements, and to get
 the interpreter back from one that reads another tile takes longer than the operation."""
+
+
+_T = TypeVar("_T")
+
+
+class _Once(Generic[_T]):
+    """functools.cached_property without its lock, which all instances share in Python 3.11: threads
+    that read would wait for each other's tiles."""
+
+    def __init__(self, compute: Callable[[Squares], _T]) -> None:
+        self._compute, self._name = compute, compute.__name__
+
+    def __get__(self, squares: Squares, owner: type[Squares]) -> _T:
+        value = self._compute(squares)
+        vars(squares)[self._name] = value
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +65,7 @@ class Squares:
     rgb: UInt8Array
     mpp: float
 
-    @cached_property
+    @_Once
     def pixels(self) -> Pixels:
         """Of the tile, without means."""
         apart = math.ceil(max(self.rgb.shape[:2]) / _PIXELS)
@@ -56,7 +73,7 @@ class Squares:
         lightest, darkest = extremes(rgb)
         return Pixels(rgb, lightest, lightest - darkest)
 
-    @cached_property
+    @_Once
     def means(self) -> UInt8Array:
         """The colours of squares, uint8 [rows, columns, 3]."""
         if self._reduced is None:
@@ -64,20 +81,20 @@ class Squares:
         wide, high = (side // SAMPLES * SAMPLES for side in self._reduced.size)
         return np.asarray(self._reduced.reduce(SAMPLES, box=(0, 0, wide, high)))
 
-    @cached_property
+    @_Once
     def light(self) -> Float32Array:
         """The mean of each square's samples' lightest channels, of 255, float32."""
         light: Float32Array = self._sorted_light.mean(axis=-1, dtype=np.float32)
         return light
 
-    @cached_property
+    @_Once
     def chroma(self) -> Float32Array:
         """The mean of each square's samples' largest less smallest channel, of 255, float32."""
         lightest, darkest = self._sample_extremes
         chroma: Float32Array = _by_square(lightest - darkest).mean(axis=-1, dtype=np.float32)
         return chroma
 
-    @cached_property
+    @_Once
     def spread(self) -> Float32Array:
         """How far apart the lightest channels of each square's samples are, of 255, float32."""
         light = self._sorted_light
@@ -89,7 +106,7 @@ class Squares:
         """Pixels a side of a sample."""
         return max(1, round(SAMPLE_UM / self.mpp))
 
-    @cached_property
+    @_Once
     def _reduced(self) -> Image.Image | None:
         """A pixel a sample."""
         factor = self._factor
@@ -99,14 +116,14 @@ class Squares:
         rows = Image.fromarray(self.rgb[: len(self.rgb) // step * step : step])
         return rows.reduce((factor, factor // step))
 
-    @cached_property
+    @_Once
     def _sample_extremes(self) -> tuple[UInt8Array, UInt8Array]:
         if self._reduced is None:
             none = np.empty((0, 0), dtype=np.uint8)
             return none, none
         return extremes(np.asarray(self._reduced))
 
-    @cached_property
+    @_Once
     def _sorted_light(self) -> UInt8Array:
         return np.sort(_by_square(self._sample_extremes[0]), axis=-1)
 

@@ -21,6 +21,8 @@ from pathgene_rt.training.heads.attention import AttentionHead
 from pathgene_rt.training.heads.base import Head
 from tests.support.incremental_heads import GraphsOfHead, graphs_of, in_torch, seeded_head
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 DIM = 12
 HEADS = {
     "abmil": ("abmil", {}),

@@ -21,6 +21,8 @@ from pathgene_rt.tiles.balanced_order import BLOCK_TILES, balanced_order
 from pathgene_rt.training.synthetic.patches import patchy_bags
 from tests.support.incremental_heads import graphs_of, seeded_head
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 WIDTH = 16
 BATCH = 64
 

@@ -28,7 +28,7 @@ OPTIONS = PredictOptions()
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slides") / "case-7.svs"
-    write_slide(path, (1024, 1024), seed=5)
+    write_slide(path, (1024, 1024), seed=9)  # some of its tiles are out of focus
     return path
 
 
