@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -150,6 +150,14 @@ class Engine(Protocol):
 
         Raises EncodedTileError where one cannot be decoded: nothing was submitted then.
         """
+
+    def tell_ends(self, tell: Callable[[], None]) -> None:
+        """From now on call ``tell``, in any thread, when a submission ends: see :attr:`ended`."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to wait for but :meth:`result`: the oldest submission ended, or
+        none is outstanding, or this engine learns of an end by its result alone."""
 
     def result(self) -> Mapping[str, Array]:
         """Outputs by name of the oldest outstanding submission; waits. Raises EngineError."""

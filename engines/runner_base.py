@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -24,20 +24,24 @@ Ticket = TypeVar("Ticket")
 
 
 class BusySpan:
-    """One submission's time on the clock: from construction to the first :meth:`end`."""
+    """One submission's time on the clock: from construction to the first :meth:`end`, which is told
+    by calling ``tell``."""
 
-    def __init__(self, clock: BusyClock) -> None:
+    def __init__(self, clock: BusyClock, tell: Callable[[], None]) -> None:
         self._clock = clock
+        self._tell = tell
         self._lock = threading.Lock()
-        self._running = True
+        self.running = True
         clock.start()
 
     def end(self) -> None:
         """Stop the clock for this submission. Idempotent, from any thread."""
         with self._lock:
-            if self._running:
-                self._running = False
-                self._clock.stop()
+            if not self.running:
+                return
+            self.running = False
+            self._clock.stop()
+        self._tell()
 
 
 class RunnerBase(ABC, Generic[Ticket]):
@@ -50,6 +54,9 @@ class RunnerBase(ABC, Generic[Ticket]):
 
     decoder: EncodedTileDecoder | None = None
 
+    tells_ends: ClassVar[bool] = False
+    """Whether a submission's span ends with its computation. Else it ends with its result."""
+
     def __init__(self, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         self.spec = spec
         self.info = info
@@ -58,6 +65,7 @@ class RunnerBase(ABC, Generic[Ticket]):
         self._warnings: list[str] = []
         self._inputs = {tensor.name: tensor for tensor in spec.inputs}
         self._outstanding: deque[tuple[Ticket, BusySpan]] = deque()
+        self._tell: Callable[[], None] = lambda: None
         self._closed = False
         self._process = OwnProcess(f"the {self._named}")
         # Held while waiting for a result, so that close() from another thread comes after it.
@@ -105,13 +113,21 @@ class RunnerBase(ABC, Generic[Ticket]):
                     f"{self._named} has {self.in_flight} submissions outstanding already; "
                     "take a result first"
                 )
-            span = BusySpan(self.busy)
+            span = BusySpan(self.busy, self._tell)
             try:
                 ticket = start(span)
             except BaseException:
                 span.end()
                 raise
             self._outstanding.append((ticket, span))
+
+    def tell_ends(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    @property
+    def ended(self) -> bool:
+        _, oldest = next(iter(self._outstanding), (None, None))
+        return oldest is None or not self.tells_ends or not oldest.running
 
     def result(self) -> Mapping[str, Array]:
         self._process.require()

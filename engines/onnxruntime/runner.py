@@ -79,6 +79,8 @@ def open_session(model: bytes, threads: int, *, keep_memory: bool) -> Any:
 class OnnxRuntimeRunner(RunnerBase[Future[dict[str, Array]]]):
     """Runs one submission at a time with all threads; the others wait in the worker's queue."""
 
+    tells_ends = True
+
     def __init__(self, session: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         super().__init__(spec, info, in_flight)
         self._session = session

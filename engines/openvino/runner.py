@@ -115,6 +115,8 @@ class OpenVinoRunner(RunnerBase[Any]):
     keep what was compiled for a size of bag (:func:`_settings`, :func:`core`).
     """
 
+    tells_ends = True
+
     def __init__(self, compiled: Any, spec: ModelSpec, info: EngineInfo, in_flight: int) -> None:
         super().__init__(spec, info, in_flight)
         with native_errors(f"prepare {spec.name}"):

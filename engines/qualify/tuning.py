@@ -22,6 +22,8 @@ _TILES, _TILES_ON_GPU = 48, 2048
 _ROUNDS = 2
 _WORTH = 1.02
 """What takes more memory and longer to the first result must be faster by so much."""
+_BEHIND = 1.05
+"""What the best found so far is faster by so much is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Tuning:
 def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
     """Try what ``options`` leave open (0) on the bundle's golden tiles. Raises EngineError.
 
-    ``options`` name a backend and a precision. Every combination is measured in each of a few
+    ``options`` name a backend and a precision. What may be the best is measured in each of a few
     rounds, so that a machine that slows down meanwhile slows all of them.
     """
     tiles = bundle.golden("encoder")["tiles"]
@@ -44,6 +46,7 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
     batches = (options.batch,) if options.batch else selection.availability.batches
     on_gpu = selection.backend.on_gpu
     rates: dict[tuple[int, int], list[float]] = {}
+    best = 0.0
     for in_flight in [options.in_flight] if options.in_flight else _in_flights(on_gpu):
         # On a card an engine is made for a batch, on a processor one takes any.
         for together in [(batch,) for batch in batches] if on_gpu else [batches]:
@@ -51,8 +54,11 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
             with EngineFactory(bundle, named).encoder() as encoder:
                 for _ in range(_ROUNDS):
                     for batch in together:
-                        rate = measure_rate(encoder, tiles, batch, on_gpu=on_gpu)
-                        rates.setdefault((in_flight, batch), []).append(rate)
+                        measured = rates.setdefault((in_flight, batch), [])
+                        if measured and measured[0] * _BEHIND < best:
+                            continue
+                        measured.append(measure_rate(encoder, tiles, batch, on_gpu=on_gpu))
+                        best = max(best, measured[-1])
     found = [Tuning(batch, n, median(measured)) for (n, batch), measured in rates.items()]
     best = max(entry.tiles_per_second for entry in found)
     good = [entry for entry in found if entry.tiles_per_second * _WORTH >= best]

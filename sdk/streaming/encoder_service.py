@@ -145,6 +145,7 @@ class EncoderService:
         self._streams: deque[TileStream] = deque()
         self._closing = False
         self.process = OwnProcess("the encoder")
+        engine.tell_ends(self._wake)
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
@@ -217,6 +218,7 @@ class EncoderService:
         for stream in streams:
             stream.token.cancel(CancelledError("the encoder was closed; nothing was written"))
         self._thread.join()
+        self.engine.tell_ends(lambda: None)
 
     def __enter__(self) -> Self:
         return self
@@ -229,7 +231,7 @@ class EncoderService:
         while True:
             taken = None
             if len(outstanding) < self.engine.in_flight:
-                taken = self._take(wait=not outstanding)
+                taken = self._take(waiting_for_result=bool(outstanding))
                 if taken is None and not outstanding:
                     return
             if taken is None:
@@ -237,9 +239,9 @@ class EncoderService:
             elif self._submit(*taken):
                 outstanding.append(taken)
 
-    def _take(self, *, wait: bool) -> tuple[TileStream, Batch] | None:
-        """The next ready batch; the stream it came from goes last. None if there is none, with
-        ``wait`` only when the service closes."""
+    def _take(self, *, waiting_for_result: bool) -> tuple[TileStream, Batch] | None:
+        """The next ready batch; the stream it came from goes last. None when the service closes,
+        and where a result comes first."""
         with self._changed:
             while not self._closing:
                 for stream in self._streams:
@@ -248,7 +250,7 @@ class EncoderService:
                         self._streams.remove(stream)
                         self._streams.append(stream)
                         return stream, batch
-                if not wait:
+                if waiting_for_result and self.engine.ended:
                     return None
                 self._changed.wait()
             return None

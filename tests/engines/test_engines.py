@@ -218,6 +218,17 @@ def test_closing_from_another_thread_comes_after_the_result(backend):
     assert not closer.is_alive()
 
 
+def test_an_end_is_told_before_its_result_is_taken(backend):
+    with create(backend) as engine:
+        told = threading.Event()
+        engine.tell_ends(told.set)
+        assert engine.ended
+        engine.submit({"tiles": tiles(64)})
+        assert told.wait(10)
+        assert engine.ended
+        assert engine.result()["features"].shape == (64, tiny.DIM)
+
+
 def test_a_failing_run_is_one_line_and_the_next_one_works(backend):
     model, spec = picky_model(7)
     with create(backend, model, spec) as engine:
@@ -378,9 +389,14 @@ def test_the_factory_makes_encoder_and_heads_of_a_bundle(tmp_path, backend):
 
 def test_a_span_ends_once():
     clock = BusyClock()
-    first, second = BusySpan(clock), BusySpan(clock)
+    told: list[str] = []
+    first = BusySpan(clock, lambda: told.append("first"))
+    second = BusySpan(clock, lambda: told.append("second"))
+    assert first.running
     first.end()
     first.end()
+    assert not first.running
+    assert told == ["first"]
     early = clock.seconds
     assert clock.seconds > early  # the second still runs
     second.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -107,6 +108,39 @@ def test_two_batches_are_in_flight_and_the_engine_is_busy() -> None:
         _, stats = run(service, in_order(160, 8), 2)
         assert engine.most_outstanding == 2
         assert stats.busy_share > 0.9
+
+
+def test_a_batch_that_is_ready_later_does_not_wait_for_the_one_before() -> None:
+    """The first of a slide's is complete before the second, whose cores would be idle."""
+    computing, both = threading.Event(), threading.Event()
+
+    class Waiting(NumpyEngine):
+        def _run(self, tiles: np.ndarray, number: int) -> np.ndarray:
+            computing.set()
+            assert both.wait(10)
+            return super()._run(tiles, number)
+
+        def submit(self, inputs: Mapping[str, np.ndarray]) -> None:
+            super().submit(inputs)
+            if len(self.batches) == 2:
+                both.set()
+
+    found: list[int] = []
+    with (
+        Waiting() as engine,
+        EncoderService(engine) as service,
+        service.open(
+            tiny.TILE_PX, 1, CancellationToken(), lambda first, *_: found.append(first), total=2
+        ) as stream,
+    ):
+        for number in range(2):
+            slot = stream.acquire()
+            assert slot is not None
+            slot.rgb[:] = tile(number)
+            stream.commit(slot)
+            assert computing.wait(10)
+        stream.wait()
+    assert found == [0, 1]
 
 
 def test_producers_wait_for_the_engine() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
@@ -42,6 +42,7 @@ class NumpyEngine:
         self._worker = ThreadPoolExecutor(1)
         self._outstanding: deque[Future[Array]] = deque()
         self._lock = threading.Lock()
+        self._tell: Callable[[], None] = lambda: None
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> Array:
         return np.empty(shape, np.uint8)
@@ -57,6 +58,7 @@ class NumpyEngine:
         number = len(self.batches)
         self.busy.start()
         self._outstanding.append(self._worker.submit(self._run, tiles, number))
+        self._outstanding[-1].add_done_callback(lambda _: self._tell())
         self.most_outstanding = max(self.most_outstanding, len(self._outstanding))
 
     def _run(self, tiles: Array, number: int) -> Array:
@@ -67,6 +69,13 @@ class NumpyEngine:
             return tiny.encode(tiles, self._weights)
         finally:
             self.busy.stop()
+
+    def tell_ends(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    @property
+    def ended(self) -> bool:
+        return not self._outstanding or self._outstanding[0].done()
 
     def result(self) -> Mapping[str, Array]:
         if not self._outstanding:
