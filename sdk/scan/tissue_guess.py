@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from enum import Enum
 
@@ -12,6 +13,7 @@ from pathgene_rt.options import TissueOptions
 from pathgene_rt.tiles.tissue_colour import (
     CHROMA_LIMITS,
     Colours,
+    White,
     chroma_threshold,
     glass_counts,
     white_balanced,
@@ -29,6 +31,10 @@ class Guess(Enum):
     GLASS = "glass"
 
 
+_GROWN = 1.1
+"""What white is and where tissue begins is found anew when so many times the pixels were seen."""
+
+
 class TissueGuess:
     """:func:`~pathgene_rt.tiles.tissue.tissue_mask` of single tiles. Thread-safe.
 
@@ -43,16 +49,28 @@ class TissueGuess:
         # How much of the overview so far has each brightness (glass, by channel), each chroma.
         self._glass: Int64Array = np.zeros((3, 256), dtype=np.int64)
         self._chroma: Int64Array = np.zeros(256, dtype=np.int64)
+        self._pixels = self._renew_at = 0
+        self._white: White = white_of(self._glass)
+        self._threshold = CHROMA_LIMITS[0]
 
     def judge(self, means: UInt8Array) -> Guess:
         """``means`` uint8 [h, w, 3]: those of the tile's squares in the overview."""
+        glass = glass_counts(means)
         with self._lock:
-            self._glass += glass_counts(means)
-            white = white_of(self._glass)
+            self._glass += glass
+            self._pixels += means.shape[0] * means.shape[1]
+            renewed = self._pixels >= self._renew_at
+            if renewed:
+                self._renew_at = math.ceil(_GROWN * self._pixels)
+                self._white = white_of(self._glass)
+            white = self._white
         colours = Colours.of(white_balanced(means, white))
+        chroma = np.bincount(colours.chroma[~colours.ink], minlength=256)
         with self._lock:
-            self._chroma += np.bincount(colours.chroma[~colours.ink], minlength=256)
-            threshold = chroma_threshold(self._chroma)
+            self._chroma += chroma
+            if renewed:
+                self._threshold = chroma_threshold(self._chroma)
+            threshold = self._threshold
         for level, guess in ((threshold, Guess.TISSUE), (CHROMA_LIMITS[0], Guess.MAYBE)):
             tissue = colours.tissue(level)
             found, ink = int(np.count_nonzero(tissue)), int(np.count_nonzero(colours.ink))
