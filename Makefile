@@ -23,8 +23,9 @@ test: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not world"
 
-# What meets the originals' outputs, the whole CTransPath, each head's graph in every engine, hosts
-# in C, NVIDIA's compiler, a browser, an archive, a tracer of system calls, and fuzzed input.
+# What meets the originals' outputs, signals that each head is to learn, the whole CTransPath, each
+# head's graph in every engine, hosts in C, NVIDIA's compiler, a browser, an archive, a tracer of
+# system calls, and fuzzed input.
 test-world: link
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  -m "world and not slow"

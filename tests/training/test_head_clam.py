@@ -115,6 +115,7 @@ def test_one_class_is_trained_and_run(architecture: str) -> None:
     assert head.eval()(features).logits.shape == (1,)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("architecture", ["clam_sb", "clam_mb", "clam_mil"])
 def test_finds_a_planted_signal(architecture: str) -> None:
     assert fits_planted_signal(heads.create(architecture, in_dim=16, n_classes=2))

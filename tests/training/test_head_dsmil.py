@@ -92,6 +92,7 @@ def test_one_class_is_trained_and_run() -> None:
     assert output.attention is not None and output.attention.shape == (30, 1)
 
 
+@pytest.mark.world
 def test_finds_a_planted_signal() -> None:
     assert fits_planted_signal(_dsmil())
 

@@ -155,6 +155,7 @@ def test_pseudo_bags_are_drawn_anew_in_training() -> None:
     assert head.objective(features, label, cross_entropy).item() == losses[0]
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("options", VARIANTS)
 def test_finds_a_planted_signal(options: dict[str, Any]) -> None:
     # Four of 40 tiles carry the signal: of more pseudo-bags many would have none, mislabelled.

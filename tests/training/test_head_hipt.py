@@ -184,6 +184,7 @@ def arranged(label: int, random: np.random.Generator) -> Tensor:
     return torch.from_numpy(features.astype(np.float32))
 
 
+@pytest.mark.world
 def test_learns_what_only_the_regions_tell() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)

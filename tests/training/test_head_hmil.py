@@ -151,6 +151,7 @@ def bags(count: int, seed: int) -> list[tuple[Tensor, int]]:
     return drawn
 
 
+@pytest.mark.world
 def test_finds_planted_subtypes() -> None:
     head = hmil().train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)

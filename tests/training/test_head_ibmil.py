@@ -154,6 +154,7 @@ def test_the_dictionary_learns_only_if_told_to(learnable: bool) -> None:
     assert "base.classifier.confounders.dictionary" in head.state_dict()
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("base", ["abmil", "dsmil", "dtfd"])
 def test_finds_a_planted_signal_in_two_stages(base: str) -> None:
     head = ibmil(base=base, confounders=4)

@@ -151,6 +151,7 @@ def test_the_loss_of_a_small_bag_is_a_number(base: str, n_classes: int, n: int) 
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     "options",
     [

@@ -149,6 +149,7 @@ def auroc(head: PathLUPI, slides: list[Slide]) -> float:
     return float(roc_auc_score([slide.truth for slide in slides], logits[:, 1] - logits[:, 0]))
 
 
+@pytest.mark.world
 def test_learns_the_label_and_the_expression() -> None:
     slides = cohort(24, seed=1, wrong=0.0)
     head = pathlupi(dropout=0.0)

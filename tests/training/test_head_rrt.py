@@ -153,6 +153,7 @@ def planted(bags: int, seed: int) -> list[tuple[Tensor, int]]:
     return drawn
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     ("make", "epochs"), [pytest.param(planted, 10, marks=pytest.mark.slow), (arranged, 3)]
 )

@@ -35,6 +35,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.world
 def test_both_heads_find_a_planted_signal(config: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     before = torch.random.get_rng_state()
