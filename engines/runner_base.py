@@ -126,8 +126,9 @@ class RunnerBase(ABC, Generic[Ticket]):
 
     @property
     def ended(self) -> bool:
-        _, oldest = next(iter(self._outstanding), (None, None))
-        return oldest is None or not self.tells_ends or not oldest.running
+        # A copy, which is made in one step: close() may come from any thread.
+        oldest = tuple(self._outstanding)[:1]
+        return not self.tells_ends or not any(span.running for _, span in oldest)
 
     def result(self) -> Mapping[str, Array]:
         self._process.require()
