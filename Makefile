@@ -9,6 +9,9 @@ LOWEST := $(addprefix tests/,bundle/test_bundle.py bundle/test_onnx_guard.py fea
   slides/test_slides.py slides/test_tiff_reader.py streaming tiles test_predictor.py)
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
+# Three processes for two cores: in each some test waits, for a browser, a server or a timeout.
+WORKERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+
 # Where it is set, each process of a test would compile all its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -27,7 +30,7 @@ test: link
 # head's graph in every engine, hosts in C, NVIDIA's compiler, a browser, an archive, a tracer of
 # system calls, and fuzzed input.
 test-world: link
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  -m "world and not slow"
 
 # The runtime, installed from its wheel with the lowest versions that pyproject.toml allows: one file
