@@ -9,7 +9,7 @@ LOWEST := $(addprefix tests/,bundle/test_bundle.py bundle/test_onnx_guard.py fea
   slides/test_slides.py slides/test_tiff_reader.py streaming tiles test_predictor.py)
 TENSORRTS := tensorrt10_3 tensorrt10 tensorrt11 tensorrt_rtx
 
-# Three processes for two cores: in each some test waits, for a browser, a server or a timeout.
+# Three processes for two cores: tests wait, for a browser, a server, a timeout.
 WORKERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 # Where it is set, each process of a test would compile all its modules anew.
@@ -20,10 +20,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: link
 	$(BIN)/pathgene-rt demo --out demo-out
 
-# A file's tests stay in one process, which its fixtures are made for; one core each. In the order of
-# names: those with fewest tests, which xdist would leave for the end, take longest.
+# A file's tests stay in one process, which its fixtures are made for, with one thread each. In the
+# order of names: those with fewest tests, which xdist would leave for the end, take longest.
 test: link
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not world"
 
 # What meets the originals' outputs, signals that each head is to learn, the whole CTransPath, each
