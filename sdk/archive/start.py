@@ -67,7 +67,7 @@ def sole_run(out: Path | str, note: Callable[[str], None] = lambda _: None) -> I
             else:
                 lease = Lease(folder, _machine(layout), note)
                 stack.enter_context(lease.held())
-                mirror = StateMirror(folder, layout, note)
+                mirror = StateMirror(folder, layout, note, lease.token)
                 mirror.fetch()
                 results = StoredResults(folder, layout.attempts)
                 place = RunPlace(layout, results, mirror, lease.token)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pathgene_rt.archive.layout import HIDDEN, ArchiveLayout
 from pathgene_rt.archive.object_folder import ObjectFolder
+from pathgene_rt.cancellation import CancellationToken
 from pathgene_rt.errors import OutputError
 from pathgene_rt.files import sha256
 from pathgene_rt.options import default_cache_dir
@@ -35,15 +36,21 @@ def kept_here(url: str) -> Path:
 class StateMirror:
     """Copies what ``layout`` has of a run's state to the store ``folder``, meanwhile and at last.
 
-    What fails meanwhile is told to ``note`` and tried again: no result depends on it.
+    What fails meanwhile is told to ``note`` and tried again: no result depends on it. Once ``lost``
+    is cancelled, the place is another run's, and nothing is copied there.
     """
 
     def __init__(
-        self, folder: ObjectFolder, layout: ArchiveLayout, note: Callable[[str], None]
+        self,
+        folder: ObjectFolder,
+        layout: ArchiveLayout,
+        note: Callable[[str], None],
+        lost: CancellationToken,
     ) -> None:
         self._folder = folder
         self._layout = layout
         self._note = note
+        self._lost = lost
         self._ended = threading.Event()
 
     def fetch(self) -> None:
@@ -54,6 +61,8 @@ class StateMirror:
 
     def send(self) -> None:
         """Copy it now. Raises OutputError."""
+        if self._lost.cancelled:
+            return
         if self._table.exists():
             self._folder.put_file(TABLE_FILE, self._table)
         if not self._layout.state.exists():

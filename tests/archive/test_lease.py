@@ -5,20 +5,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pathgene_rt.archive import lease as leases
+from pathgene_rt.archive import start
 from pathgene_rt.archive.lease import Lease
 from pathgene_rt.archive.object_folder import ObjectFolder
 from pathgene_rt.archive.start import sole_run
+from pathgene_rt.archive.stored_results import StoredResults
+from pathgene_rt.archive.tasks import Task
+from pathgene_rt.cli import archive_run
+from pathgene_rt.cli.main import app
 from pathgene_rt.errors import OutputError
+from pathgene_rt.training.synthetic.slides import write_slide
+from tests.support import tiny_models as tiny
+from tests.support.local_pool import LocalPool
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra s3")
 
 from tests.support.faulty_store import FaultyStore  # noqa: E402 - it is a file system of fsspec
 
-OUT = "faulty://bucket/out"
+OUT, STATE = "faulty://bucket/out", ".archive/state.sqlite"
 
 
 @pytest.fixture
@@ -134,3 +144,38 @@ def test_a_run_has_the_place_for_itself(
         with pytest.raises(OutputError, match="another archive run"), sole_run(OUT):
             pass
     assert names(folder) == []
+
+
+def test_a_run_that_lost_its_place_ends_and_keeps_what_is_done(
+    folder: ObjectFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    made: list[Lease] = []
+
+    class Known(Lease):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    class Overtaken(LocalPool):
+        def submit(self, worker: int, task: Task, name: str) -> None:
+            super().submit(worker, task, name)
+            assert folder.create(".archive/leases/2", b'{"machine": "another"}')
+            folder.put(STATE, b"the other's")
+            made[0].renew()
+
+    monkeypatch.setattr(start, "Lease", Known)
+    monkeypatch.setattr(archive_run, "RayPool", Overtaken)
+    bundle = tiny.tiny_bundle(tmp_path / "tiny.pgrt")
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for seed, name in enumerate("abc"):
+        write_slide(slides / f"{name}.svs", (768, 768), seed=seed)
+    given = ("--bundle", bundle, "--out", OUT, "--engine", "onnxruntime")
+    ended = CliRunner().invoke(app, [*map(str, ("archive", "extract", slides, *given))])
+    assert isinstance(ended.exception, OutputError), ended.output
+    assert "another archive run took over" in str(ended.exception)
+    (key,) = StoredResults(ObjectFolder(OUT), tmp_path / "attempts").committed()
+    assert key.endswith(".h5")
+    assert names(folder) == [".archive/leases/2", STATE]
+    assert folder.read(STATE) == b"the other's"
