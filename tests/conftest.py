@@ -35,19 +35,24 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def made_once() -> Iterator[None]:
-    """Commands are described to their parser once a process, as in one that runs one of them. What
-    slides of tests are covered with repeats after 1,024 px: it is most of what drawing one costs.
-    """
+def parser_made_once() -> Iterator[None]:
+    """Commands are described to their parser once a process, as in one that runs one of them."""
     import typer.main
     import typer.testing
-
-    from pathgene_rt.training.synthetic import slides
 
     parser_of = cache(typer.main.get_command)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", parser_of)
         patch.setattr(typer.testing, "_get_command", parser_of)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_textures() -> Iterator[None]:
+    """What slides are covered with repeats after 1,024 px: most of what drawing one costs."""
+    from pathgene_rt.training.synthetic import slides
+
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slides, "TEXTURE_PX", 1024)
         yield
 

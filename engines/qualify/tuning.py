@@ -46,7 +46,7 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
     batches = (options.batch,) if options.batch else selection.availability.batches
     on_gpu = selection.backend.on_gpu
     rates: dict[tuple[int, int], list[float]] = {}
-    best = 0.0
+    fastest = 0.0
     for in_flight in [options.in_flight] if options.in_flight else _in_flights(on_gpu):
         # On a card an engine is made for a batch, on a processor one takes any.
         for together in [(batch,) for batch in batches] if on_gpu else [batches]:
@@ -55,10 +55,10 @@ def tune(bundle: Bundle, options: EngineOptions) -> Tuning:
                 for _ in range(_ROUNDS):
                     for batch in together:
                         measured = rates.setdefault((in_flight, batch), [])
-                        if measured and measured[0] * _BEHIND < best:
+                        if measured and measured[0] * _BEHIND < fastest:
                             continue
                         measured.append(measure_rate(encoder, tiles, batch, on_gpu=on_gpu))
-                        best = max(best, measured[-1])
+                        fastest = max(fastest, measured[-1])
     found = [Tuning(batch, n, median(measured)) for (n, batch), measured in rates.items()]
     best = max(entry.tiles_per_second for entry in found)
     good = [entry for entry in found if entry.tiles_per_second * _WORTH >= best]

@@ -97,11 +97,16 @@ def test_the_fastest_precision_is_the_one_that_is_kept(bundle, options, monkeypa
 
 def test_batches_are_measured_and_used_from_then_on(bundle, options, monkeypatch):
     rates = {4: 10.0, 8: 50.0, 16: 50.9, 32: 20.0}
-    monkeypatch.setattr(
-        "pathgene_rt.engines.qualify.tuning.measure_rate",
-        lambda encoder, tiles, batch, **_: rates[batch],
-    )
+    measured = []
+
+    def rate(encoder, tiles, batch, **_):
+        measured.append(batch)
+        return rates[batch]
+
+    monkeypatch.setattr("pathgene_rt.engines.qualify.tuning.measure_rate", rate)
     report = build(bundle, options)
+    # Of the engine that auto takes; what the first round left far behind is not measured again.
+    assert measured == [4, 8, 16, 32, 8, 16]
     for backend, precision in report.chosen.items():
         kept = by_engine(report)[backend, precision]
         assert kept.batch == 8  # 16 is not worth twice the memory
